@@ -1,0 +1,23 @@
+# The two commands: `make demo` and `make test`. Both set up .venv first, once.
+#   make demo [DATA=/path/to/folder/with/train/and/val]
+#   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
+
+.PHONY: setup demo test lint
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#//p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@scripts/demo.sh $(if $(DATA),"$(DATA)")
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: lint
+	.venv/bin/python -m pytest

@@ -1,0 +1,320 @@
+"""Strict command-line and YAML options on top of fastargs.
+
+A group of options is a frozen dataclass whose fields are made by :func:`option`; a configuration is a frozen
+dataclass of such groups. :func:`parse` turns them into fastargs sections and params, reads ``--config-file``
+files and ``--section.name=value`` arguments over them, and returns the filled configuration.
+
+Stricter than fastargs alone: an unknown key, a value of the wrong type or outside its range, or the same
+mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. Environment
+variables are never read as options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from fastargs import Param, Section
+from fastargs.config import Config
+from fastargs.validation import Checker
+
+ConfigT = TypeVar("ConfigT")
+
+#: Exit status of an entry script after a user's mistake.
+USER_ERROR_STATUS = 2
+#: Exit status after Ctrl-C.
+INTERRUPTED_STATUS = 130
+
+
+class Integer(Checker):
+    """A whole number in ``[low, high]``; ``5.0`` and ``True`` are not whole numbers."""
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf):
+        self.low, self.high = low, high
+
+    def check(self, value: Any) -> int:
+        """Return ``value`` as an int; raises ValueError when it is none or out of range."""
+        if isinstance(value, (bool, float)):
+            raise ValueError
+        number = int(value)
+        if not self.low <= number <= self.high:
+            raise ValueError
+        return number
+
+    def help(self) -> str:
+        """What is allowed."""
+        return "a whole number" + _range_text(self.low, self.high)
+
+
+class Real(Checker):
+    """A finite number in ``[low, high]``."""
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf):
+        self.low, self.high = low, high
+
+    def check(self, value: Any) -> float:
+        """Return ``value`` as a float; raises ValueError when it is none or out of range."""
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if not (self.low <= number <= self.high and math.isfinite(number)):
+            raise ValueError
+        return number
+
+    def help(self) -> str:
+        """What is allowed."""
+        return "a number" + _range_text(self.low, self.high)
+
+
+_SWITCH_WORDS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
+
+
+class Switch(Checker):
+    """0 or 1 (also true/false, yes/no, on/off)."""
+
+    def check(self, value: Any) -> bool:
+        """Return ``value`` as a bool; raises KeyError on anything else."""
+        return _SWITCH_WORDS[str(value).lower()]
+
+    def help(self) -> str:
+        """What is allowed."""
+        return "0 or 1"
+
+
+class Choice(Checker):
+    """One of a few words."""
+
+    def __init__(self, *words: str):
+        self.words = words
+
+    def check(self, value: Any) -> str:
+        """Return ``value``; raises ValueError when it is not one of the words."""
+        if value not in self.words:
+            raise ValueError
+        return value
+
+    def help(self) -> str:
+        """What is allowed."""
+        return " | ".join(self.words)
+
+
+class Text(Checker):
+    """Any text that is not empty."""
+
+    def check(self, value: Any) -> str:
+        """Return ``value`` as text; raises ValueError when it is empty or structured."""
+        if isinstance(value, (dict, list)) or not str(value):
+            raise ValueError
+        return str(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return "text"
+
+
+class Words(Checker):
+    """A comma-separated list of different words out of a few."""
+
+    def __init__(self, *words: str):
+        self.words = words
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """Return the words as a tuple; raises ValueError on an unknown, repeated or missing word."""
+        got = tuple(value) if isinstance(value, (list, tuple)) else tuple(str(value).split(","))
+        if not got or len(set(got)) != len(got) or not set(got) <= set(self.words):
+            raise ValueError
+        return got
+
+    def help(self) -> str:
+        """What is allowed."""
+        return "a comma-separated list of " + ", ".join(self.words)
+
+
+class OrNone(Checker):
+    """What another checker allows, or ``none`` for "not given"."""
+
+    def __init__(self, checker: Checker):
+        self.checker = checker
+
+    def check(self, value: Any) -> Any:
+        """Return None for ``none``, else what the wrapped checker returns."""
+        return None if value is None or str(value).lower() == "none" else self.checker.check(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return self.checker.help() + ", or none"
+
+
+def _range_text(low: float, high: float) -> str:
+    if math.isfinite(low) and math.isfinite(high):
+        return f" from {low} to {high}"
+    if math.isfinite(low):
+        return f" >= {low}"
+    if math.isfinite(high):
+        return f" <= {high}"
+    return ""
+
+
+_REQUIRED = object()
+
+
+def option(checker: Checker, text: str, default: Any = _REQUIRED) -> Any:
+    """A dataclass field that is an option: what it allows, its help text and default (none: required)."""
+    metadata = {"checker": checker, "help": text}
+    if default is _REQUIRED:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def group(kind: type) -> Any:
+    """A configuration field that holds a group of options."""
+    return dataclasses.field(metadata={"group": kind})
+
+
+def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT:
+    """Read a configuration of dataclass ``kind`` from command-line words ``argv``.
+
+    Later sources win: defaults, then each ``--config-file`` in order, then ``--section.name=value``.
+    ``--help`` prints every option and leaves with status 0.
+
+    Raises:
+        ValueError: an unknown option, a missing required one, or a value that is not allowed.
+        FileNotFoundError: a configuration file that is not there.
+    """
+    parser = _argument_parser(kind, description)
+    try:
+        namespace, unknown = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r} (see --help for all options)")
+    values: dict[str, Any] = {}
+    for name in namespace.config_file:
+        values.update(read_yaml(Path(name)))
+    values.update({k: v for k, v in vars(namespace).items() if k != "config_file"})
+    return build(kind, values)
+
+
+def config_files(argv: Sequence[str]) -> list[Path]:
+    """The configuration files that a command line names, in order."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_config_file_argument(parser)
+    return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+
+
+def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """Check ``{"section.name": value}`` against dataclass ``kind`` and return the filled configuration.
+
+    Raises:
+        ValueError: an unknown key, a missing required value, or a value that is not allowed.
+    """
+    groups = _groups(kind)
+    schema = {f"{name}.{f.name}": f for name, section in groups.items() for f in dataclasses.fields(section)}
+    for key in values:
+        if key not in schema:
+            raise ValueError(f"unknown option {key!r} (allowed: {_nearest(key, schema)})")
+    config = Config()
+    for name, section in groups.items():
+        params = {
+            f.name: Param(
+                f.metadata["checker"],
+                f.metadata["help"],
+                required=f.default is dataclasses.MISSING,
+            )
+            for f in dataclasses.fields(section)
+        }
+        Section(name, section.__doc__ or "", config_descriptor=config).params(**params)
+    config.collect(values)
+    for path in config.validate("errordict"):
+        key = ".".join(path)
+        allowed = schema[key].metadata["checker"].help()
+        if key not in values:
+            raise ValueError(f"{key} is required: give --{key}={allowed}")
+        raise ValueError(f"{key}: got {values[key]!r}, allowed is {allowed}")
+    filled = {}
+    for name, section in groups.items():
+        given = {
+            f.name: config[f"{name}.{f.name}"] for f in dataclasses.fields(section) if f"{name}.{f.name}" in values
+        }
+        filled[name] = section(**given)
+    return kind(**filled)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of sections as ``{"section.name": value}``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or not a mapping of sections to options.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"configuration file not found: {path}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ValueError(f"{path}: allowed is a mapping of sections to options, such as 'lr: {{lr: 0.5}}'")
+    return {f"{section}.{key}": value for section, options in content.items() for key, value in options.items()}
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """A configuration as ``{"section.name": value}``, the inverse of :func:`build`."""
+    return {f"{s}.{k}": v for s, options in dataclasses.asdict(config).items() for k, v in options.items()}
+
+
+def run_script(main: Callable[[Sequence[str]], None]) -> None:
+    """Run an entry script's ``main(argv)``; a user's mistake becomes one line on stderr and exit status 2."""
+    try:
+        main(sys.argv[1:])
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # Under torchrun every process finds the same mistake.
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)
+
+
+def _groups(kind: type) -> dict[str, type]:
+    return {f.name: f.metadata["group"] for f in dataclasses.fields(kind)}
+
+
+def _argument_parser(kind: type, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
+    )
+    _add_config_file_argument(parser)
+    for name, section in _groups(kind).items():
+        arguments = parser.add_argument_group(name, section.__doc__)
+        for f in dataclasses.fields(section):
+            default = "required" if f.default is dataclasses.MISSING else f"default: {_show(f.default)}"
+            text = f"{f.metadata['help']} ({f.metadata['checker'].help()}; {default})"
+            arguments.add_argument(f"--{name}.{f.name}", metavar="X", help=text.replace("%", "%%"))
+    return parser
+
+
+def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
+    text = "read options from a YAML file (repeatable, later ones win; the command line wins over all)"
+    parser.add_argument("--config-file", "-C", action="append", default=[], metavar="FILE.yaml", help=text)
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(int(default))
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return "none" if default is None else str(default)
+
+
+def _nearest(key: str, schema: dict[str, Any]) -> str:
+    section = [known for known in schema if known.split(".")[0] == key.split(".")[0]]
+    return ", ".join(section or sorted({known.split(".")[0] + ".*" for known in schema}))

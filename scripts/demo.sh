@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Three losses compared on one data set, by the commands that a user types for ImageNet.
+# Usage: demo.sh [FOLDER with train/ and val/]; without one, scikit-learn's handwritten digits.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+
+data=${1:-demo/digits}
+[ $# -gt 0 ] || python -m ffcv_imagenet.data.digits "$data"
+name=$(basename "$(realpath "$data")")
+
+python write_datasets.py --data.root="$data" --out.dir="demo/$name-beton" --write.mode=jpg --write.max_resolution=256
+for loss in baseline label_smoothing maxsup; do
+    echo "Training with $loss"
+    python train_imagenet.py --config-file rn_configs/digits.yaml --loss.name=$loss \
+        --data.train="demo/$name-beton/train.beton" --data.val="demo/$name-beton/val.beton" \
+        --logging.folder="demo/$name-runs" --checkpoint.resume=auto
+done
+python -m ffcv_imagenet.report "demo/$name-runs" --markdown "demo/$name-table.md" --plot "demo/$name-plot.png"
+echo "Table: demo/$name-table.md, plot: demo/$name-plot.png, runs: demo/$name-runs"

@@ -1,0 +1,193 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ffcv_imagenet.config import TrainConfig, WriteConfig
+from ffcv_imagenet.options import (
+    Choice,
+    Integer,
+    OrNone,
+    Real,
+    Switch,
+    Text,
+    Words,
+    build,
+    flatten,
+    group,
+    option,
+    parse,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Cake:
+    """A cake."""
+
+    eggs: int = option(Integer(0, 12), "how many", 2)
+    sugar: float = option(Real(0), "how much", 0.5)
+    iced: bool = option(Switch(), "whether", True)
+    shape: str = option(Choice("round", "square"), "which", "round")
+    name: str | None = option(OrNone(Text()), "whose", None)
+    layers: tuple[str, ...] = option(Words("cream", "jam"), "what", ("cream",))
+
+
+@dataclass(frozen=True)
+class Baking:
+    """All options."""
+
+    cake: Cake = group(Cake)
+
+
+def parsed(*words):
+    return parse(Baking, words, "Bake.").cake
+
+
+def test_defaults_and_values_from_the_command_line():
+    assert parsed() == Cake()
+    assert parsed("--cake.eggs=3", "--cake.iced=0", "--cake.layers=jam,cream", "--cake.name", "Ada") == Cake(
+        eggs=3, iced=False, layers=("jam", "cream"), name="Ada"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("1", True), ("true", True), ("0", False), ("False", False), ("off", False)]
+)
+def test_switches_know_zero(word, value):
+    assert parsed(f"--cake.iced={word}").iced is value
+
+
+def test_later_files_and_the_command_line_win(tmp_path):
+    (tmp_path / "a.yaml").write_text("cake: {eggs: 3, sugar: 1.0e-3, iced: false}")
+    (tmp_path / "b.yaml").write_text("cake:\n  eggs: 4\n  name: null\n  layers: [jam]")
+    files = ["--config-file", str(tmp_path / "a.yaml"), "--config-file", str(tmp_path / "b.yaml")]
+    assert parsed(*files, "--cake.sugar=2") == Cake(eggs=4, sugar=2.0, iced=False, layers=("jam",))
+    assert parsed("--cake.eggs=5", *files).eggs == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cake.eggs=many"], r"cake.eggs: got 'many', allowed is a whole number from 0 to 12"),
+        (["--cake.eggs=13"], r"cake.eggs: got '13', allowed"),
+        (["--cake.eggs=1.5"], r"cake.eggs: got '1.5'"),
+        (["--cake.sugar=-1"], r"cake.sugar: got '-1', allowed is a number >= 0"),
+        (["--cake.sugar=nan"], r"cake.sugar: got 'nan'"),
+        (["--cake.sugar=inf"], r"cake.sugar: got 'inf'"),
+        (["--cake.iced=maybe"], r"cake.iced: got 'maybe', allowed is 0 or 1"),
+        (["--cake.shape=oval"], r"cake.shape: got 'oval', allowed is round \| square"),
+        (["--cake.layers=jam,jam"], r"cake.layers: got 'jam,jam'"),
+        (["--cake.name="], r"cake.name: got ''"),
+        (["--cake.egg=3"], r"unknown argument '--cake.egg=3'"),
+        (["--eggs=3"], r"unknown argument '--eggs=3'"),
+        (["bake"], r"unknown argument 'bake'"),
+        (["--cake.eggs"], r"--cake.eggs: expected one argument"),
+    ],
+)
+def test_mistakes_on_the_command_line(words, message):
+    with pytest.raises(ValueError, match=message):
+        parsed(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cake: {egg: 3}", r"unknown option 'cake.egg' \(allowed: cake.eggs"),
+        ("pie: {eggs: 3}", r"unknown option 'pie.eggs' \(allowed: cake.\*"),
+        ("cake: {eggs: 2.0}", r"cake.eggs: got 2.0"),
+        ("cake: {eggs: true}", r"cake.eggs: got True"),
+        ("cake: {eggs: [1]}", r"cake.eggs: got \[1\]"),
+        ("cake: {sugar: true}", r"cake.sugar: got True"),
+        ("cake: {name: {a: 1}}", r"unknown option|cake.name: got"),
+        ("cake: 3", r"mapping of sections"),
+        ("- 1", r"mapping of sections"),
+        ("a: b: c", r"not valid YAML"),
+        ("cake: {eggs: !!python/object/apply:os.system ['true']}", r"not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parsed("--config-file", str(tmp_path / "c.yaml"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing.yaml"):
+        parsed("--config-file", str(tmp_path / "nothing.yaml"))
+
+
+def test_environment_variables_are_not_options(monkeypatch):
+    monkeypatch.setenv("cake.eggs", "7")
+    assert parsed().eggs == 2
+
+
+def test_flatten_is_the_inverse_of_build():
+    values = {"data.val": "v.beton", "data.train": "t.beton", "loss.name": "maxsup", "lr.lr": 0.3}
+    config = build(TrainConfig, values)
+    assert build(TrainConfig, flatten(config)) == config
+
+
+MISTAKES = [
+    ({"resolution.min_res": 192, "resolution.max_res": 160}, "resolution.min_res: got 192, allowed is at most"),
+    ({"resolution.start_ramp": 5, "resolution.end_ramp": 4}, "resolution.start_ramp: got 5"),
+    ({"loss.smoothing": 0.1}, "loss.smoothing: got 0.1 for loss.name=baseline"),
+    ({"loss.name": "maxsup", "loss.smoothing": 0.1}, "loss.smoothing"),
+    ({"lr.schedule": "cosine", "lr.peak_epoch": 2}, "lr.peak_epoch"),
+    ({"lr.peak_epoch": 99}, "lr.peak_epoch: got 99, allowed is less than training.epochs=16"),
+    ({"data.train": "none"}, "data.train is required"),
+    ({"training.eval_only": 1}, "training.eval_only=1 needs checkpoint.resume"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES)
+def test_impossible_combinations_of_training_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(TrainConfig, {"data.val": "v.beton", "data.train": "t.beton", **changes})
+
+
+def test_a_batch_that_the_ranks_cannot_share():
+    config = build(
+        TrainConfig, {"data.val": "v", "data.train": "t", "training.batch_size": 100, "training.accumulation": 5}
+    )
+    assert config.per_rank_batch(4) == 5
+    with pytest.raises(ValueError, match=r"training.batch_size: got 100, allowed is a multiple of 15 \(3 processes"):
+        config.per_rank_batch(3)
+
+
+@pytest.mark.parametrize(("batch", "scale"), [(1024, 1.0), (256, 0.25), (2048, 2.0)])
+def test_the_learning_rate_scales_with_the_batch(batch, scale):
+    config = build(TrainConfig, {"data.val": "v", "data.train": "t", "training.batch_size": batch})
+    assert config.make_lr()(2) == pytest.approx(0.5 * scale)
+
+
+@pytest.mark.parametrize(("script", "kind"), [("train_imagenet.py", TrainConfig), ("write_datasets.py", WriteConfig)])
+def test_help_lists_every_option_with_its_default(script, kind):
+    result = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    text = " ".join(result.stdout.split())
+    for field in kind.__dataclass_fields__.values():
+        for name, option_field in field.metadata["group"].__dataclass_fields__.items():
+            assert f"--{field.name}.{name}" in text
+            assert " ".join(option_field.metadata["help"].split()) in text
+    assert text.count("default: ") + text.count("required") >= len(flatten_names(kind))
+
+
+def flatten_names(kind):
+    return [n for f in kind.__dataclass_fields__.values() for n in f.metadata["group"].__dataclass_fields__]
+
+
+@pytest.mark.parametrize(
+    "words", [["--lr.lr=fast"], ["--nonsense"], [], ["--data.val=nothing.beton", "--data.train=x"]]
+)
+def test_mistakes_end_the_script_with_one_line_and_status_2(words, tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "train_imagenet.py", *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
