@@ -1,0 +1,96 @@
+"""One process per device, through torchrun and torch.distributed; without torchrun, one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, the number of processes (here and in all), and its device."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints, logs and writes checkpoints."""
+        return self.rank == 0
+
+
+def find_world(device: str = "auto") -> World:
+    """Read the place of this process from torchrun's environment; without torchrun it is alone.
+
+    Args:
+        device: ``cuda``, ``cpu``, or ``auto`` (a GPU where there is one).
+
+    Raises:
+        ValueError: GPUs were asked for and there are fewer than local processes.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if local_size > torch.cuda.device_count():
+            raise ValueError(
+                f"dist.device=cuda: got {local_size} processes on this machine, "
+                f"allowed are at most its {torch.cuda.device_count()} GPUs"
+            )
+        return World(rank, size, local_rank, local_size, torch.device("cuda", local_rank))
+    return World(rank, size, local_rank, local_size, torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
+    """Join the other processes for the length of a ``with`` block (nccl on GPUs, gloo on CPUs).
+
+    A collective that waits longer than ``timeout_minutes`` for another process is an error.
+    """
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        yield
+        return
+    dist.init_process_group(
+        "nccl" if world.device.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout_minutes)
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum ``tensor`` over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of rank 0: each has its own statistics in the normalisation layers."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's ``value``, in the order of their ranks, on every process."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

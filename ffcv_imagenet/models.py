@@ -1,0 +1,123 @@
+"""Models by name, blur pooling, and weights from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, ResNet
+
+#: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
+SMALL_MODELS = {"resnet10": lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)}
+
+# Their auxiliary heads make a tuple of the training output.
+_WITHOUT_AUXILIARY_HEADS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False},
+}
+
+#: Blur pooling leaves convolutions with fewer input channels alone (the first one, that sees the image).
+BLURPOOL_MIN_CHANNELS = 16
+
+
+class BlurPoolConv2d(nn.Module):
+    """A convolution behind a fixed [1 2 1] x [1 2 1] / 16 low-pass filter.
+
+    For convolutions with stride > 1, against aliasing (Zhang, "Making Convolutional Networks Shift-Invariant Again",
+    arXiv 1904.11486; used by libffcv/ffcv-imagenet).
+    """
+
+    blur: Tensor
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0])
+        kernel = (torch.outer(row, row) / 16).expand(conv.in_channels, 1, 3, 3).contiguous()
+        self.conv = conv
+        self.register_buffer("blur", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to what the convolution makes of the blurred input."""
+        blurred = F.conv2d(x, self.blur.to(x.dtype), padding=1, groups=self.conv.in_channels)
+        return self.conv(blurred)
+
+
+def list_archs() -> list[str]:
+    """Names that :func:`build_model` takes."""
+    return sorted([*SMALL_MODELS, *torchvision.models.list_models(module=torchvision.models)])
+
+
+def build_model(arch: str, num_classes: int, *, blurpool: bool = False) -> nn.Module:
+    """A freshly initialised classification model (torch's global generator decides the weights).
+
+    Args:
+        arch: a torchvision classification model, or one of :data:`SMALL_MODELS`.
+        num_classes: K, the length of its output.
+        blurpool: put :class:`BlurPoolConv2d` around every convolution with stride > 1 and at least 16 input channels.
+
+    Raises:
+        ValueError: an unknown ``arch``.
+    """
+    if arch in SMALL_MODELS:
+        model: nn.Module = SMALL_MODELS[arch](num_classes)
+    elif arch in torchvision.models.list_models(module=torchvision.models):
+        extra: dict[str, Any] = _WITHOUT_AUXILIARY_HEADS.get(arch, {})
+        model = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
+    else:
+        similar = [name for name in list_archs() if name[:4] == arch[:4]] or list_archs()
+        raise ValueError(f"model.arch: got {arch!r}, allowed is a torchvision model, such as {', '.join(similar)}")
+    if blurpool:
+        _apply_blurpool(model)
+    return model
+
+
+def check_resolutions(arch: str, num_classes: int, resolutions: set[int]) -> None:
+    """Check that a model takes images of these sides, without computing anything.
+
+    Raises:
+        ValueError: the model cannot take images of one of the ``resolutions``.
+    """
+    with torch.device("meta"):
+        model = build_model(arch, num_classes).eval()
+        for side in sorted(resolutions):
+            try:
+                model(torch.empty(2, 3, side, side))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"model.arch={arch} cannot take images of {side} x {side} pixels: {reason}") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load weights into ``model`` from a state dict or one of our checkpoints, without running code from the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights, or weights of another model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights not found: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
+
+
+def _apply_blurpool(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            if max(child.stride) > 1 and child.in_channels >= BLURPOOL_MIN_CHANNELS:
+                setattr(module, name, BlurPoolConv2d(child))
+        else:
+            _apply_blurpool(child)

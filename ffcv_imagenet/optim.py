@@ -1,0 +1,43 @@
+"""The optimizer and what is decayed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_NORMALISATION = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+    nn.RMSNorm,
+)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups: decayed parameters, and normalisation layers and biases, which are not.
+
+    Normalisation layers are found by module type, not by name.
+    """
+    decayed: dict[int, nn.Parameter] = {}
+    free: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            undecayed = isinstance(module, _NORMALISATION) or name == "bias"
+            (free if undecayed else decayed)[id(parameter)] = parameter
+    groups = [
+        {"params": list(decayed.values()), "weight_decay": weight_decay},
+        {"params": list(free.values()), "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """SGD with momentum; the learning rate is set before every step."""
+    return torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

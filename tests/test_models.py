@@ -1,0 +1,107 @@
+import pytest
+import torch
+from torch import nn
+
+from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_resolutions, list_archs, load_weights
+from ffcv_imagenet.optim import make_sgd, parameter_groups, set_lr
+
+
+@pytest.mark.parametrize("arch", ["resnet10", "resnet18", "resnet50", "mobilenet_v2", "googlenet", "convnext_tiny"])
+def test_output_has_one_logit_per_class_also_in_training(arch):
+    with torch.device("meta"):
+        model = build_model(arch, 7)
+        assert model.train()(torch.empty(2, 3, 224, 224)).shape == (2, 7)
+
+
+def test_unknown_arch_is_refused_with_similar_names():
+    with pytest.raises(ValueError, match=r"model.arch: got 'resnet49', .*resnet50"):
+        build_model("resnet49", 10)
+
+
+def test_every_listed_arch_is_a_classification_model():
+    names = list_archs()
+    assert {"resnet10", "resnet50", "mobilenet_v2"} <= set(names)
+    assert "fasterrcnn_resnet50_fpn" not in names
+
+
+def test_a_resolution_that_the_model_cannot_take_is_refused():
+    check_resolutions("resnet18", 10, {32, 224})
+    with pytest.raises(ValueError, match="vit_b_16 cannot take images of 160 x 160"):
+        check_resolutions("vit_b_16", 10, {160, 224})
+
+
+def test_blurpool_is_the_convolution_of_the_blurred_input():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 8, 3, stride=2, padding=1)
+    x = torch.randn(2, 16, 9, 11)
+    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4
+    blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+    torch.testing.assert_close(BlurPoolConv2d(conv)(x), conv(blurred))
+
+
+def test_blurpool_goes_where_stride_is_above_1_and_inputs_are_16_or_more():
+    model = build_model("resnet50", 10, blurpool=True)
+    blurred = {name: m.conv for name, m in model.named_modules() if isinstance(m, BlurPoolConv2d)}
+    strided = {
+        name: m
+        for name, m in build_model("resnet50", 10).named_modules()
+        if isinstance(m, nn.Conv2d) and max(m.stride) > 1
+    }
+    assert set(strided) - set(blurred) == {"conv1"}
+    assert len(blurred) == 6
+    assert all(max(conv.stride) == 2 for conv in blurred.values())
+
+
+def test_blurpool_changes_no_parameter_count():
+    def count(model):
+        return sum(p.numel() for p in model.parameters())
+
+    assert count(build_model("resnet18", 10, blurpool=True)) == count(build_model("resnet18", 10))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {f"module.{k}": v for k, v in s.items()}]
+)
+def test_weights_come_back_from_a_file(tmp_path, wrap):
+    model, other = build_model("resnet10", 3), build_model("resnet10", 3)
+    torch.save(wrap(model.state_dict()), tmp_path / "weights.pt")
+    load_weights(other, tmp_path / "weights.pt")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_weights_of_another_model_missing_and_damaged_files_are_refused(tmp_path):
+    model = build_model("resnet10", 3)
+    torch.save(build_model("resnet10", 4).state_dict(), tmp_path / "other.pt")
+    (tmp_path / "damaged.pt").write_bytes(b"no weights")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"other.pt does not fit the model.*fc"):
+        load_weights(model, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"damaged.pt is not a file of weights"):
+        load_weights(model, tmp_path / "damaged.pt")
+    with pytest.raises(ValueError, match=r"list.pt holds list"):
+        load_weights(model, tmp_path / "list.pt")
+    with pytest.raises(FileNotFoundError, match=r"missing.pt"):
+        load_weights(model, tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "convnext_tiny"])
+def test_weight_decay_spares_normalisation_layers_and_biases(arch):
+    model = build_model(arch, 10)
+    decayed, free = parameter_groups(model, 1e-4)
+    assert decayed["weight_decay"] == 1e-4
+    assert free["weight_decay"] == 0
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    expected = {id(p) for m in norms for p in m.parameters()} | {id(p) for p in biases}
+    assert {id(p) for p in free["params"]} == expected
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+    downsample = dict(model.named_modules()).get("layer2.0.downsample.1")
+    if downsample is not None:
+        assert id(downsample.weight) in expected
+
+
+def test_learning_rate_is_set_in_all_groups():
+    optimizer = make_sgd(build_model("resnet10", 3), momentum=0.9, weight_decay=1e-4)
+    set_lr(optimizer, 0.25)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.25}

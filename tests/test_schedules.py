@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+
+from ffcv_imagenet.schedules import LR_OPTIONS, PIECEWISE_START, make_lr_schedule, resolution_at
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share"), [(0, PIECEWISE_START), (1, (1 + PIECEWISE_START) / 2), (2, 1), (9, 0.5), (16, 0)]
+)
+def test_piecewise_peaks_and_ends_at_zero(epoch, share):
+    assert make_lr_schedule("piecewise", lr=1.7, epochs=16)(epoch) == pytest.approx(1.7 * share)
+
+
+@pytest.mark.parametrize(("epoch", "lr"), [(0, 0.8), (29.99, 0.8), (30, 0.08), (60, 0.008), (89, 0.008)])
+def test_step_drops_at_its_epochs(epoch, lr):
+    assert make_lr_schedule("step", lr=0.8, epochs=90)(epoch) == pytest.approx(lr)
+
+
+@pytest.mark.parametrize("epoch", [0, 0.5, 10, 100, 199.5, 200])
+def test_cosine_is_half_a_cosine(epoch):
+    expected = 0.85 * (1 + math.cos(math.pi * epoch / 200)) / 2
+    assert make_lr_schedule("cosine", lr=0.85, epochs=200)(epoch) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cosine", "step"])
+def test_warmup_is_linear_from_zero(name):
+    schedule = make_lr_schedule(name, lr=1.0, epochs=20, warmup_epochs=5)
+    assert [schedule(e) for e in (0, 1, 2.5)] == pytest.approx([0, 0.2, 0.5])
+    assert schedule(5) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", LR_OPTIONS)
+def test_rates_are_never_negative_nor_above_the_peak(name):
+    schedule = make_lr_schedule(name, lr=0.3, epochs=12)
+    rates = np.array([schedule(e) for e in np.linspace(0, 12, 500)])
+    assert rates.min() >= 0
+    assert rates.max() <= 0.3 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("cosine", {"peak_epoch": 2}, ["lr.peak_epoch", "lr.warmup_epochs"]),
+        ("piecewise", {"step_ratio": 0.1}, ["lr.step_ratio", "lr.peak_epoch"]),
+        ("piecewise", {"peak_epoch": 16}, ["lr.peak_epoch", "less than training.epochs=16"]),
+        ("cosine", {"warmup_epochs": 20}, ["lr.warmup_epochs", "16"]),
+        ("linear", {}, ["lr.schedule", "piecewise | step | cosine"]),
+    ],
+)
+def test_options_of_another_schedule_are_refused(name, options, words):
+    with pytest.raises(ValueError) as error:
+        make_lr_schedule(name, lr=1.0, epochs=16, **options)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "side"), [(0, 96), (10, 96), (12, 96), (13, 128), (17, 160), (20, 192), (21, 192), (25, 224), (30, 224)]
+)
+def test_resolution_in_steps_of_32(epoch, side):
+    got = resolution_at(epoch, min_res=96, max_res=224, start_ramp=10, end_ramp=26)
+    exact = 96 + (224 - 96) * min(max(epoch - 10, 0) / 16, 1)
+    assert got % 32 == 0
+    assert abs(got - exact) <= 16
+    assert got == side or abs(abs(got - exact) - 16) < 1e-9
+
+
+def test_resolution_stays_inside_its_limits_and_jumps_without_a_ramp():
+    sides = [resolution_at(e, min_res=40, max_res=50, start_ramp=2, end_ramp=8) for e in range(12)]
+    assert min(sides) == 40
+    assert max(sides) == 50
+    assert [resolution_at(e, min_res=32, max_res=64, start_ramp=3, end_ramp=3) for e in range(3, 6)] == [32, 64, 64]
