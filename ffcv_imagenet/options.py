@@ -272,10 +272,16 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def run_script(main: Callable[[Sequence[str]], None]) -> None:
-    """Run an entry script's ``main(argv)``; a user's mistake becomes one line on stderr and exit status 2."""
+    """Run an entry script's ``main(argv)``; a user's mistake becomes one line on stderr and exit status 2.
+
+    So does what the machine refuses (a full disk, a file without permission). With FFCV_IMAGENET_TRACEBACK=1 in the
+    environment the traceback is shown instead.
+    """
     try:
         main(sys.argv[1:])
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
+            raise
         if os.environ.get("LOCAL_RANK", "0") == "0":  # Under torchrun every process finds the same mistake.
             print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)

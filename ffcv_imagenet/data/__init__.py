@@ -1,0 +1,1 @@
+"""From image files to .beton files, and from .beton files to batches."""

@@ -1,0 +1,213 @@
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from ffcv.fields.rgb_image import encode_jpeg, resizer
+from images import draw
+from PIL import Image
+
+from ffcv_imagenet.data.encode import CHUNK_SIZE, encode_files, encode_image, shrink
+from ffcv_imagenet.data.manifest import WriteParameters
+
+REPOSITORY = Path(__file__).parent.parent
+
+RAW = WriteParameters(
+    mode="raw",
+    max_resolution=None,
+    compress_probability=None,
+    smart_threshold=2.0,
+    jpeg_quality=90,
+    subset=-1,
+    shuffle=False,
+    seed=0,
+    page_size_mib=2,
+)
+
+
+def with_(**changes):
+    return WriteParameters(**{**RAW.__dict__, **changes})
+
+
+@pytest.mark.parametrize("resolution", [1, 7, 33, 40, 1000])
+@pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (33, 33), (41, 40), (1, 9), (97, 89)])
+def test_shrinks_as_ffcv_does(height, width, resolution):
+    image = draw(height, width)
+    small = shrink(image, resolution)
+    assert max(small.shape) <= max(resolution, 3)
+    if min(height, width) * resolution >= max(height, width):  # else FFCV makes an image of no pixels
+        np.testing.assert_array_equal(small, resizer(image, resolution))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 100), (100, 1), (2, 999), (1, 1)])
+def test_shrinking_leaves_a_pixel(height, width):
+    small = shrink(draw(height, width), 10)
+    assert min(small.shape[:2]) == 1
+    assert max(small.shape[:2]) == min(10, max(height, width))
+
+
+def test_raw_keeps_the_pixels():
+    image = draw(11, 7)
+    encoded = encode_image(image, "raw", RAW)
+    assert (encoded.is_jpeg, encoded.height, encoded.width) == (False, 11, 7)
+    np.testing.assert_array_equal(np.frombuffer(encoded.data, np.uint8).reshape(11, 7, 3), image)
+
+
+@pytest.mark.parametrize("quality", [1, 90, 100])
+def test_jpg_is_ffcvs_jpeg(quality):
+    image = draw(11, 7)
+    encoded = encode_image(image, "jpg", with_(jpeg_quality=quality))
+    assert (encoded.is_jpeg, encoded.height, encoded.width) == (True, 11, 7)
+    assert encoded.data == encode_jpeg(image, quality).tobytes()
+
+
+def test_smart_compares_raw_with_threshold_times_jpeg():
+    image = draw(60, 60)
+    jpeg = encode_image(image, "jpg", RAW)
+    ratio = image.nbytes / len(jpeg.data)
+    assert encode_image(image, "smart", with_(smart_threshold=ratio * 0.999)) == jpeg
+    assert encode_image(image, "smart", with_(smart_threshold=ratio * 1.001)) == encode_image(image, "raw", RAW)
+
+
+@pytest.mark.parametrize("mode", ["raw", "jpg", "smart"])
+def test_side_that_no_format_holds(mode):
+    with pytest.raises(ValueError, match=r"65501 x 1 pixels, allowed are 65500 a side: .*--write\.max_resolution"):
+        encode_image(np.zeros((1, 65501, 3), np.uint8), mode, RAW)
+    assert encode_image(np.zeros((1, 65500, 3), np.uint8), mode, RAW).width == 65500
+
+
+def test_image_larger_than_a_page():
+    page = 2 << 20
+    width = page // 3 // 256
+    encode_image(np.zeros((256, width, 3), np.uint8), "raw", RAW)
+    with pytest.raises(
+        ValueError, match=r"more than a page of 2 MiB: .*--write\.max_resolution .*--write\.page_size_mib"
+    ):
+        encode_image(np.zeros((257, width, 3), np.uint8), "raw", RAW)
+    encode_image(np.zeros((257, width, 3), np.uint8), "raw", with_(max_resolution=200))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """More files than two workers are given at once; every 16th is large, so that chunks end out of order."""
+    names = []
+    for number in range(12 * CHUNK_SIZE + 3):
+        side = 600 if number % (2 * CHUNK_SIZE) == 0 else 4
+        names.append(str(tmp_path / f"{number:04}.png"))
+        Image.fromarray(np.full((side, side, 3), number % 256, np.uint8)).save(names[-1], compress_level=0)
+    return names
+
+
+def all_images(paths, num_workers):
+    return list(encode_files(paths, ["raw"] * len(paths), RAW, num_workers))
+
+
+def test_files_come_in_order(paths):
+    assert [image.data[0] for image in all_images(paths, 2)] == [number % 256 for number in range(len(paths))]
+    assert not multiprocessing.active_children()
+
+
+def test_more_workers_than_files(paths):
+    assert len(all_images(paths[:3], 8)) == 3
+
+
+def test_first_broken_file_is_named(paths):
+    Path(paths[100]).write_bytes(b"")
+    Path(paths[20]).write_bytes(b"")
+    with pytest.raises(ValueError, match=paths[20]):
+        all_images(paths, 2)
+    assert not multiprocessing.active_children()
+
+
+def test_file_that_cannot_be_stored_is_named(paths):
+    Image.new("RGB", (1000, 1000)).save(paths[3])
+    with pytest.raises(ValueError, match=rf"cannot store {paths[3]}: 1000 x 1000 pixels take 3000000 bytes"):
+        all_images(paths, 1)
+
+
+def test_closing_early_stops_the_workers(paths):
+    with contextlib.closing(encode_files(paths, ["raw"] * len(paths), RAW, 1)) as images:
+        next(images)
+        assert len(multiprocessing.active_children()) == 1
+    assert not multiprocessing.active_children()
+
+
+def kill_a_worker():
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_worker_killed_at_work_is_an_error(tmp_path, paths):
+    blocking = tmp_path / "pipe.png"
+    os.mkfifo(blocking)  # reading it waits for ever
+    threading.Thread(target=kill_a_worker).start()
+    start = time.monotonic()
+    with pytest.raises(ChildProcessError, match=r"a worker process was killed by SIGKILL \(out of memory\?"):
+        all_images([*paths[:40], str(blocking)], 1)
+    assert time.monotonic() - start < 10
+    assert not multiprocessing.active_children()
+
+
+def test_worker_killed_while_sending_is_an_error(tmp_path):
+    # A chunk is larger than any pipe's buffer, so the worker waits in the middle of its second answer.
+    paths = [str(tmp_path / "large.png")] * (4 * CHUNK_SIZE)
+    Image.fromarray(draw(300, 300)).save(paths[0])
+    images = encode_files(paths, ["raw"] * len(paths), RAW, 1)
+    next(images)
+    time.sleep(1)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(ChildProcessError, match="killed by SIGKILL"):
+        list(images)
+
+
+ORPHAN = """
+import multiprocessing, sys
+from ffcv_imagenet.data.encode import encode_files
+from ffcv_imagenet.data.manifest import WriteParameters
+if __name__ == "__main__":
+    parameters = WriteParameters("raw", None, None, None, None, -1, False, 0, 2)
+    images = encode_files([sys.argv[1]] * 100, ["raw"] * 100, parameters, 1)
+    next(images)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_with_a_killed_main_process(tmp_path, paths):
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    main = subprocess.Popen(
+        [sys.executable, script, paths[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    worker = Path("/proc", main.stdout.readline().decode().strip())
+    assert worker.exists()
+    main.kill()
+    main.communicate()
+    deadline = time.monotonic() + 10
+    while worker.exists() and "Z" not in (worker / "stat").read_text().rsplit(")")[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_need_neither_torch_nor_ffcv():
+    code = "import sys, ffcv_imagenet.data.encode; sys.exit(bool({'torch', 'ffcv'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_opencv_encodes_rgb_as_rgb():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[..., 0] = 250
+    decoded = cv2.imdecode(np.frombuffer(encode_image(image, "jpg", RAW).data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert decoded[..., 0].min() > 200
+    assert decoded[..., 2].max() < 50
