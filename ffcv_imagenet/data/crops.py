@@ -1,0 +1,80 @@
+"""Crop boxes: what part of an image becomes the input.
+
+A random crop is a pure function of (seed, epoch, sample index): counter-based random numbers, no generator state, so
+that workers, ranks and interruptions change nothing. All functions are compiled by numba and called per sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+#: Crops are drawn at most this often before falling back to the centre (as torchvision does).
+TRIES = 10
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@njit(cache=True)
+def mix(x):  # type: ignore[no-untyped-def]
+    """Scramble 64 bits (the output function of SplitMix64: Steele, Lea, Flood, "Fast Splittable PRNGs", 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX_1
+    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True)
+def sample_key(seed, epoch, index):  # type: ignore[no-untyped-def]
+    """The 64-bit key of a sample's random numbers."""
+    key = mix(np.uint64(seed) + _GOLDEN)
+    key = mix(key ^ (np.uint64(epoch) + _GOLDEN))
+    return mix(key ^ (np.uint64(index) + _GOLDEN))
+
+
+@njit(cache=True)
+def uniform(key, draw):  # type: ignore[no-untyped-def]
+    """The ``draw``-th random number of a key, uniform in [0, 1) with 53 bits."""
+    bits = mix(key + np.uint64(draw + 1) * _GOLDEN)
+    return (bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@njit(cache=True)
+def random_resized_crop(key, height, width, min_area, max_area, min_ratio, max_ratio):  # type: ignore[no-untyped-def]
+    """A random box ``(top, left, height, width)`` in an image, distributed as torchvision's RandomResizedCrop.
+
+    Area uniform in ``[min_area, max_area]`` of the image's, aspect ratio log-uniform in ``[min_ratio, max_ratio]``; ten
+    tries, then the largest centred box of an allowed ratio.
+    """
+    height, width = np.int64(height), np.int64(width)
+    log_min, log_max = np.log(min_ratio), np.log(max_ratio)
+    for attempt in range(TRIES):
+        area = height * width * (min_area + (max_area - min_area) * uniform(key, 4 * attempt))
+        ratio = np.exp(log_min + (log_max - log_min) * uniform(key, 4 * attempt + 1))
+        w = np.int64(round(np.sqrt(area * ratio)))
+        h = np.int64(round(np.sqrt(area / ratio)))
+        if 0 < w <= width and 0 < h <= height:
+            top = np.int64(uniform(key, 4 * attempt + 2) * (height - h + 1))
+            left = np.int64(uniform(key, 4 * attempt + 3) * (width - w + 1))
+            return top, left, h, w
+    if width < min_ratio * height:
+        w, h = width, max(np.int64(1), np.int64(round(width / min_ratio)))
+    elif width > max_ratio * height:
+        w, h = max(np.int64(1), np.int64(round(height * max_ratio))), height
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@njit(cache=True)
+def random_flip(key):  # type: ignore[no-untyped-def]
+    """Whether a sample is mirrored: half of the time."""
+    return uniform(key, 4 * TRIES) < 0.5
+
+
+@njit(cache=True)
+def center_crop(height, width, ratio):  # type: ignore[no-untyped-def]
+    """The centred square box ``(top, left, side, side)`` with side ``ratio`` x the shorter one (as FFCV's)."""
+    side = max(np.int64(1), np.int64(ratio * min(height, width)))
+    return (np.int64(height) - side) // 2, (np.int64(width) - side) // 2, side, side

@@ -1,0 +1,51 @@
+"""Scores of a model on all validation images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.data.loader import BatchLoader
+from ffcv_imagenet.distributed import broadcast_buffers, sum_over_ranks
+from ffcv_imagenet.metrics import Scores, ScoreSums
+from ffcv_imagenet.precision import autocast
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: BatchLoader,
+    normalize: Normalize,
+    *,
+    device: torch.device,
+    resolution: int,
+    precision: str,
+    flip_tta: bool,
+) -> Scores:
+    """Evaluate ``model``, with the statistics of rank 0's normalisation layers; the same call on every rank.
+
+    Args:
+        model: on ``device``; left in evaluation mode.
+        loader: this rank's part of the images; every image counts once over all ranks.
+        normalize: from a batch's uint8 images to the model's input.
+        device: of the model.
+        resolution: side of the images in pixels.
+        precision: bf16, fp16 or fp32.
+        flip_tta: average the logits of an image and of its mirror image.
+
+    Raises:
+        ValueError: no rank has any image.
+    """
+    broadcast_buffers(model)
+    model.eval()
+    sums = ScoreSums(device)
+    for batch in loader.epoch(0, resolution):
+        images = normalize(batch.images)
+        with autocast(precision, device):
+            logits = model(images)
+            if flip_tta:
+                logits = (logits + model(images.flip(3))) / 2
+        sums.add(logits, batch.labels)
+    sum_over_ranks(sums.sums)
+    return sums.scores()

@@ -1,0 +1,271 @@
+"""From a configuration to a finished run: builds the parts, trains or evaluates, and keeps the run folder."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.loader import BatchLoader
+from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.distributed import World, find_world, process_group
+from ffcv_imagenet.evaluation import evaluate
+from ffcv_imagenet.metrics import Scores
+from ffcv_imagenet.models import build_model, check_resolutions, load_weights
+from ffcv_imagenet.optim import make_sgd
+from ffcv_imagenet.options import flatten
+from ffcv_imagenet.precision import choose_precision
+from ffcv_imagenet.runlog import RunFolder, describe_environment
+from ffcv_imagenet.schedules import resolution_at
+from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
+
+#: Options that may differ when a run goes on: they say where and how it runs, not what it computes.
+RESUMABLE_CHANGES = (
+    "data.train",
+    "data.val",
+    "data.num_workers",
+    "validation.batch_size",
+    "dist.device",
+    "dist.timeout_minutes",
+    "logging.",
+    "checkpoint.",
+)
+
+
+def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] = ()) -> EpochLog:
+    """Train as ``config`` says, from the start or from a checkpoint; the same call on every rank.
+
+    Args:
+        config: all options.
+        recipe: name of the recipe, for the log table.
+        command: the command line, for ``params.json``.
+
+    Returns:
+        The last epoch's line of the log.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: a user's mistake, found before anything starts.
+        FloatingPointError: the loss is not finite.
+    """
+    world = find_world(config.dist.device)
+    path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
+    checkpoints = CheckpointFolder(path / "checkpoints", config.checkpoint.keep)
+    with process_group(world, config.dist.timeout_minutes):
+        trainer = _make_trainer(config, world)
+        state = _resume_state(config, checkpoints)
+        params = _params(config, world, path.name, recipe, command)
+        params = _continued(config, path, state, params)
+        if state is not None:
+            trainer.load_state_dict(state)
+        if not world.is_main:
+            return trainer.fit(None, None)
+        folder = RunFolder(path)
+        folder.write_params(params)
+        folder.write_status("running")
+        try:
+            last = trainer.fit(folder, checkpoints)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            folder.write_status("interrupted" if stopped else "failed", None if stopped else str(error))
+            raise
+        folder.write_status("finished")
+        print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
+        return last
+
+
+def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
+    """Evaluate the checkpoint or the weights that ``config`` names; the same call on every rank.
+
+    Raises:
+        ValueError, FileNotFoundError: a user's mistake.
+    """
+    world = find_world(config.dist.device)
+    path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
+    with process_group(world, config.dist.timeout_minutes):
+        model = _make_model(config, _read_manifest(config.data.val).num_classes, world)
+        state = _resume_state(config, CheckpointFolder(path / "checkpoints", config.checkpoint.keep))
+        source = config.model.weights
+        if state is not None:
+            _load_model(model, state)
+            place = path if config.checkpoint.resume == "auto" else config.checkpoint.resume
+            source = f"{place}, epoch {state['epochs_done']}"
+        elif source is None:
+            raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or model.weights=FILE")
+        scores = evaluate(
+            model,
+            _make_val_loader(config, world),
+            Normalize().to(world.device),
+            device=world.device,
+            resolution=config.validation.resolution,
+            precision=choose_precision(config.training.precision, world.device),
+            flip_tta=config.validation.flip_tta,
+        )
+    if world.is_main:
+        print(
+            f"top-1 {100 * scores.top_1:.3f} %  top-5 {100 * scores.top_5:.3f} %  val loss {scores.loss:.4f}  "
+            f"({scores.images} images; {source})"
+        )
+    return scores
+
+
+def default_name(config: TrainConfig, recipe: str) -> str:
+    """A run's name from what is compared: recipe, architecture, loss and seed."""
+    return f"{recipe}_{config.model.arch}_{config.loss.name}_seed{config.training.seed}"
+
+
+def _make_trainer(config: TrainConfig, world: World) -> Trainer:
+    assert config.data.train is not None  # Checked with the configuration.
+    train_data, val_data = _read_manifest(config.data.train), _read_manifest(config.data.val)
+    if train_data.classes != val_data.classes:
+        raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
+    training, resolution = config.training, config.resolution
+    batch = config.per_rank_batch(world.size)
+    check_resolutions(
+        config.model.arch,
+        val_data.num_classes,
+        {resolution.min_res, resolution.max_res, config.validation.resolution},
+    )
+    order = ShuffledOrder(train_data.num_samples, training.seed, training.batch_size, world.rank, world.size)
+    model = _make_model(config, val_data.num_classes, world)
+    return Trainer(
+        model=model,
+        loss=config.make_loss().to(world.device),
+        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
+        train_loader=BatchLoader(
+            Path(config.data.train),
+            RandomResizedCropDecoder(
+                resolution.min_res,
+                seed=training.seed,
+                min_area=config.data.min_crop_area,
+                flip=config.data.flip,
+            ),
+            order,
+            batch_size=batch,
+            num_workers=_num_workers(config, world),
+            device=world.device,
+        ),
+        val_loader=_make_val_loader(config, world),
+        world=world,
+        options=TrainerOptions(
+            epochs=training.epochs,
+            accumulation=training.accumulation,
+            precision=choose_precision(training.precision, world.device),
+            seed=training.seed,
+            lr=config.make_lr(),
+            resolution=functools.partial(
+                resolution_at,
+                min_res=resolution.min_res,
+                max_res=resolution.max_res,
+                start_ramp=resolution.start_ramp,
+                end_ramp=resolution.end_ramp,
+            ),
+            val_resolution=config.validation.resolution,
+            flip_tta=config.validation.flip_tta,
+            progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
+        ),
+    )
+
+
+def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Module:
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(config.training.seed)
+    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
+    if config.model.weights is not None:
+        load_weights(model, Path(config.model.weights))
+    if config.dist.sync_bn and world.size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(memory_format=torch.channels_last).to(world.device)
+
+
+def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
+    data = _read_manifest(config.data.val)
+    return BatchLoader(
+        Path(config.data.val),
+        CenterCropDecoder(config.validation.resolution),
+        ShardedOrder(data.num_samples, world.rank, world.size),
+        batch_size=config.validation.batch_size,
+        num_workers=_num_workers(config, world),
+        device=world.device,
+    )
+
+
+def _num_workers(config: TrainConfig, world: World) -> int:
+    """Decoding threads: what was asked for, else this process's share of the usable cores."""
+    return config.data.num_workers or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _read_manifest(path: str) -> Manifest:
+    return Manifest.read(Path(path))
+
+
+def _resume_state(config: TrainConfig, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None."""
+    match config.checkpoint.resume:
+        case "none":
+            return None
+        case "auto":
+            return checkpoints.newest()
+        case file:
+            return load_checkpoint(Path(file))
+
+
+def _continued(config: TrainConfig, path: Path, state: dict[str, Any] | None, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of this start: those of the run's first start with this one added, where the run goes on.
+
+    Raises:
+        FileExistsError: the folder holds another run.
+        ValueError: the run in the folder has other options.
+    """
+    earlier = RunFolder(path).read_params() if path.is_dir() else None
+    if earlier is None:
+        return params
+    if config.checkpoint.resume == "none":
+        raise FileExistsError(
+            f"{path} holds a run already: give checkpoint.resume=auto to go on with it, or another logging.name"
+        )
+    if state is None:
+        return params
+    now = {**params["config"], "train_data": params["train_data"]}
+    was = {**earlier["config"], "train_data": earlier["train_data"]}
+    for key, value in now.items():
+        if not key.startswith(RESUMABLE_CHANGES) and key in was and was[key] != value:
+            raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run in {path}")
+    again = {key: params[key] for key in ("started", "world_size", "hardware", "versions", "command")}
+    return {**earlier, "resumed": [*earlier.get("resumed", []), again]}
+
+
+def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint is of another model: {' '.join(str(error).split())[:300]}") from None
+
+
+def _params(config: TrainConfig, world: World, name: str, recipe: str, command: Sequence[str]) -> dict[str, Any]:
+    """What ``params.json`` says."""
+    assert config.data.train is not None  # Checked with the configuration.
+    return {
+        "name": name,
+        "recipe": recipe,
+        "config": flatten(config),
+        "command": list(command),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "train_data": _read_manifest(config.data.train).checksum,
+        "val_data": _read_manifest(config.data.val).checksum,
+        "world_size": world.size,
+        "precision": choose_precision(config.training.precision, world.device),
+        **describe_environment(world.device),
+    }

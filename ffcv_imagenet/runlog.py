@@ -1,0 +1,99 @@
+"""A run's folder: parameters, one log line per epoch, and how the run ended.
+
+``params.json`` says what ran, ``log.jsonl`` has one JSON object per finished epoch, ``status.json`` the state:
+running, finished, failed or interrupted. Every file is written under a temporary name and renamed, so that a reader
+never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ffcv_imagenet
+from ffcv_imagenet.atomic import write_atomically
+
+_PACKAGES = ("torch", "torchvision", "ffcv", "numpy", "numba", "fastargs")
+
+
+class RunFolder:
+    """The folder ``path`` of one run; made when it is not there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def params_file(self) -> Path:
+        """What ran."""
+        return self.path / "params.json"
+
+    @property
+    def log_file(self) -> Path:
+        """One line per epoch."""
+        return self.path / "log.jsonl"
+
+    def read_params(self) -> dict[str, Any] | None:
+        """What an earlier start of this run wrote; None when there was none."""
+        return json.loads(self.params_file.read_text()) if self.params_file.is_file() else None
+
+    def write_params(self, params: dict[str, Any]) -> None:
+        """Write ``params.json``."""
+        write_atomically(self.params_file, (json.dumps(params, indent=2) + "\n").encode())
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log lines so far."""
+        if not self.log_file.is_file():
+            return []
+        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+    def write_log(self, lines: list[dict[str, Any]]) -> None:
+        """Replace the log by ``lines``."""
+        write_atomically(self.log_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def write_status(self, state: str, error: str | None = None) -> None:
+        """Write the run's state: running, finished, failed or interrupted."""
+        write_atomically(self.path / "status.json", (json.dumps({"state": state, "error": error}) + "\n").encode())
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, source commit and hardware, for ``params.json``."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "ffcv_imagenet": ffcv_imagenet.__version__,
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "git": _git_state(),
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+            "cpu_cores": len(os.sched_getaffinity(0)),
+            "host": platform.node(),
+        },
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the source tree and whether it has changes; empty when installed without git."""
+
+    def git(*words: str) -> str:
+        source = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=source, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

@@ -1,0 +1,40 @@
+"""Data sets that several tests read: made once per session, never changed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ffcv_imagenet.data.digits import draw_digits
+from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory) -> Path:
+    """An image folder of the digits 0, 1 and 2: 96 images for training and 31 for validation."""
+    whole = tmp_path_factory.mktemp("digits")
+    draw_digits(whole)
+    folder = tmp_path_factory.mktemp("few_digits")
+    for split, count in (("train", 32), ("val", 11)):
+        for label in "012":
+            (folder / split / label).mkdir(parents=True)
+            for image in sorted((whole / split / label).iterdir())[: count - (split == "val" and label == "0") * 2]:
+                shutil.copy(image, folder / split / label)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(digits_folder, tmp_path_factory) -> Path:
+    """A folder with train.beton (96 images) and val.beton (31 images), three classes, JPEG and raw mixed."""
+    out = tmp_path_factory.mktemp("beton")
+    parameters = resolve_parameters(mode="proportion", compress_probability=0.5)
+    write_splits(digits_folder, out, ("train", "val"), parameters, num_workers=1)
+    return out

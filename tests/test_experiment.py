@@ -1,0 +1,214 @@
+"""Whole runs in this process, on the CPU and on real .beton files."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.losses import LOSS_OPTIONS
+from ffcv_imagenet.metrics import Scores
+from ffcv_imagenet.options import build
+
+
+def config(digits, tmp_path, **changes):
+    values = {
+        "data.train": digits / "train.beton",
+        "data.val": digits / "val.beton",
+        "data.num_workers": 1,
+        "data.flip": 0,
+        "data.min_crop_area": 0.5,
+        "model.arch": "resnet10",
+        "resolution.min_res": 32,
+        "resolution.max_res": 40,
+        "resolution.start_ramp": 0,
+        "resolution.end_ramp": 1,
+        "validation.resolution": 40,
+        "lr.lr": 0.01,
+        "lr.base_batch": 16,
+        "lr.peak_epoch": 1,
+        "training.epochs": 2,
+        "training.batch_size": 16,
+        "dist.device": "cpu",
+        "logging.folder": tmp_path / "runs",
+        "logging.name": "run",
+    }
+    return build(TrainConfig, {k: str(v) for k, v in (values | changes).items()})
+
+
+def weights(tmp_path, name="run", epoch=2):
+    file = tmp_path / "runs" / name / "checkpoints" / f"epoch_{epoch:04d}.pt"
+    return torch.load(file, weights_only=True)["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def log(tmp_path, name="run"):
+    return [json.loads(line) for line in (tmp_path / "runs" / name / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss", LOSS_OPTIONS)
+def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, capsys):
+    last = train(config(digits, tmp_path, **{"loss.name": loss}), recipe="tiny", command=["train"])
+    lines = log(tmp_path)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["resolution"] for line in lines] == [32, 40]
+    assert lines[-1] == asdict(last)
+    assert lines[-1]["top_5"] == 1.0  # of three classes
+    assert lines[1]["val_loss"] < lines[0]["val_loss"]
+    assert lines[-1]["lr"] == pytest.approx(0, abs=1e-9)
+    assert 0 <= lines[-1]["wait_share"] <= 1
+    assert lines[1]["total_seconds"] == pytest.approx(lines[0]["seconds"] + lines[1]["seconds"])
+    params = json.loads((tmp_path / "runs" / "run" / "params.json").read_text())
+    assert params["config"]["loss.name"] == loss
+    assert params["recipe"] == "tiny"
+    assert {"torch", "ffcv", "numpy"} <= set(params["versions"])
+    assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text()) == {"state": "finished", "error": None}
+    assert "final top-1" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(digits, tmp_path, **{"logging.name": name, "training.seed": seed, "training.epochs": 2}))
+    assert same(weights(tmp_path, "a"), weights(tmp_path, "b"))
+    assert not same(weights(tmp_path, "a"), weights(tmp_path, "c"))
+
+
+def test_a_resumed_run_ends_with_the_same_weights_and_log(digits, tmp_path, monkeypatch):
+    # A network with dropout and a loss that changes: the random state and the schedules have to come back too.
+    changes = {"model.arch": "mobilenet_v2", "loss.name": "maxsup", "training.epochs": 3, "checkpoint.keep": 1}
+    train(config(digits, tmp_path, **changes, **{"logging.name": "whole"}))
+
+    from ffcv_imagenet.checkpoint import CheckpointFolder
+
+    save = CheckpointFolder.save
+
+    def save_then_stop(self, state, epochs_done, best):
+        save(self, state, epochs_done, best)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckpointFolder, "save", save_then_stop)
+    interrupted = config(digits, tmp_path, **changes, **{"logging.name": "parts", "checkpoint.resume": "auto"})
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted)
+    status = json.loads((tmp_path / "runs" / "parts" / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted)
+    monkeypatch.undo()
+    train(interrupted)
+
+    assert same(weights(tmp_path, "whole", 3), weights(tmp_path, "parts", 3))
+    timings = ("images_per_second", "seconds", "total_seconds", "wait_share")
+    for a, b in zip(log(tmp_path, "whole"), log(tmp_path, "parts"), strict=True):
+        assert {k: v for k, v in a.items() if k not in timings} == {k: v for k, v in b.items() if k not in timings}
+
+
+def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_path):
+    # A network without batch normalisation, so that a micro-batch's gradient depends on its images alone.
+    base = {"model.arch": "squeezenet1_1", "training.epochs": 2, "lr.lr": 0.001}
+    from ffcv_imagenet import models
+
+    def without_dropout(arch, num_classes, *, blurpool=False, build=models.build_model):
+        model = build(arch, num_classes, blurpool=blurpool)
+        model.classifier[0].p = 0.0
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffcv_imagenet.experiment.build_model", without_dropout)
+        train(config(digits, tmp_path, **base, **{"logging.name": "whole"}))
+        train(config(digits, tmp_path, **base, **{"logging.name": "parts", "training.accumulation": 4}))
+    whole, parts = weights(tmp_path, "whole"), weights(tmp_path, "parts")
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(digits, tmp_path, precision):
+    train(config(digits, tmp_path, **{"training.precision": precision}))
+    assert log(tmp_path)[-1]["val_loss"] < log(tmp_path)[0]["val_loss"]
+    assert all(w.dtype in (torch.float32, torch.int64) for w in weights(tmp_path).values())
+
+
+def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys):
+    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1}))
+    scores = Scores(last.top_1, last.top_5, last.val_loss, 31)
+    again = {"training.eval_only": 1, "validation.flip_tta": 1, "data.train": "none"}
+    assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": "auto"})) == scores
+    file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
+    assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": file})) == scores
+    assert evaluate_only(config(digits, tmp_path, **again, **{"model.weights": file})) == scores
+    assert "(31 images;" in capsys.readouterr().out
+
+
+def test_a_finished_run_that_is_started_again_stays_as_it_is(digits, tmp_path):
+    last = train(config(digits, tmp_path), command=["first"])
+    before = log(tmp_path)
+    assert train(config(digits, tmp_path, **{"checkpoint.resume": "auto"}), command=["second"]) == last
+    assert log(tmp_path) == before
+    params = json.loads((tmp_path / "runs" / "run" / "params.json").read_text())
+    assert params["command"] == ["first"]
+    assert [start["command"] for start in params["resumed"]] == [["second"]]
+
+
+def test_checkpoints_are_pruned_but_never_the_best_or_the_last(digits, tmp_path):
+    train(config(digits, tmp_path, **{"training.epochs": 4, "checkpoint.keep": 1}))
+    lines = log(tmp_path)
+    best = max(lines, key=lambda line: line["top_1"])["epoch"]
+    kept = {file.name for file in (tmp_path / "runs" / "run" / "checkpoints").iterdir()}
+    assert kept == {"epoch_0004.pt", f"epoch_{best:04d}.pt"}
+
+
+def test_mistakes_are_found_before_anything_is_written(digits, tmp_path):
+    for changes, message in [
+        ({"model.arch": "resnet49"}, "model.arch"),
+        ({"model.arch": "vit_b_16"}, "cannot take images of 32 x 32"),
+        ({"training.batch_size": 97}, "allowed are at most the 96 images"),
+        ({"training.batch_size": 16, "training.accumulation": 3}, "allowed is a multiple of 3"),
+        ({"data.num_workers": 1000}, "data.num_workers"),
+        ({"checkpoint.resume": tmp_path / "no.pt"}, "checkpoint not found"),
+        ({"data.val": tmp_path / "no.beton"}, "data set not found"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train(config(digits, tmp_path, **changes))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, tmp_path):
+    train(config(digits, tmp_path, **{"training.epochs": 2}))
+    before = log(tmp_path)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(config(digits, tmp_path))
+    with pytest.raises(ValueError, match=r"lr.lr: got 0.06, allowed is 0.01 to go on"):
+        train(config(digits, tmp_path, **{"checkpoint.resume": "auto", "lr.lr": 0.06}))
+    assert log(tmp_path) == before
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(digits, tmp_path, capsys):
+    train(config(digits, tmp_path))
+    whole = weights(tmp_path)
+    file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    train(config(digits, tmp_path, **{"checkpoint.resume": "auto"}))
+    assert "epoch_0002.pt cannot be read" in capsys.readouterr().err
+    assert same(weights(tmp_path), whole)
+    assert [line["epoch"] for line in log(tmp_path)] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_so(digits, tmp_path):
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        train(config(digits, tmp_path, **{"lr.lr": 1e30, "lr.peak_epoch": 0.1}))
+    status = json.loads((tmp_path / "runs" / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "training loss" in status["error"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_training_on_a_gpu(digits, tmp_path, precision):
+    train(config(digits, tmp_path, **{"dist.device": "cuda", "training.precision": precision}))
+    assert log(tmp_path)[-1]["val_loss"] < log(tmp_path)[0]["val_loss"]

@@ -1,0 +1,140 @@
+import gc
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.loader import BatchLoader
+from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+
+CPU = torch.device("cpu")
+
+
+def train_loader(digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True):
+    order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
+    decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
+    return BatchLoader(digits / "train.beton", decoder, order, batch_size=batch, num_workers=workers, device=CPU)
+
+
+def val_loader(digits: Path, *, batch=8, workers=1):
+    decoder = CenterCropDecoder(35)
+    return BatchLoader(
+        digits / "val.beton", decoder, ShardedOrder(31), batch_size=batch, num_workers=workers, device=CPU
+    )
+
+
+def copies(loader, epoch, resolution):
+    return [(batch.images.clone(), batch.labels.clone()) for batch in loader.epoch(epoch, resolution)]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_batches_are_uint8_channels_last_with_int64_labels(digits):
+    images, labels = copies(train_loader(digits), 0, 48)[0]
+    assert images.shape == (16, 3, 48, 48)
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.shape == (16,)
+    assert labels.dtype == torch.int64
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch_not_of_workers_or_history(digits):
+    one, two = train_loader(digits, workers=1), train_loader(digits, workers=2)
+    third = copies(one, 3, 32)
+    assert same(third, copies(two, 3, 32))
+    copies(two, 0, 64)
+    assert same(third, copies(two, 3, 32))
+    assert not same(third, copies(one, 4, 32))
+    assert not same(third, copies(train_loader(digits, seed=1), 3, 32))
+
+
+def test_ranks_share_the_global_batches(digits):
+    alone = copies(train_loader(digits, batch=16), 2, 32)
+    parts = [copies(train_loader(digits, batch=8, rank=rank, world=2), 2, 32) for rank in range(2)]
+    joined = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(*parts, strict=True)]
+    assert same(alone, joined)
+
+
+def test_without_flip_nothing_is_mirrored_and_with_it_about_half(digits):
+    plain = torch.cat([images for images, _ in copies(train_loader(digits, flip=False), 0, 32)])
+    mixed = torch.cat([images for images, _ in copies(train_loader(digits, flip=True), 0, 32)])
+    mirrored = sum(torch.equal(m, p.flip(2)) and not torch.equal(m, p) for m, p in zip(mixed, plain, strict=True))
+    kept = sum(torch.equal(m, p) for m, p in zip(mixed, plain, strict=True))
+    assert mirrored + kept == 96
+    assert 30 < mirrored < 66
+
+
+def test_validation_holds_every_image_once_in_order_with_its_centre(digits, digits_folder, tmp_path):
+    got = copies(val_loader(digits), 0, 35)
+    assert [len(labels) for _, labels in got] == [8, 8, 8, 7]
+    labels = torch.cat([labels for _, labels in got])
+    assert labels.tolist() == [0] * 9 + [1] * 11 + [2] * 11
+    # Written raw and at the crop's own side, the pixels are those of the file.
+    from PIL import Image
+
+    write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
+    images = torch.cat([images for images, _ in copies(val_loader(tmp_path), 0, 35)])
+    files = sorted((digits_folder / "val").glob("*/*.png"))
+    side = int(40 * CENTER_CROP_RATIO)
+    assert side == 35
+    for image, file in zip(images, files, strict=True):
+        whole = np.array(Image.open(file).convert("RGB"))
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), whole[2:37, 2:37])
+
+
+def test_an_error_while_decoding_reaches_the_consumer(digits):
+    loader = val_loader(digits)
+    loader.code = ([(lambda **_: 1 / 0, [])], [])
+    with pytest.raises(ZeroDivisionError):
+        copies(loader, 0, 35)
+
+
+def test_leaving_a_loop_early_ends_the_decoding_thread(digits):
+    loader = train_loader(digits, batch=8)
+    before = threading.active_count()
+    for _ in range(20):
+        for _batch in loader.epoch(0, 32):
+            break
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_importing_and_iterating_leave_torchs_threads_alone(digits):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        copies(train_loader(digits, workers=1), 0, 32)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_workers_than_numba_has_threads_is_a_clear_error(digits):
+    with pytest.raises(ValueError, match=r"data.num_workers: got 1000, allowed are at most \d+"):
+        train_loader(digits, workers=1000)
+
+
+def test_a_rank_without_validation_images_gets_no_batch(digits):
+    loader = BatchLoader(
+        digits / "val.beton",
+        CenterCropDecoder(35),
+        ShardedOrder(1, rank=0, world_size=2),
+        batch_size=4,
+        num_workers=1,
+        device=CPU,
+    )
+    assert copies(loader, 0, 35) == []
+
+
+def test_a_file_copied_elsewhere_gives_the_same_batches(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "moved")
+    assert same(copies(train_loader(digits), 0, 32), copies(train_loader(tmp_path / "moved"), 0, 32))

@@ -1,0 +1,94 @@
+"""Every shipped recipe is read strictly, builds its model, and takes a step in a shrunk copy."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.experiment import train
+from ffcv_imagenet.models import build_model
+from ffcv_imagenet.options import build, read_yaml
+
+RECIPES = sorted((Path(__file__).parent.parent / "rn_configs").glob("*.yaml"))
+DATA = {"data.train": "train.beton", "data.val": "val.beton"}
+RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
+
+
+def read(name):
+    return build(TrainConfig, read_yaml(next(r for r in RECIPES if r.stem == name)) | DATA)
+
+
+def test_all_recipes_are_there():
+    published = {f"rn{depth}_{epochs}_epochs" for depth in (18, 50) for epochs in RAMPS}
+    assert {r.stem for r in RECIPES} == published | {
+        "rn50_maxsup_paper",
+        "rn50_maxsup_released",
+        "digits",
+        "imagenette",
+    }
+
+
+@pytest.mark.parametrize("epochs", RAMPS)
+@pytest.mark.parametrize(("depth", "lr", "batch", "decay"), [(50, 1.7, 4096, 1e-4), (18, 0.5, 1024, 5e-5)])
+def test_published_recipes(depth, epochs, lr, batch, decay):
+    recipe = read(f"rn{depth}_{epochs}_epochs")
+    assert recipe.model.arch == f"resnet{depth}"
+    assert recipe.model.blurpool
+    assert recipe.training.epochs == epochs
+    assert recipe.training.batch_size == recipe.lr.base_batch == batch
+    assert (recipe.training.weight_decay, recipe.training.momentum) == (decay, 0.9)
+    assert recipe.make_lr()(2) == lr
+    assert (recipe.resolution.min_res, recipe.resolution.max_res) == (160, 192)
+    assert (recipe.resolution.start_ramp, recipe.resolution.end_ramp) == RAMPS[epochs]
+    assert recipe.validation.resolution == 256
+    assert recipe.validation.flip_tta
+
+
+def test_the_papers_recipes():
+    paper, released = read("rn50_maxsup_paper"), read("rn50_maxsup_released")
+    assert (paper.training.epochs, paper.training.batch_size, paper.lr.schedule) == (200, 2048, "cosine")
+    assert paper.make_lr()(0) == 0.85
+    assert (released.training.epochs, released.training.batch_size) == (90, 2048)
+    assert [released.make_lr()(e) for e in (0, 30, 60)] == pytest.approx([0.8, 0.08, 0.008])
+    assert released.model.blurpool
+    assert released.dist.sync_bn
+    assert released.training.precision == "bf16"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_header_names_command_hardware_and_result(recipe):
+    text = recipe.read_text()
+    header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert "# Command: " in header
+    assert "# Meant for: " in header
+    assert "not measured" in header or "Measured: " in header
+    if recipe.stem not in ("digits",):
+        assert f"--config-file rn_configs/{recipe.name}" in header
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path):
+    config = build(TrainConfig, read_yaml(recipe) | DATA)
+    with torch.device("meta"):
+        model = build_model(config.model.arch, 1000, blurpool=config.model.blurpool)
+        for side in (config.resolution.min_res, config.resolution.max_res, config.validation.resolution):
+            assert model(torch.empty(2, 3, side, side)).shape == (2, 1000)
+    shrunk = {
+        "data.train": str(digits / "train.beton"),
+        "data.val": str(digits / "val.beton"),
+        "data.num_workers": 1,
+        "model.arch": "resnet10",
+        "resolution.min_res": 32,
+        "resolution.max_res": 32,
+        "validation.resolution": 32,
+        "lr.peak_epoch": 0.5 if config.lr.schedule == "piecewise" else "none",
+        "training.epochs": 1,
+        "training.batch_size": 96,
+        "training.precision": "fp32",
+        "dist.device": "cpu",
+        "logging.folder": str(tmp_path),
+    }
+    last = train(build(TrainConfig, read_yaml(recipe) | shrunk))
+    assert math.isfinite(last.train_loss)

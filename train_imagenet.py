@@ -1,0 +1,24 @@
+"""Train a network on .beton files, or evaluate one. All options: ``python train_imagenet.py --help``."""
+
+import sys
+from collections.abc import Sequence
+
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.options import config_files, parse, run_script
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run with the command-line words ``argv``."""
+    config = parse(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
+    recipe = "+".join(file.stem for file in config_files(argv)) or "none"
+
+    from ffcv_imagenet.experiment import evaluate_only, train
+
+    if config.training.eval_only:
+        evaluate_only(config, recipe=recipe)
+    else:
+        train(config, recipe=recipe, command=[sys.argv[0], *argv])
+
+
+if __name__ == "__main__":
+    run_script(main)
