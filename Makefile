@@ -2,7 +2,7 @@
 #   make demo [DATA=/path/to/folder/with/train/and/val]
 #   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,10 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Feed the decoder damaged files, a million times each way (clang with libFuzzer).
+fuzz: setup
+	$(MAKE) -C fuzz fuzz
 
 test: lint
 	.venv/bin/python -m pytest

@@ -47,6 +47,7 @@ class WriteOptions:
         None,
     )
     jpeg_quality: int | None = option(OrNone(Integer(1, 100)), "JPEG quality (none: 90)", None)
+    reencode: bool = option(Switch(), "0: keep JPEG files that are small enough byte for byte", True)
     num_workers: int = option(Integer(0, 1024), "encoding processes (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
@@ -70,6 +71,7 @@ class DataOptions:
 
     train: str | None = option(OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None)
     val: str = option(Text(), "validation .beton file")
+    decode: str = option(Choice("cpu"), "where images are decoded", "cpu")
     num_workers: int = option(Integer(0, 1024), "decoding threads per process (0: its share of the usable cores)", 0)
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
     flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)

@@ -179,6 +179,7 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
 
 
 def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Module:
+    _set_torch_threads(world)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(config.training.seed)
@@ -200,6 +201,12 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
         num_workers=_num_workers(config, world),
         device=world.device,
     )
+
+
+def _set_torch_threads(world: World) -> None:
+    """Give torch this process's share of the cores, or what OMP_NUM_THREADS says; importing ffcv has made it 1."""
+    cores = len(os.sched_getaffinity(0)) // world.local_size
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cores))))
 
 
 def _num_workers(config: TrainConfig, world: World) -> int:

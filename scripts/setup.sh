@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.installed-from
-wanted=$(cat pyproject.toml scripts/setup.sh | cksum)
+wanted=$(cat pyproject.toml setup.py scripts/setup.sh ffcv_imagenet/native/*.[ch] | cksum)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
 
-# ffcv is compiled at installation, against OpenCV and libjpeg-turbo.
+# ffcv and the crop decoder are compiled at installation, against OpenCV and libjpeg-turbo.
 packages=(build-essential pkg-config libopencv-dev libturbojpeg0-dev)
 if ! { command -v c++ && command -v pkg-config && pkg-config --exists opencv4 libturbojpeg; } >/dev/null 2>&1; then
     # No recommended packages: OpenCV's would bring a desktop.
@@ -19,7 +19,7 @@ if ! { command -v c++ && command -v pkg-config && pkg-config --exists opencv4 li
         echo "Installing system packages: ${packages[*]}"
         sudo -n DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null
     else
-        echo "ffcv needs a C++ compiler, pkg-config, OpenCV and libjpeg-turbo. On Debian or Ubuntu, run this once:" >&2
+        echo "ffcv and the crop decoder need a C and C++ compiler, pkg-config, OpenCV and libjpeg-turbo. On Debian or Ubuntu, run this once:" >&2
         echo "    sudo sh -c '$install'" >&2
         echo "On other systems use conda: see environment.yml." >&2
         exit 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_library import Decoder
 
 from ffcv_imagenet.data.digits import draw_digits
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
@@ -38,3 +39,12 @@ def digits(digits_folder, tmp_path_factory) -> Path:
     parameters = resolve_parameters(mode="proportion", compress_probability=0.5)
     write_splits(digits_folder, out, ("train", "val"), parameters, num_workers=1)
     return out
+
+
+@pytest.fixture(params=["simd", "scalar"])
+def decoder(request):
+    """A context of the native decoder for each of its code paths."""
+    decoder = Decoder(simd=request.param == "simd")
+    if decoder.simd != (request.param == "simd"):
+        pytest.skip("no SIMD on this processor")
+    return decoder

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ffcv_imagenet.data.sources import decode_image, read_file
+
 
 def draw(height: int, width: int, seed: int = 0, noise: int = 20) -> np.ndarray:
     """A coloured gradient with noise, [height, width, 3] uint8; different for every seed."""
@@ -15,6 +17,11 @@ def draw(height: int, width: int, seed: int = 0, noise: int = 20) -> np.ndarray:
     picture = corners[0] + rows * (corners[1] - corners[0]) + columns * (corners[2] - corners[0]) / 2
     picture = picture + rng.uniform(-noise, noise, (height, width, 3))
     return picture.clip(0, 255).astype(np.uint8)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Pixels of an image file as the writer reads them."""
+    return decode_image(read_file(str(path)))[0]
 
 
 def draw_folder(

@@ -1,4 +1,5 @@
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -15,8 +16,11 @@ from ffcv.fields.rgb_image import encode_jpeg, resizer
 from images import draw
 from PIL import Image
 
-from ffcv_imagenet.data.encode import CHUNK_SIZE, encode_files, encode_image, shrink
+from ffcv_imagenet import native
+from ffcv_imagenet.data.encode import CHUNK_SIZE, encode_content, encode_file, encode_files, encode_image, stored_size
+from ffcv_imagenet.data.index import EVERY
 from ffcv_imagenet.data.manifest import WriteParameters
+from ffcv_imagenet.data.sources import decode_image
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -26,11 +30,28 @@ RAW = WriteParameters(
     compress_probability=None,
     smart_threshold=2.0,
     jpeg_quality=90,
+    reencode=True,
     subset=-1,
     shuffle=False,
     seed=0,
     page_size_mib=2,
 )
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def jpeg(image, grey=False, cmyk=False, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).convert("L" if grey else "CMYK" if cmyk else "RGB").save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def pixels(encoded):
+    return np.frombuffer(encoded.data, np.uint8).reshape(encoded.height, encoded.width, 3)
 
 
 def with_(**changes):
@@ -41,17 +62,64 @@ def with_(**changes):
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (33, 33), (41, 40), (1, 9), (97, 89)])
 def test_shrinks_as_ffcv_does(height, width, resolution):
     image = draw(height, width)
-    small = shrink(image, resolution)
-    assert max(small.shape) <= max(resolution, 3)
+    small = pixels(encode_content(png(image), "raw", with_(max_resolution=resolution)))
+    assert small.shape[:2] == stored_size(height, width, resolution)
+    assert max(small.shape[:2]) <= resolution
     if min(height, width) * resolution >= max(height, width):  # else FFCV makes an image of no pixels
         np.testing.assert_array_equal(small, resizer(image, resolution))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 100), (100, 1), (2, 999), (1, 1)])
 def test_shrinking_leaves_a_pixel(height, width):
-    small = shrink(draw(height, width), 10)
-    assert min(small.shape[:2]) == 1
-    assert max(small.shape[:2]) == min(10, max(height, width))
+    small = stored_size(height, width, 10)
+    assert min(small) == 1
+    assert max(small) == min(10, max(height, width))
+
+
+@pytest.mark.parametrize(("height", "width", "halvings"), [(99, 50, 0), (100, 50, 1), (201, 70, 2), (1000, 90, 3)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_large_jpegs_are_halved_while_they_are_decoded(height, width, halvings, grey):
+    content = jpeg(draw(height, width, noise=5), grey=grey)
+    image, full_size = decode_image(content, at_least=50)
+    assert full_size == (height, width)
+    assert image.shape == (-(-height // 2**halvings), -(-width // 2**halvings), 3)
+    assert max(image.shape) >= 50
+    stored = pixels(encode_content(content, "raw", with_(max_resolution=50)))
+    exact = resizer(decode_image(content)[0], 50)
+    assert stored.shape == exact.shape
+    assert np.abs(stored.astype(int) - exact).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_without_reencoding_small_jpegs_are_kept_byte_for_byte(mode):
+    parameters = with_(max_resolution=50, reencode=False)
+    content = jpeg(draw(40, 50), quality=71)
+    kept = encode_content(content, mode, parameters)
+    assert (kept.height, kept.width) == (40, 50)
+    assert (kept.data == content) is (mode == "jpg")
+    assert (kept.entries == native.build_index(content, EVERY)) is (mode == "jpg")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda: jpeg(draw(40, 51)), id="too large"),
+        pytest.param(lambda: jpeg(draw(40, 50), progressive=True), id="progressive"),
+        pytest.param(lambda: jpeg(draw(40, 50), cmyk=True), id="cmyk"),
+        pytest.param(lambda: png(draw(40, 50)), id="png"),
+    ],
+)
+def test_without_reencoding_other_images_are_compressed_as_ever(content):
+    data = content()
+    assert encode_content(data, "jpg", with_(max_resolution=50, reencode=False)) == encode_content(
+        data, "jpg", with_(max_resolution=50)
+    )
+
+
+def test_without_reencoding_a_damaged_jpeg_is_an_error(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(jpeg(draw(40, 50))[:-300])
+    with pytest.raises(ValueError, match=r"cannot store .*cut\.jpg: image file is truncated"):
+        encode_file(str(tmp_path / "cut.jpg"), "jpg", with_(reencode=False))
 
 
 def test_raw_keeps_the_pixels():
@@ -92,7 +160,7 @@ def test_image_larger_than_a_page():
         ValueError, match=r"more than a page of 2 MiB: .*--write\.max_resolution .*--write\.page_size_mib"
     ):
         encode_image(np.zeros((257, width, 3), np.uint8), "raw", RAW)
-    encode_image(np.zeros((257, width, 3), np.uint8), "raw", with_(max_resolution=200))
+    encode_content(png(np.zeros((257, width, 3), np.uint8)), "raw", with_(max_resolution=200))
 
 
 @pytest.fixture
@@ -172,10 +240,13 @@ def test_worker_killed_while_sending_is_an_error(tmp_path):
 
 ORPHAN = """
 import multiprocessing, sys
+from ffcv_imagenet import native
 from ffcv_imagenet.data.encode import encode_files
+from ffcv_imagenet.data.index import EVERY
 from ffcv_imagenet.data.manifest import WriteParameters
+from ffcv_imagenet.data.sources import decode_image
 if __name__ == "__main__":
-    parameters = WriteParameters("raw", None, None, None, None, -1, False, 0, 2)
+    parameters = WriteParameters("raw", None, None, None, None, True, -1, False, 0, 2)
     images = encode_files([sys.argv[1]] * 100, ["raw"] * 100, parameters, 1)
     next(images)
     print(multiprocessing.active_children()[0].pid, flush=True)

@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ffcv.loader import Loader as FFCVLoader
+from ffcv.loader import OrderOption
+from ffcv.transforms import ToTensor
 
-from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder, decode_batch
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
@@ -138,3 +142,51 @@ def test_a_rank_without_validation_images_gets_no_batch(digits):
 def test_a_file_copied_elsewhere_gives_the_same_batches(digits, tmp_path):
     shutil.copytree(digits, tmp_path / "moved")
     assert same(copies(train_loader(digits), 0, 32), copies(train_loader(tmp_path / "moved"), 0, 32))
+
+
+def test_a_damaged_sample_is_named_and_good_ones_are_still_read(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "damaged")
+    beton = tmp_path / "damaged" / "val.beton"
+    samples = read_samples(beton)
+    number = int(np.flatnonzero(samples.is_jpeg)[2])
+    with beton.open("r+b") as file:
+        file.seek(int(samples.pointer[number]) + 2)
+        file.write(b"\0" * 50)
+    loader = val_loader(tmp_path / "damaged", batch=1)
+    batches = loader.epoch(0, 35)
+    got = [next(batches).images.clone() for _ in range(number)]
+    with pytest.raises(ValueError, match=rf"val.beton: sample {number} is damaged: "):
+        next(batches)
+    assert all(torch.equal(a, b[0]) for a, b in zip(got, copies(val_loader(digits, batch=1), 0, 35), strict=False))
+
+
+def test_a_changed_resolution_compiles_nothing(digits):
+    loader = train_loader(digits)
+    copies(loader, 0, 32)
+    compiled = len(decode_batch.signatures)
+    for resolution in (48, 64, 96):
+        copies(loader, 0, resolution)
+    copies(train_loader(digits, seed=3, workers=2), 0, 32)
+    assert len(decode_batch.signatures) == compiled
+
+
+def test_the_compiled_loop_is_kept_on_disk(digits):
+    copies(train_loader(digits), 0, 32)
+    assert sum(decode_batch.stats.cache_hits.values()) + sum(decode_batch.stats.cache_misses.values()) > 0
+    assert list(
+        (Path(decode_batch.py_func.__code__.co_filename).parent / "__pycache__").glob("decode_cpu.decode_batch*")
+    )
+
+
+def test_stock_ffcv_loader_takes_our_operations(digits):
+    loader = FFCVLoader(
+        str(digits / "val.beton"),
+        8,
+        num_workers=1,
+        order=OrderOption.SEQUENTIAL,
+        drop_last=False,
+        pipelines={"image": [CenterCropDecoder(35), ToTensor()], "label": None},
+    )
+    got = [images.clone() for (images,) in loader]
+    expected = copies(val_loader(digits), 0, 35)
+    assert all(torch.equal(a.permute(0, 3, 1, 2), b) for a, (b, _) in zip(got, expected, strict=True))

@@ -35,6 +35,7 @@ def manifest(**changes):
             max_resolution=None,
             compress_probability=0.5,
             smart_threshold=None,
+            reencode=True,
             jpeg_quality=90,
             subset=-1,
             shuffle=True,

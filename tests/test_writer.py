@@ -20,12 +20,12 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
 from ffcv.reader import Reader
 from ffcv.writer import DatasetWriter
-from images import draw_folder
+from images import draw_folder, read_image
 from PIL import Image
 
 from ffcv_imagenet.data.encode import EncodedImage
 from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.sources import read_image, scan_splits
+from ffcv_imagenet.data.sources import scan_splits
 from ffcv_imagenet.data.writer import (
     PRESETS,
     BetonWriter,
@@ -295,7 +295,7 @@ def test_manifest_tells_what_is_in_the_file(tmp_path, pets):
     assert set(manifest.versions) == {"ffcv_imagenet", "ffcv", "numpy", "opencv", "pillow"}
     assert manifest.num_bytes == beton.stat().st_size
     assert str(pets) not in Manifest.path(beton).read_text()
-    assert names(tmp_path) == ["train.beton", "train.beton.json", "val.beton", "val.beton.json"]
+    assert names(tmp_path) == [f"{split}.beton{end}" for split in ("train", "val") for end in ("", ".json", ".mcu")]
     assert Manifest.read(tmp_path / "val.beton").split == "val"
 
 
@@ -364,7 +364,7 @@ def test_leftover_of_a_killed_run_does_not_matter(tmp_path, pets):
     (tmp_path / "train.beton.partial").write_bytes(b"x" * (10 << 20))
     beton = write(pets, tmp_path)
     Manifest.read(beton).verify(beton)
-    assert names(tmp_path) == ["train.beton", "train.beton.json"]
+    assert names(tmp_path) == ["train.beton", "train.beton.json", "train.beton.mcu"]
 
 
 def test_failure_keeps_the_file_that_is_to_be_replaced(tmp_path, pets):
@@ -373,7 +373,7 @@ def test_failure_keeps_the_file_that_is_to_be_replaced(tmp_path, pets):
     (root / "train/dog/003.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"dog/003\.png"):
         write(root, tmp_path / "out", overwrite=True)
-    assert names(tmp_path / "out") == ["train.beton", "train.beton.json"]
+    assert names(tmp_path / "out") == ["train.beton", "train.beton.json", "train.beton.mcu"]
     Manifest.read(beton).verify(beton)
 
 
@@ -453,7 +453,7 @@ def test_command_names_a_broken_file_and_leaves_nothing(tmp_path, command):
     broken.write_bytes(broken.read_bytes()[:-100])
     status, out, error = command(f"--data.root={root}", f"--out.dir={tmp_path}/out", "--write.num_workers=2")
     assert (status, out) == (2, "")
-    assert error.splitlines()[-1].startswith(f"error: cannot decode {broken}: image file is truncated")
+    assert error.splitlines()[-1].startswith(f"error: cannot store {broken}: image file is truncated")
     assert names(tmp_path / "out") == []
 
 

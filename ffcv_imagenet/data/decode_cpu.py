@@ -1,89 +1,186 @@
 """Decoding on the CPU: FFCV operations from a sample's bytes to its cropped, resized and mirrored pixels.
 
-Give them to an FFCV Loader as the first operation of an image pipeline. Their resolution may change between epochs
-without recompiling anything.
+Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. The work is done by
+the native crop decoder, called from numba's parallel loop; it writes straight into the batch. The compiled loop is
+kept on disk, and the resolution may change between epochs without compiling anything.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
+import llvmlite.binding
+import numba
 import numpy as np
 from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
-from ffcv.libffcv import imdecode, resize_crop
 from ffcv.pipeline.allocation_query import AllocationQuery
-from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
-from numba import carray, types
+from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
+from ffcv_imagenet import native
 from ffcv_imagenet.data.crops import center_crop, random_flip, random_resized_crop, sample_key
+from ffcv_imagenet.data.index import EntryIndex
 
 #: Crop side of validation images as a share of the shorter image side; FFCV's and torchvision's 224 / 256.
 CENTER_CROP_RATIO = 224 / 256
 
+#: Error code, beside the library's, of a sample that lies outside the file.
+OUTSIDE_FILE = -100
+
+# Through their names, not through ctypes objects, so that numba can keep the compiled callers on disk.
+llvmlite.binding.load_library_permanently(str(native.LIBRARY))
+_int32, _address = types.int32, types.uintp
+_decode_crop = types.ExternalFunction(
+    "fic_decode_crop",
+    _int32(_address, _address, types.int64, *[_int32] * 9, _address, types.int64, _int32, _address),
+)
+_resize_crop = types.ExternalFunction("fic_resize_crop", _int32(_address, _address, *[_int32] * 9, _address))
+
+_JPEG_MODE = int(IMAGE_MODES["jpg"])
+
+
+class DamagedSampleError(ValueError):
+    """A sample that cannot be decoded: its index in the file, and an error code."""
+
+    def __init__(self, sample: int, code: int):
+        reason = "it lies outside the file" if code == OUTSIDE_FILE else native.error_message(code)
+        super().__init__(f"sample {sample} is damaged: {reason}")
+
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
-    """A memory address as a pointer to 64-bit unsigned numbers."""
+def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
+    """A memory address as a pointer."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.uint64)(types.uintp), generate
+    return types.voidptr(types.uintp), generate
+
+
+#: What the compiled loop needs to know beside the batch. It is read from memory at every batch, because numba compiles
+#: numbers of an enclosing function into the code: a new epoch, or the addresses of the next start, would be new code.
+_JOB = np.dtype(
+    [
+        ("seed", "u8"),
+        ("epoch", "u8"),
+        ("random", "u1"),  # random crops, else centre crops
+        ("flip", "u1"),  # mirror half of the random crops
+        ("every", "u4"),  # MCUs between entry points, 0 without an index
+        ("min_area", "f8"),  # smallest random crop as a share of the image's area
+        ("num_samples", "u8"),  # in the file
+        ("num_decoders", "u8"),
+        ("decoders", "u8"),  # address of the addresses of a native decoder per thread
+        ("offsets", "u8"),  # address of the index's offsets, [num_samples + 1] uint64
+        ("entries", "u8"),  # address of the index's entries
+    ],
+    align=True,
+)
+
+
+@njit(nogil=True, cache=True)
+def _decode_sample(sample, field, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
+    """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
+    pointer = field["data_ptr"]
+    place = np.searchsorted(pointers, pointer)
+    if place >= len(pointers) or pointers[place] != pointer:
+        return OUTSIDE_FILE
+    size = sizes[place]
+    if size > len(content) or pointer > len(content) - size:
+        return OUTSIDE_FILE
+    height, width = np.int64(field["height"]), np.int64(field["width"])
+    flip = False
+    if job["random"]:
+        key = sample_key(job["seed"], job["epoch"], sample)
+        top, left, h, w = random_resized_crop(key, height, width, job["min_area"], 1.0, 3 / 4, 4 / 3)
+        flip = job["flip"] and random_flip(key)
+    else:
+        top, left, h, w = center_crop(height, width, CENTER_CROP_RATIO)
+    data = np.uintp(content.ctypes.data) + np.uintp(pointer)
+    target = np.uintp(out.ctypes.data)
+    rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
+    if field["mode"] != _JPEG_MODE:
+        if size < np.uint64(height * width * 3):
+            return OUTSIDE_FILE
+        return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, target)
+    every = np.int32(job["every"])
+    index, index_size = np.uintp(0), np.int64(0)
+    if every:
+        index = np.uintp(job["entries"] + offsets[sample])
+        index_size = np.int64(offsets[sample + 1] - offsets[sample])
+    return _decode_crop(
+        decoder, data, size, width, height, left, top, w, h, columns, rows, flip, index, index_size, every, target
+    )
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def decode_batch(samples, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
+    """Decode samples in parallel.
+
+    Args:
+        samples: [B] indices in the file.
+        batch: [B, height, width, 3] uint8, the output.
+        codes: [B, 1] int32, scratch for error codes.
+        metadata: FFCV's records of the image field.
+        content: the whole file, [bytes] uint8.
+        pointers: where stored bytes begin in the file, sorted, uint64.
+        sizes: how many they are, in the order of ``pointers``, uint64.
+        jobs: [1] ``_JOB``.
+
+    Raises:
+        DamagedSampleError: for the first such sample of the batch.
+    """
+    job = jobs[0]
+    decoders = carray(_void_pointer(job["decoders"]), job["num_decoders"], np.uint64)
+    offsets = carray(_void_pointer(job["offsets"]), job["num_samples"] + 1 if job["every"] else 0, np.uint64)
+    for i in prange(len(samples)):
+        sample = samples[i]
+        decoder = decoders[numba.get_thread_id()]
+        codes[i, 0] = _decode_sample(
+            sample, metadata[sample], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
+        )
+    for i in range(len(samples)):
+        if codes[i, 0] != 0:
+            raise DamagedSampleError(samples[i], codes[i, 0])
 
 
 class CropDecoder(SimpleRGBImageDecoder):
-    """Decode, crop and resize to ``[B, resolution, resolution, 3] uint8``."""
+    """Decode, crop and resize to ``[B, resolution, resolution, 3] uint8``.
+
+    Attributes:
+        resolution: side of the output in pixels; may change between epochs.
+        index: entry points of the file, None to do without.
+    """
 
     def __init__(self, resolution: int):
         super().__init__()
         self.resolution = resolution
+        self.index: EntryIndex | None = None
+        self._threads = [native.Decoder() for _ in range(numba.config.NUMBA_NUM_THREADS)]  # type: ignore[attr-defined]
+        self._decoders = np.array([decoder.address for decoder in self._threads], np.uint64)
+        self._job = np.zeros((), _JOB)
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask for the output, and for room for one whole image per sample of a batch."""
-        shape = (self.resolution, self.resolution, 3)
-        largest = int(self.metadata["height"].max()) * int(self.metadata["width"].max()) * 3
-        byte = np.dtype("u1")
-        return (
-            replace(previous_state, jit_mode=True, shape=shape, dtype=byte),
-            (AllocationQuery(shape, byte), AllocationQuery((largest,), byte)),
-        )
-
-    @abstractmethod
-    def crop_function(self) -> Callable:
-        """A function ``(sample index, height, width) -> (top, left, height, width, flip)`` for numba."""
+        """Ask FFCV for the output and for an error code per sample."""
+        shape, byte = (self.resolution, self.resolution, 3), np.dtype("u1")
+        state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
+        return state, (AllocationQuery(shape, byte), AllocationQuery((1,), np.dtype("i4")))
 
     def generate_code(self) -> Callable:
-        """The function that FFCV compiles and calls for every batch."""
-        read = self.memory_read
-        samples = Compiler.get_iterator()
-        decode_jpeg, resize = Compiler.compile(imdecode), Compiler.compile(resize_crop)
-        crop_of = Compiler.compile(self.crop_function())
-        jpeg_mode = IMAGE_MODES["jpg"]
+        """The function that FFCV compiles and calls for every batch; all its work is in :func:`decode_batch`."""
+        self._job["num_samples"] = len(self.metadata)
+        self._job["num_decoders"], self._job["decoders"] = len(self._decoders), self._decoders.ctypes.data
+        if self.index is not None:
+            self._job["every"] = self.index.every
+            self._job["offsets"], self._job["entries"] = self.index.offsets.ctypes.data, self.index.entries.ctypes.data
+        address = self._job.ctypes.data
 
         def decode(batch_indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
-            destination, images = memory
-            for i in samples(len(batch_indices)):
-                sample = batch_indices[i]
-                field = metadata[sample]
-                data = read(field["data_ptr"], storage)
-                height, width = np.uint32(field["height"]), np.uint32(field["width"])
-                if field["mode"] == jpeg_mode:
-                    decode_jpeg(data, images[i], height, width, height, width, 0, 0, 1, 1, False, False)
-                    data = images[i]
-                image = data[: np.int64(height) * np.int64(width) * 3].reshape(height, width, 3)
-                top, left, h, w, flip = crop_of(sample, height, width)
-                resize(image, top, top + h, left, left + w, destination[i])
-                if flip:
-                    for row in range(destination.shape[1]):
-                        destination[i, row] = destination[i, row, ::-1].copy()
-            return destination[: len(batch_indices)]
+            jobs = carray(_void_pointer(address), 1, _JOB)
+            decode_batch(batch_indices, memory[0], memory[1], metadata, storage[0], storage[1], storage[2], jobs)
+            return memory[0][: len(batch_indices)]
 
-        decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
 
 
@@ -99,36 +196,13 @@ class RandomResizedCropDecoder(CropDecoder):
 
     def __init__(self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True):
         super().__init__(resolution)
-        self.min_area, self.flip = min_area, flip
-        # Read by the compiled code through its address, so that a new epoch is not a new compilation.
-        self._seed_and_epoch = np.array([seed, 0], dtype=np.uint64)
+        self._job["random"], self._job["min_area"], self._job["flip"] = True, min_area, flip
+        self._job["seed"] = seed
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the crops and flips of an epoch."""
-        self._seed_and_epoch[1] = epoch
-
-    def crop_function(self) -> Callable:
-        """See :class:`CropDecoder`."""
-        address = self._seed_and_epoch.ctypes.data
-        min_area, flip = self.min_area, self.flip
-
-        def crop_of(sample: int, height: int, width: int) -> Any:
-            state = carray(_pointer(address), 2)  # type: ignore[call-arg]
-            key = sample_key(state[0], state[1], sample)
-            top, left, h, w = random_resized_crop(key, height, width, min_area, 1.0, 3 / 4, 4 / 3)
-            return top, left, h, w, flip and random_flip(key)
-
-        return crop_of
+        self._job["epoch"] = epoch
 
 
 class CenterCropDecoder(CropDecoder):
     """For validation: the centred square crop of :data:`CENTER_CROP_RATIO` of the shorter side."""
-
-    def crop_function(self) -> Callable:
-        """See :class:`CropDecoder`."""
-
-        def crop_of(sample: int, height: int, width: int) -> Any:
-            top, left, h, w = center_crop(height, width, CENTER_CROP_RATIO)
-            return top, left, h, w, False
-
-        return crop_of

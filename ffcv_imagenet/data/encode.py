@@ -19,8 +19,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ffcv_imagenet import native
+from ffcv_imagenet.data.index import EVERY
 from ffcv_imagenet.data.manifest import WriteParameters
-from ffcv_imagenet.data.sources import read_image
+from ffcv_imagenet.data.sources import decode_image, read_file
 
 #: Images that a worker gets, and returns, at a time.
 CHUNK_SIZE = 16
@@ -33,41 +35,56 @@ MAX_SIDE = 65500
 
 
 class EncodedImage(NamedTuple):
-    """An image as it is stored: JPEG, or raw pixels ([height, width, 3] uint8 RGB)."""
+    """An image as it is stored: JPEG with its entry points, or raw pixels ([height, width, 3] uint8 RGB)."""
 
     is_jpeg: bool
     height: int
     width: int
     data: bytes
+    entries: bytes = b""
 
 
-def shrink(image: np.ndarray, max_resolution: int | None) -> np.ndarray:
-    """Shrink [H, W, 3] uint8 so that its longest side has ``max_resolution`` pixels; never enlarges.
+def stored_size(height: int, width: int, max_resolution: int | None) -> tuple[int, int]:
+    """Height and width at which an image is stored: its longest side is at most ``max_resolution`` pixels.
 
     Rounds as FFCV does (down), but leaves at least 1 pixel.
     """
-    height, width = image.shape[:2]
     if max_resolution is None or max(height, width) <= max_resolution:
-        return image
+        return height, width
     ratio = max_resolution / max(height, width)
-    size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return max(1, int(ratio * height)), max(1, int(ratio * width))
+
+
+def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> EncodedImage:
+    """Store the content of an image file as ``mode`` says: ``jpg``, ``raw``, or ``smart`` (choose by size).
+
+    Raises:
+        ValueError: it cannot be decoded, or does not fit into the format.
+    """
+    if mode == "jpg" and not parameters.reencode:
+        kept = _kept(content, parameters)
+        if kept is not None:
+            return kept
+    image, full_size = decode_image(content, at_least=parameters.max_resolution)
+    height, width = stored_size(*full_size, parameters.max_resolution)
+    if (height, width) != image.shape[:2]:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return encode_image(image, mode, parameters)
 
 
 def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> EncodedImage:
-    """Shrink [H, W, 3] uint8 RGB and store it as ``mode`` says: ``jpg``, ``raw``, or ``smart`` (choose by size).
-
-    Raises:
-        ValueError: the image does not fit into the format.
-    """
-    image = shrink(image, parameters.max_resolution)
+    """Store [H, W, 3] uint8 RGB; see :func:`encode_content`."""
     height, width = image.shape[:2]
     if max(height, width) > MAX_SIDE:
         raise ValueError(
             f"{width} x {height} pixels, allowed are {MAX_SIDE} a side: shrink it by --write.max_resolution"
         )
     is_jpeg = mode != "raw"
-    data = _jpeg(image, parameters) if is_jpeg else image.tobytes()
+    if is_jpeg:
+        assert parameters.jpeg_quality is not None
+        data = native.write_jpeg(image, parameters.jpeg_quality)
+    else:
+        data = image.tobytes()
     if mode == "smart":
         assert parameters.smart_threshold is not None
         if image.nbytes <= parameters.smart_threshold * len(data):
@@ -77,7 +94,7 @@ def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> E
             f"{width} x {height} pixels take {len(data)} bytes, more than a page of {parameters.page_size_mib} MiB: "
             "shrink it by --write.max_resolution or give a larger --write.page_size_mib"
         )
-    return EncodedImage(is_jpeg, height, width, data)
+    return EncodedImage(is_jpeg, height, width, data, native.build_index(data, EVERY) if is_jpeg else b"")
 
 
 def encode_files(
@@ -185,23 +202,30 @@ def _work(connection: multiprocessing.connection.Connection, parameters: WritePa
             number, (paths, modes) = connection.recv()
             result: Result
             try:
-                result = [_encode_file(path, mode, parameters) for path, mode in zip(paths, modes, strict=True)]
+                result = [encode_file(path, mode, parameters) for path, mode in zip(paths, modes, strict=True)]
             except ValueError as error:
                 result = error
             connection.send((number, result))
 
 
-def _encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage:
-    image = read_image(path)
+def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage:
+    """Store an image file; see :func:`encode_content`. The error names the file."""
+    content = read_file(path)
     try:
-        return encode_image(image, mode, parameters)
+        return encode_content(content, mode, parameters)
     except ValueError as error:
         raise ValueError(f"cannot store {path}: {error}") from error
 
 
-def _jpeg(image: np.ndarray, parameters: WriteParameters) -> bytes:
-    assert parameters.jpeg_quality is not None
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality])
-    assert done
-    return data.tobytes()
+def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
+    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None."""
+    if not content.startswith(b"\xff\xd8"):
+        return None
+    try:
+        height, width = native.image_size(content)
+        entries = native.build_index(content, EVERY)  # reads it to its end: a damaged file is not kept
+    except ValueError:
+        return None
+    small = stored_size(height, width, parameters.max_resolution) == (height, width)
+    fits = len(content) <= parameters.page_size_mib << 20
+    return EncodedImage(True, height, width, content, entries) if small and fits and entries else None

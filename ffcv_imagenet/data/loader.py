@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Full
@@ -10,19 +13,18 @@ from typing import Any, NamedTuple
 
 import numba
 import torch
+from ffcv.fields.basics import IntDecoder
+from ffcv.loader import Loader as FFCVLoader
+from ffcv.loader.epoch_iterator import IS_CUDA, EpochIterator
+from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
 
-# Importing ffcv sets torch's number of threads to 1.
-_torch_threads = torch.get_num_threads()
-from ffcv.fields.basics import IntDecoder  # noqa: E402
-from ffcv.loader import Loader as FFCVLoader  # noqa: E402
-from ffcv.loader.epoch_iterator import IS_CUDA, EpochIterator  # noqa: E402
-from ffcv.transforms import ToDevice, ToTensor, ToTorchImage  # noqa: E402
+from ffcv_imagenet.data.decode_cpu import CropDecoder, DamagedSampleError, RandomResizedCropDecoder
+from ffcv_imagenet.data.index import EntryIndex
+from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 
-torch.set_num_threads(_torch_threads)
-
-from ffcv_imagenet.data.decode_cpu import CropDecoder, RandomResizedCropDecoder  # noqa: E402
-from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder  # noqa: E402
+_running: weakref.WeakSet[_BatchIterator] = weakref.WeakSet()
 
 
 class Batch(NamedTuple):
@@ -60,46 +62,67 @@ class BatchLoader(FFCVLoader):
         num_workers: int,
         device: torch.device,
     ):
+        manifest = Manifest.read(path)
+        decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
         self.decoder = decoder
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if num_workers > most:
             raise ValueError(f"data.num_workers: got {num_workers}, allowed are at most {most} (0: automatic)")
         to_device = [ToDevice(device)] if device.type == "cuda" else []
-        threads = torch.get_num_threads()
-        super().__init__(
-            str(path),
-            batch_size,
-            num_workers=num_workers or min(len(os.sched_getaffinity(0)), most),
-            order=order,
-            seed=0,
-            drop_last=False,
-            pipelines={
-                "image": [decoder, ToTensor(), *to_device, ToTorchImage()],
-                "label": [IntDecoder(), ToTensor(), *to_device],
-            },
-        )
-        torch.set_num_threads(threads)
+        with _torch_threads_kept():
+            super().__init__(
+                str(path),
+                batch_size,
+                num_workers=num_workers or min(len(os.sched_getaffinity(0)), most),
+                order=order,
+                seed=0,
+                drop_last=False,
+                pipelines={
+                    "image": [decoder, ToTensor(), *to_device, ToTorchImage()],
+                    "label": [IntDecoder(), ToTensor(), *to_device],
+                },
+            )
 
     def epoch(self, epoch: int, resolution: int) -> Iterator[Batch]:
         """This rank's batches of an epoch, images of side ``resolution``.
 
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
+
+        Raises:
+            ValueError: a damaged sample; names it.
         """
         self.next_epoch = epoch
         self.decoder.resolution = resolution
         if isinstance(self.decoder, RandomResizedCropDecoder):
             self.decoder.set_epoch(epoch)
-        threads = torch.get_num_threads()
         batches = iter(self)
-        torch.set_num_threads(threads)
         try:
             for images, labels in batches:
                 yield Batch(images, labels.view(-1))
+        except DamagedSampleError as error:
+            raise ValueError(f"{self.fname}: {error}") from None
         finally:
             batches.close()
 
     def __iter__(self) -> _BatchIterator:
-        return _BatchIterator(self, self.next_traversal_order())
+        iterator = _BatchIterator(self, self.next_traversal_order())
+        _running.add(iterator)
+        return iterator
+
+
+@contextlib.contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """FFCV's Loader gives torch as many threads as itself; the training decides about torch's."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the decoding threads that are left at the end of the program: Python would kill them in their C code."""
+    for iterator in list(_running):
+        iterator.close()
 
 
 class _BatchIterator(EpochIterator):
@@ -149,6 +172,7 @@ class _BatchIterator(EpochIterator):
     def close(self) -> None:
         super().close()
         self.join()
+        _running.discard(self)
 
     def __del__(self) -> None:
         self.terminate_event.set()

@@ -35,6 +35,7 @@ class WriteParameters:
         compress_probability: share of JPEG images; None unless ``mode`` is ``proportion``.
         smart_threshold: JPEG where raw takes more than this many times its bytes; None unless ``mode`` is ``smart``.
         jpeg_quality: 1..100; None in mode ``raw``.
+        reencode: whether JPEG files that are small enough are compressed again, too.
         subset: number of images drawn from the source, -1 for all.
         shuffle: whether the images are stored in random order.
         seed: of the compressed share, the subset and the shuffle.
@@ -46,6 +47,7 @@ class WriteParameters:
     compress_probability: float | None
     smart_threshold: float | None
     jpeg_quality: int | None
+    reencode: bool
     subset: int
     shuffle: bool
     seed: int
@@ -131,9 +133,7 @@ class Manifest:
         Raises:
             ValueError: the file is not the one that was written.
         """
-        starts = range(0, beton.stat().st_size, CHECKSUM_BLOCK)
-        with ThreadPoolExecutor() as threads:  # hashlib lets other threads run
-            checksum = combine_digests(threads.map(lambda start: _block_digest(beton, start), starts))
+        checksum = file_checksum(beton)
         if checksum != self.checksum:
             raise ValueError(f"{beton} is damaged: its checksum is {checksum}, its manifest says {self.checksum}")
 
@@ -142,10 +142,17 @@ class Manifest:
             raise ValueError("classes, images_per_class and num_samples do not fit together")
 
 
+def file_checksum(beton: Path) -> str:
+    """Checksum of a .beton file, read on all cores."""
+    starts = range(0, beton.stat().st_size, CHECKSUM_BLOCK)
+    with ThreadPoolExecutor() as threads:  # hashlib lets other threads run
+        return combine_digests(threads.map(lambda start: _block_digest(beton, start), starts))
+
+
 def block_digests(data: bytes | bytearray | memoryview) -> list[bytes]:
     """Digests of the blocks of ``data``, which begins at a multiple of CHECKSUM_BLOCK in the file."""
     view = memoryview(data)
-    return [_digest(view[start : start + CHECKSUM_BLOCK]) for start in range(0, len(view), CHECKSUM_BLOCK)]
+    return [digest(view[start : start + CHECKSUM_BLOCK]) for start in range(0, len(view), CHECKSUM_BLOCK)]
 
 
 def combine_digests(digests: Iterable[bytes]) -> str:
@@ -156,14 +163,15 @@ def combine_digests(digests: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-def _digest(block: bytes | memoryview) -> bytes:
+def digest(block: bytes | memoryview) -> bytes:
+    """BLAKE2b of some bytes, 32 bytes long."""
     return hashlib.blake2b(block, digest_size=32).digest()
 
 
 def _block_digest(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
-        return _digest(file.read(CHECKSUM_BLOCK))
+        return digest(file.read(CHECKSUM_BLOCK))
 
 
 def _from_json(hint: Any, value: Any, where: str) -> Any:

@@ -33,8 +33,10 @@ from ffcv.types import (
 from tqdm import tqdm
 
 import ffcv_imagenet
+from ffcv_imagenet.atomic import atomic_file
 from ffcv_imagenet.data import manifest as manifests
 from ffcv_imagenet.data.encode import EncodedImage, encode_files
+from ffcv_imagenet.data.index import EntryIndex, IndexWriter
 from ffcv_imagenet.data.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.sources import ImageFolder, scan_splits
 
@@ -65,6 +67,7 @@ def resolve_parameters(
     compress_probability: float | None = None,
     smart_threshold: float | None = None,
     jpeg_quality: int | None = None,
+    reencode: bool = True,
     subset: int = -1,
     shuffle: bool = False,
     seed: int = 0,
@@ -99,7 +102,13 @@ def resolve_parameters(
         raise ValueError("write.subset: got 0, allowed is a number of images >= 1, or -1 for all")
     if page_size_mib & (page_size_mib - 1):
         raise ValueError(f"write.page_size_mib: got {page_size_mib}, allowed is a power of 2")
-    return WriteParameters(subset=subset, shuffle=shuffle, seed=seed, page_size_mib=page_size_mib, **values)
+    if not reencode and values["mode"] not in ("jpg", "proportion"):
+        raise ValueError(
+            f"write.reencode: got 0, but it applies only to write.mode jpg | proportion, not {values['mode']}"
+        )
+    return WriteParameters(
+        reencode=reencode, subset=subset, shuffle=shuffle, seed=seed, page_size_mib=page_size_mib, **values
+    )
 
 
 def write_splits(
@@ -160,15 +169,18 @@ def write_split(
     paths = [str(folder.folder / folder.files[index]) for index in order]
     labels = folder.labels[order]
     partial = beton.with_name(beton.name + ".partial")
-    with _locked(partial) as file:
+    with _locked(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
         try:
             writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
+            index = IndexWriter(index_file, len(paths))
             images = encode_files(paths, storage_modes(len(paths), parameters), parameters, num_workers or _num_cores())
             with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
                 for image, label in zip(images, labels.tolist(), strict=True):
                     writer.append(image, label)
+                    index.append(image.entries)
                     bar.update()
             checksum = writer.finish()
+            index.finish(checksum)
             manifest = Manifest(
                 format_version=manifests.FORMAT_VERSION,
                 split=split,
@@ -183,8 +195,10 @@ def write_split(
                 checksum=checksum,
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
-            # In this order a .beton never has a manifest that is not its own, wherever the process is killed.
+            # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
+            # index knows its .beton; it gets its name last, when all else is in place.)
             beton.unlink(missing_ok=True)
+            EntryIndex.path(beton).unlink(missing_ok=True)
             manifest.write(beton)
             partial.replace(beton)
         except BaseException:  # Ctrl-C too

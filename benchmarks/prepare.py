@@ -1,0 +1,78 @@
+"""Prepares the data of the loader benchmark, once: the same JPEG files for every contender."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from contenders import DataSet
+
+from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.index import EntryIndex, write_index
+from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.data.sources import scan_splits
+from ffcv_imagenet.data.writer import resolve_parameters, write_split
+
+#: WebDataset's workers take whole shards, so these should be a multiple of their number.
+NUM_SHARDS = 16
+
+
+def prepare(images: Path, workdir: Path, num_samples: int) -> DataSet:
+    """Re-encode images to 500 px and quality 90, in every form that a contender reads; does nothing when it is there.
+
+    Args:
+        images: image folder, ``<class>/<image>``.
+        workdir: where the data lies; about 700 MB for 4,096 images.
+        num_samples: images of the data set, drawn from ``images``; each is repeated where there are not enough.
+    """
+    images = images.resolve()
+    source = scan_splits(images.parent, (images.name,))[images.name]
+    data = DataSet(workdir / f"{source.digest}-{num_samples}", num_samples)
+    try:
+        Manifest.read(data.beton)
+    except (FileNotFoundError, ValueError):  # nothing there, or of another version of the writer
+        shutil.rmtree(data.folder, ignore_errors=True)
+        partial = DataSet(data.folder.with_name(f"{data.folder.name}.partial"), num_samples)
+        shutil.rmtree(partial.folder, ignore_errors=True)
+        drawn = np.resize(np.random.default_rng(0).permutation(len(source.files)), num_samples)
+        files, labels = [source.files[number] for number in drawn], source.labels[drawn]
+        partial.beton.parent.mkdir(parents=True)
+        parameters = resolve_parameters(mode="jpg", max_resolution=500, jpeg_quality=90)
+        write_split("images", dataclasses.replace(source, files=files, labels=labels), partial.beton, parameters)
+        _write_files(partial, [source.classes[label] for label in labels])
+        partial.folder.rename(data.folder)
+    _write_index(data)
+    return data
+
+
+def _write_files(data: DataSet, class_names: list[str]) -> None:
+    """Copy the JPEG samples of the .beton into an image folder and into tar files."""
+    samples = read_samples(data.beton)
+    content = np.memmap(data.beton, np.uint8, mode="r")
+    (data.folder / "shards").mkdir()
+    for shard, numbers in enumerate(np.array_split(np.arange(data.num_samples), NUM_SHARDS)):
+        with tarfile.open(data.folder / "shards" / f"{shard:02}.tar", "w") as tar:
+            for number in numbers.tolist():
+                start = int(samples.pointer[number])
+                jpeg = content[start : start + int(samples.size[number])].tobytes()
+                image = data.images / class_names[number] / f"{number:06}.jpg"
+                image.parent.mkdir(parents=True, exist_ok=True)
+                image.write_bytes(jpeg)
+                for name, member in ((f"{number:06}.jpg", jpeg), (f"{number:06}.cls", b"0")):
+                    header = tarfile.TarInfo(name)
+                    header.size = len(member)
+                    tar.addfile(header, io.BytesIO(member))
+
+
+def _write_index(data: DataSet) -> None:
+    """Give the .beton a second name with an index beside it, made anew: it belongs to the program that is measured."""
+    shutil.rmtree(data.indexed_beton.parent, ignore_errors=True)
+    data.indexed_beton.parent.mkdir()
+    data.indexed_beton.hardlink_to(data.beton)
+    Manifest.path(data.indexed_beton).hardlink_to(Manifest.path(data.beton))
+    write_index(data.indexed_beton)
+    EntryIndex.path(data.beton).unlink(missing_ok=True)  # the writer may have made one

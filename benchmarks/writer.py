@@ -1,0 +1,125 @@
+"""Images per second of write_datasets.py's writer beside stock FFCV's DatasetWriter.
+
+    python benchmarks/writer.py --images FOLDER [--workers 2] [--runs 5] [--repeat 10] [--markdown FILE]
+
+FOLDER holds one folder per class. Both write its images at 500 px, quality 90, all as JPEG, with the same number of
+worker processes; every run is a process of its own, the contenders in turn. The first run of each is not counted. Ours
+writes the entry-point index, the manifest and the checksum as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RESOLUTION, QUALITY = 500, 90
+
+
+def link_images(folder: Path, root: Path, repeat: int) -> int:
+    """Make ``root/train`` of links to the images, each under ``repeat`` names; returns their number."""
+    count = 0
+    for image in sorted(folder.glob("*/*")):
+        for number in range(repeat):
+            link = root / "train" / image.parent.name / f"{number}_{image.name}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(image.resolve())
+            count += 1
+    return count
+
+
+def write_ours(root: Path, target: Path, workers: int, reencode: bool = True) -> None:
+    from ffcv_imagenet.data.sources import scan_splits
+    from ffcv_imagenet.data.writer import resolve_parameters, write_split
+
+    parameters = resolve_parameters(mode="jpg", max_resolution=RESOLUTION, jpeg_quality=QUALITY, reencode=reencode)
+    write_split("train", scan_splits(root, ("train",))["train"], target, parameters, workers)
+
+
+def write_ffcv(root: Path, target: Path, workers: int) -> None:
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+    from torchvision.datasets import ImageFolder
+
+    image = RGBImageField(write_mode="jpg", max_resolution=RESOLUTION, jpeg_quality=QUALITY)
+    writer = DatasetWriter(str(target), {"image": image, "label": IntField()}, num_workers=workers)
+    writer.from_indexed_dataset(ImageFolder(str(root / "train")), chunksize=100)
+
+
+def write_ours_keeping(root: Path, target: Path, workers: int) -> None:
+    write_ours(root, target, workers, reencode=False)
+
+
+CONTENDERS = {"ours": write_ours, "ours, --write.reencode=0": write_ours_keeping, "stock FFCV": write_ffcv}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=10, help="names per image, so that a run is long enough")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:  # a run of its own, timed from the inside: without interpreter start and imports
+        import ffcv.writer  # noqa: F401
+        import torchvision  # noqa: F401
+
+        import ffcv_imagenet.data.writer  # noqa: F401
+
+        start = time.perf_counter()
+        CONTENDERS[arguments.contender](arguments.images, arguments.target, arguments.workers)
+        print("seconds", time.perf_counter() - start)
+        return
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "images"
+        count = link_images(arguments.images, root, arguments.repeat)
+        rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        for run in range(arguments.runs + 1):
+            for name in CONTENDERS:
+                target = Path(scratch) / "out.beton"
+                command = [sys.executable, __file__, f"--images={root}", f"--workers={arguments.workers}"]
+                command += [f"--contender={name}", f"--target={target}"]
+                answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                seconds = float(answer.split("seconds")[-1])
+                for file in Path(scratch).glob("out.beton*"):
+                    file.unlink()
+                if run:
+                    rates[name].append(count / seconds)
+                    print(f"run {run}: {name:24} {rates[name][-1]:7.1f} images/s", file=sys.stderr)
+
+    medians = {name: statistics.median(runs) for name, runs in rates.items()}
+    lines = [
+        f"{datetime.date.today()}, {processor()}, {len(os.sched_getaffinity(0))} cores; {count} images, {RESOLUTION} px, "
+        f"quality {QUALITY}, {arguments.workers} workers; median (min to max) of {arguments.runs} runs.",
+        "",
+        "| writer | images/s | x stock FFCV |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {medians[name]:.0f} ({min(runs):.0f} to {max(runs):.0f}) "
+            f"| {medians[name] / medians['stock FFCV']:.2f} |"
+            for name, runs in rates.items()
+        ),
+    ]
+    print("\n".join(lines))
+    if arguments.markdown:
+        arguments.markdown.write_text("\n".join(lines) + "\n")
+
+
+def processor() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The entry-point index ``<name>.beton.mcu``: where a decoder can start inside the JPEG samples of a .beton.
+
+    python -m ffcv_imagenet.data.index FILE.beton        makes it for an existing file
+
+The file's layout is documented in docs/mcu_index.md. It is an addition: the .beton stays as it is, and without the
+index everything works, a little slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from ffcv_imagenet import native
+from ffcv_imagenet.atomic import atomic_file
+from ffcv_imagenet.data import manifest as manifests
+from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.options import run_script
+
+MAGIC = b"FFCVMCU\0"
+VERSION = 1
+
+#: MCUs between entry points.
+EVERY = 4
+
+# Magic, version, MCUs between entries, samples, checksum of the .beton, checksum of offsets, size of the entries.
+_HEADER = struct.Struct("<8sII Q 32s 32s Q")
+
+
+@dataclass(frozen=True)
+class EntryIndex:
+    """An opened index, memory-mapped.
+
+    ``entries[offsets[i]:offsets[i + 1]]`` are the entry points of sample i, empty where it has none; ``offsets`` is
+    [samples + 1] uint64, ``entries`` is uint8. They are not trusted: the decoder checks whatever it reads.
+    """
+
+    every: int
+    offsets: np.ndarray
+    entries: np.ndarray
+
+    @staticmethod
+    def path(beton: Path) -> Path:
+        """Where the index of a .beton file lies."""
+        return beton.with_name(beton.name + ".mcu")
+
+    @classmethod
+    def open(cls, beton: Path, checksum: str, num_samples: int) -> EntryIndex | None:
+        """Open the index beside a .beton file; None when there is none.
+
+        Args:
+            beton: the .beton file.
+            checksum: its checksum, from the manifest.
+            num_samples: its number of samples.
+
+        Raises:
+            ValueError: a damaged index, or one of another .beton file.
+        """
+        path = cls.path(beton)
+        if not path.is_file():
+            return None
+        again = f"remove it, or make it again: python -m ffcv_imagenet.data.index {beton}"
+        size = path.stat().st_size
+        offsets_size = 8 * (num_samples + 1)
+        with path.open("rb") as file:
+            header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size or not header.startswith(MAGIC):
+            raise ValueError(f"{path} is not an entry-point index; {again}")
+        _, version, every, samples, of_beton, of_offsets, entries_size = _HEADER.unpack(header)
+        if version != VERSION:
+            raise ValueError(f"{path} has version {version}, allowed is {VERSION}; {again}")
+        if of_beton.hex() != checksum or samples != num_samples:
+            raise ValueError(f"{path} belongs to another .beton file; {again}")
+        if size != _HEADER.size + offsets_size + entries_size or not 1 <= every <= 255:
+            raise ValueError(f"{path} is damaged: {size} bytes; {again}")
+        content = np.memmap(path, np.uint8, mode="r")
+        offsets = content[_HEADER.size : _HEADER.size + offsets_size].view("<u8")
+        if manifests.digest(offsets.tobytes()) != of_offsets:
+            raise ValueError(f"{path} is damaged: its offsets have another checksum; {again}")
+        return cls(every, offsets, content[_HEADER.size + offsets_size :])
+
+
+class IndexWriter:
+    """Writes an index sample by sample: the entries at once, offsets and header at the end."""
+
+    def __init__(self, file: BinaryIO, num_samples: int):
+        self._file = file
+        self._offsets = np.zeros(num_samples + 1, "<u8")
+        self._appended = 0
+        file.seek(_HEADER.size + self._offsets.nbytes)
+
+    def append(self, entries: bytes) -> None:
+        """Add the next sample's entry points, ``b""`` where it has none."""
+        self._file.write(entries)
+        self._appended += 1
+        self._offsets[self._appended] = int(self._offsets[self._appended - 1]) + len(entries)
+
+    def finish(self, checksum: str) -> None:
+        """Write what belongs before the entries; ``checksum`` is that of the .beton file."""
+        assert self._appended == len(self._offsets) - 1
+        offsets = self._offsets.tobytes()
+        of_offsets = manifests.digest(offsets)
+        size = int(self._offsets[-1])
+        header = _HEADER.pack(MAGIC, VERSION, EVERY, self._appended, bytes.fromhex(checksum), of_offsets, size)
+        self._file.seek(0)
+        self._file.write(header + offsets)
+
+
+def write_index(beton: Path, num_workers: int = 0) -> Path:
+    """Make the index of an existing .beton file, with a progress bar.
+
+    Args:
+        beton: the file; where it has no manifest, its checksum is computed first.
+        num_workers: threads, 0 for one per usable core.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .beton file of images, or one with a damaged JPEG; names the sample.
+    """
+    from ffcv_imagenet.data.beton import read_samples
+
+    samples = read_samples(beton)
+    has_manifest = Manifest.path(beton).is_file()
+    checksum = Manifest.read(beton).checksum if has_manifest else manifests.file_checksum(beton)
+    content = np.memmap(beton, np.uint8, mode="r")
+
+    def entries_of(number: int) -> bytes:
+        if not samples.is_jpeg[number]:
+            return b""
+        start = int(samples.pointer[number])
+        try:
+            return native.build_index(content[start : start + int(samples.size[number])], EVERY)
+        except ValueError as error:
+            raise ValueError(f"{beton}: sample {number} is damaged: {error}") from None
+
+    target = EntryIndex.path(beton)
+    threads = num_workers or len(os.sched_getaffinity(0))
+    with atomic_file(target) as file, ThreadPoolExecutor(threads) as pool:
+        writer = IndexWriter(file, len(samples.pointer))
+        with tqdm(total=len(samples.pointer), desc=target.name, unit=" images", dynamic_ncols=True) as bar:
+            # In parts, because a pool would hold all results that nobody has taken yet.
+            for part in np.array_split(np.arange(len(samples.pointer)), -(-len(samples.pointer) // 4096) or 1):
+                for entries in pool.map(entries_of, part.tolist()):
+                    writer.append(entries)
+                    bar.update()
+        writer.finish(checksum)
+    return target
+
+
+def main(argv: Sequence[str]) -> None:
+    """``python -m ffcv_imagenet.data.index FILE.beton ...``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ffcv_imagenet.data.index",
+        description="Make the entry-point index FILE.beton.mcu, with which crops are decoded faster.",
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.beton")
+    parser.add_argument("--num-workers", type=int, default=0, help="threads (0: one per usable core)")
+    arguments = parser.parse_args(argv)
+    for beton in arguments.files:
+        target = write_index(beton, arguments.num_workers)
+        share = target.stat().st_size / beton.stat().st_size
+        print(f"{target}: {target.stat().st_size} bytes, {100 * share:.1f} % of the .beton")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,205 @@
+"""The native crop decoder (C, built at installation): see ``fic.h`` for what each function does.
+
+Python calls it through ctypes here, one image at a time; the loader calls the same functions from compiled code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from ffcv_imagenet.native import _native  # type: ignore[attr-defined]
+
+#: The shared library, whose functions are plain C.
+LIBRARY = Path(_native.__file__)
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """Load the shared library at ``path`` and declare its functions."""
+    library = ctypes.CDLL(str(path))
+    pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    for name, result, arguments in (
+        ("fic_error_message", ctypes.c_char_p, [int32]),
+        ("fic_decoder_new", pointer, []),
+        ("fic_decoder_free", None, [pointer]),
+        ("fic_set_simd", int32, [pointer, int32]),
+        ("fic_decode_crop", int32, [pointer, pointer, int64, *[int32] * 9, pointer, int64, int32, pointer]),
+        ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 9, pointer]),
+        ("fic_probe", int32, [pointer, int64, pointer]),
+        ("fic_read_image", int32, [pointer, pointer, int64, int32, pointer, int64, pointer]),
+        ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
+        ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+_library = load_library(LIBRARY)
+
+
+class Decoder:
+    """Scratch memory and tables of one thread."""
+
+    _free = staticmethod(_library.fic_decoder_free)  # kept here: at the program's end module names are gone first
+
+    def __init__(self) -> None:
+        self.address: int | None = _library.fic_decoder_new()
+        if self.address is None:
+            raise MemoryError("no memory for a decoder")
+
+    def __del__(self) -> None:
+        if getattr(self, "address", None) is not None:
+            self._free(self.address)
+
+
+_of_thread = threading.local()
+
+
+def _decoder() -> int:
+    if not hasattr(_of_thread, "decoder"):
+        _of_thread.decoder = Decoder()
+    return _of_thread.decoder.address
+
+
+def error_message(code: int) -> str:
+    """What an error code of the library means."""
+    return _library.fic_error_message(code).decode()
+
+
+def decode_crop(
+    jpeg: bytes | np.ndarray,
+    image_size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    output_size: tuple[int, int],
+    *,
+    flip: bool = False,
+    index: bytes | np.ndarray | None = None,
+    every: int = 0,
+) -> np.ndarray:
+    """Decode a crop of a JPEG, resized with an antialiased bilinear filter.
+
+    Args:
+        jpeg: the file, uint8.
+        image_size: (height, width) that the file is known to have.
+        box: (top, left, height, width) inside the image.
+        output_size: (height, width).
+        flip: mirror horizontally.
+        index: entry points of this file, made by :func:`build_index` with the same ``every``.
+        every: MCUs between entry points.
+
+    Returns:
+        [height, width, 3] uint8 RGB.
+
+    Raises:
+        ValueError: damaged bytes, or a box or a size that does not fit the image.
+    """
+    data, entries = _bytes(jpeg), _bytes(b"" if index is None else index)
+    out = np.empty((*output_size, 3), np.uint8)
+    top, left, height, width = box
+    code = _library.fic_decode_crop(
+        _decoder(), data.ctypes.data, data.size, image_size[1], image_size[0], left, top, width, height,
+        output_size[1], output_size[0], flip, entries.ctypes.data if entries.size else None, entries.size, every,
+        out.ctypes.data,
+    )  # fmt: skip
+    _check(code)
+    return out
+
+
+def resize_crop(
+    image: np.ndarray, box: tuple[int, int, int, int], output_size: tuple[int, int], *, flip: bool = False
+) -> np.ndarray:
+    """Crop and resize [H, W, 3] uint8 RGB as :func:`decode_crop` does."""
+    image = np.ascontiguousarray(image)
+    out = np.empty((*output_size, 3), np.uint8)
+    top, left, height, width = box
+    code = _library.fic_resize_crop(
+        _decoder(), image.ctypes.data, image.shape[1], image.shape[0], left, top, width, height,
+        output_size[1], output_size[0], flip, out.ctypes.data,
+    )  # fmt: skip
+    _check(code)
+    return out
+
+
+def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
+    """Entry points at every ``every``-th MCU of a JPEG; empty for one that is decoded without them.
+
+    Raises:
+        ValueError: damaged bytes.
+    """
+    data = _bytes(jpeg)
+    capacity = _library.fic_build_index(_decoder(), data.ctypes.data, data.size, every, None, 0)
+    _check(capacity)
+    entries = np.empty(max(capacity, 1), np.uint8)
+    written = _library.fic_build_index(_decoder(), data.ctypes.data, data.size, every, entries.ctypes.data, capacity)
+    _check(written)
+    return entries[:written].tobytes()
+
+
+def read_image(jpeg: bytes, at_least: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a whole JPEG, exactly as Pillow does.
+
+    Args:
+        jpeg: the file.
+        at_least: where the longest side stays at least this long, halve the image once to three times while it is
+            decoded (DCT scaling), which is faster.
+
+    Returns:
+        [H, W, 3] uint8 RGB, and the file's own (height, width).
+
+    Raises:
+        ValueError: damaged bytes, or a kind of JPEG that libturbojpeg does not convert to RGB (CMYK).
+    """
+    data = _bytes(jpeg)
+    size = np.zeros(2, np.int32)
+    denominator = 1
+    _check(_library.fic_read_image(_decoder(), data.ctypes.data, data.size, 1, None, 0, size.ctypes.data))
+    full_size = (int(size[1]), int(size[0]))
+    while at_least is not None and denominator < 8 and max(full_size) >= 2 * denominator * at_least:
+        denominator *= 2
+    out = np.empty((*(-(-side // denominator) for side in full_size), 3), np.uint8)
+    code = _library.fic_read_image(
+        _decoder(), data.ctypes.data, data.size, denominator, out.ctypes.data, out.nbytes, size.ctypes.data
+    )
+    _check(code)
+    return out, full_size
+
+
+def write_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Encode [H, W, 3] uint8 RGB as a baseline 4:2:0 JPEG, exactly as OpenCV does.
+
+    Raises:
+        ValueError: a side of more than 65,500 pixels.
+    """
+    image = np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    capacity = _library.fic_write_jpeg(_decoder(), image.ctypes.data, width, height, quality, None, 0)
+    _check(capacity)
+    out = np.empty(capacity, np.uint8)
+    size = _library.fic_write_jpeg(_decoder(), image.ctypes.data, width, height, quality, out.ctypes.data, capacity)
+    _check(size)
+    return out[:size].tobytes()
+
+
+def image_size(jpeg: bytes) -> tuple[int, int]:
+    """(height, width) of a JPEG in pixels, from its header.
+
+    Raises:
+        ValueError: not a JPEG.
+    """
+    data = _bytes(jpeg)
+    info = np.zeros(8, np.int32)
+    _check(_library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
+    return int(info[1]), int(info[0])
+
+
+def _bytes(data: bytes | np.ndarray) -> np.ndarray:
+    return np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.ascontiguousarray(data, np.uint8)
+
+
+def _check(code: int) -> None:
+    if code < 0:
+        raise ValueError(error_message(code))

@@ -1,0 +1,45 @@
+/* The context and what the parts of the library share. */
+#ifndef FIC_DECODER_H
+#define FIC_DECODER_H
+
+#include "fic.h"
+#include "huffman_build.h"
+#include "resample.h"
+#include "scan.h"
+
+struct fic_decoder {
+    fic_scan scan;
+    _Alignas(32) uint16_t quantisers[4][64]; /* in the order of fic_coefficient_order */
+    fic_huffman_table huffman[2][4];         /* [class: DC, AC][table number]; kept from one image to the next */
+    fic_jpeg_header header;
+    fic_filter horizontal[2], vertical[2]; /* luma, chroma */
+    fic_resampling_scratch scratch;
+    fic_buffer planes, fallback;
+    void *turbojpeg;  /* libturbojpeg's handles, made at their first use */
+    void *compressor;
+    int32_t simd;
+};
+
+typedef struct {
+    int32_t x, y, w, h;
+    int32_t out_w, out_h;
+    int32_t flip;
+} fic_crop;
+
+/* Build the Huffman tables and quantisers of a native file and describe its scan. */
+int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size);
+
+/* Resample planes to the output. plane_origin[c] = x, y of plane c's first sample in its component; the chroma planes
+ * share theirs. h, v: pixels per chroma sample. */
+int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t width, int32_t height,
+                          int32_t num_components, enum fic_colour colour, int32_t h, int32_t v,
+                          const fic_source source[3], const int32_t plane_origin[3][2], uint8_t *out);
+
+/* The crop through libturbojpeg. decoder->header holds the parsed header. */
+int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out);
+void fic_fallback_free(fic_decoder *decoder);
+
+/* What fic_write_jpeg keeps. */
+void fic_whole_image_free(fic_decoder *decoder);
+
+#endif

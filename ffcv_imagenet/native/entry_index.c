@@ -1,0 +1,92 @@
+#include <string.h>
+
+#include "decoder.h"
+
+static void store_le32(uint8_t *p, uint32_t value)
+{
+    for (int32_t i = 0; i < 4; i++)
+        p[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* Returns 0 when a value does not fit its field. */
+static int32_t store_entry(uint8_t *record, int64_t offset, const int32_t dc[3])
+{
+    if (offset >> FIC_INDEX_OFFSET_BITS)
+        return 0;
+    uint64_t bits = (uint64_t)offset;
+    for (int32_t i = 0; i < 3; i++) {
+        if (dc[i] < -FIC_INDEX_DC_MAX - 1 || dc[i] > FIC_INDEX_DC_MAX)
+            return 0;
+        bits |= (uint64_t)(dc[i] & 4095) << (FIC_INDEX_OFFSET_BITS + i * FIC_INDEX_DC_BITS);
+    }
+    store_le32(record, (uint32_t)bits);
+    store_le32(record + 4, (uint32_t)(bits >> 32));
+    return 1;
+}
+
+/* Behind a restart marker, positions count from the new segment. */
+static int32_t follow_restart(fic_scan *scan, int64_t *raw, int64_t *plain)
+{
+    int32_t code = fic_scan_restart(scan);
+    if (code == 1) {
+        *raw = scan->segment_raw;
+        *plain = 0;
+    }
+    return code < 0 ? code : FIC_OK;
+}
+
+int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t k, uint8_t *out,
+                        int64_t capacity)
+{
+    if (!decoder || !jpeg || jpeg_size < 0 || k < 1 || k > 255)
+        return FIC_ERROR_ARGUMENT;
+    fic_jpeg_header *header = &decoder->header;
+    fic_scan *scan = &decoder->scan;
+    int32_t code = fic_parse_header(jpeg, jpeg_size, header);
+    if (code != FIC_OK)
+        return code;
+    if (!header->native)
+        return 0;
+    int64_t columns = fic_index_columns(header->mcus_per_row, k);
+    int64_t size = fic_index_size(header->mcus_per_row, header->mcu_rows, k);
+    if (!out)
+        return size;
+    if (capacity < size)
+        return FIC_ERROR_CAPACITY;
+    code = fic_prepare_scan(decoder, jpeg, jpeg_size);
+    if (code == FIC_OK)
+        code = fic_scan_begin(scan, header->scan_start);
+    if (code != FIC_OK)
+        return code;
+
+    memset(out, 0, (size_t)size);
+    uint8_t *record = out, *base = out + columns * header->mcu_rows * 8;
+    int64_t raw = scan->segment_raw, plain = 0;
+    int32_t fits = 1;
+    for (int32_t row = 0; row < header->mcu_rows; row++, base += 4) {
+        int64_t row_position = 0;
+        for (int32_t column = 0; column < header->mcus_per_row; column += k, record += 8) {
+            code = follow_restart(scan, &raw, &plain);
+            if (code != FIC_OK)
+                return code;
+            int64_t position = fic_scan_position(scan, &raw, &plain);
+            if (column == 0) {
+                row_position = position;
+                fits &= position <= UINT32_MAX;
+                store_le32(base, (uint32_t)position);
+            }
+            fits &= store_entry(record, position - row_position, scan->dc);
+            int32_t left = header->mcus_per_row - column, run = left < k ? left : k;
+            while (run > 0) {
+                int32_t part = run < scan->until_restart ? run : (int32_t)scan->until_restart;
+                code = fic_scan_skip(scan, part, 0);
+                run -= part;
+                if (code == FIC_OK && run > 0)
+                    code = follow_restart(scan, &raw, &plain);
+                if (code != FIC_OK)
+                    return code;
+            }
+        }
+    }
+    return fits ? size : 0;
+}

@@ -1,0 +1,106 @@
+/*
+ * Decode a crop of a JPEG straight to the training resolution.
+ *
+ * Only what the crop needs is decoded: entropy-coded data outside it is skipped over (or, with an entry-point index,
+ * never touched), the inverse DCT runs on the blocks the resampling filter reaches, and each colour component is
+ * resampled at its own resolution before the colour conversion. The result is close to Pillow's full decode, crop,
+ * resize(BILINEAR), which filters with a triangle as wide as the down-scaling factor.
+ *
+ * Every function is safe on hostile bytes: JPEG and index are checked, nothing is read or written out of bounds.
+ * A fic_decoder holds scratch memory and cached tables; use one per thread. Functions return 0 or a positive count on
+ * success and a negative fic_error otherwise. Sizes are in pixels, positions from the image's top left corner.
+ */
+#ifndef FIC_H
+#define FIC_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define FIC_API __attribute__((visibility("default")))
+#else
+#define FIC_API
+#endif
+
+typedef struct fic_decoder fic_decoder;
+
+enum fic_error {
+    FIC_OK = 0,
+    FIC_ERROR_ARGUMENT = -1,      /* a null pointer, an empty or outlying crop, an output size outside 1..16384 */
+    FIC_ERROR_MEMORY = -2,        /* allocation failed */
+    FIC_ERROR_NOT_JPEG = -3,      /* no SOI marker at the start */
+    FIC_ERROR_HEADER = -4,        /* malformed or missing marker segment */
+    FIC_ERROR_SIZE_MISMATCH = -5, /* width or height differ from the frame header */
+    FIC_ERROR_HUFFMAN_TABLE = -6, /* over-subscribed or missing Huffman table */
+    FIC_ERROR_TRUNCATED = -7,     /* the entropy-coded data end before the last block needed */
+    FIC_ERROR_CODE = -8,          /* a bit sequence that is no code, or a category that 8-bit samples cannot have */
+    FIC_ERROR_COEFFICIENT = -9,   /* run past the 63rd AC coefficient, or a DC value out of range */
+    FIC_ERROR_RESTART = -10,      /* restart marker missing or out of order */
+    FIC_ERROR_INDEX = -11,        /* the entry-point index does not fit the JPEG */
+    FIC_ERROR_UNSUPPORTED = -12,  /* neither this decoder nor libturbojpeg can read the file */
+    FIC_ERROR_FALLBACK = -13, /* libturbojpeg reported an error or a warning (its corrupt-data reports are warnings) */
+    FIC_ERROR_CAPACITY = -14  /* the output buffer is too small */
+};
+
+/* Text for a return code; a static string, never NULL. */
+FIC_API const char *fic_error_message(int32_t code);
+
+/* A context for one thread, NULL when out of memory. */
+FIC_API fic_decoder *fic_decoder_new(void);
+FIC_API void fic_decoder_free(fic_decoder *decoder);
+
+/* Choose the code path: 0 scalar, anything else the widest that the processor has. Both give the same bits.
+ * Returns 1 when SIMD is now in use. */
+FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
+
+/*
+ * Decode the crop [crop_x, crop_x + crop_w) x [crop_y, crop_y + crop_h), resize it to out_w x out_h, mirror it
+ * horizontally when flip is not 0, and write out_h * out_w * 3 bytes of RGB, rows contiguous, to `out`.
+ *
+ * width, height: the image's size as stored beside the JPEG; it must equal the frame header's.
+ * index, index_size, every_k: what fic_build_index wrote for this JPEG and the k it was built with, or NULL, 0, 0.
+ * The pixels do not depend on the index. It is ignored for files that fic_build_index cannot index.
+ *
+ * Baseline and extended sequential 8-bit Huffman JPEGs with one interleaved scan (grey, 4:4:4, 4:2:2, 4:2:0, 4:4:0)
+ * are decoded here, other files by libturbojpeg in full. On an error the contents of `out` are undefined.
+ */
+FIC_API int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width,
+                                int32_t height, int32_t crop_x, int32_t crop_y, int32_t crop_w, int32_t crop_h,
+                                int32_t out_w, int32_t out_h, int32_t flip, const uint8_t *index, int64_t index_size,
+                                int32_t every_k, uint8_t *out);
+
+/* The same crop, filter and mirroring from an uncompressed image, height * width * 3 bytes of RGB. */
+FIC_API int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t crop_x,
+                                int32_t crop_y, int32_t crop_w, int32_t crop_h, int32_t out_w, int32_t out_h,
+                                int32_t flip, uint8_t *out);
+
+/*
+ * Write the entry-point index (docs/mcu_index.md) with an entry at every k-th MCU of each MCU row, k in 1..255.
+ * Returns the number of bytes written, 0 when the file cannot be indexed (not decoded natively, or values beyond the
+ * entries' fields), or an error: the whole scan is read, so damaged data are noticed here.
+ * With out == NULL nothing is decoded and the size in bytes is returned.
+ */
+FIC_API int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t k, uint8_t *out,
+                                int64_t capacity);
+
+/*
+ * Read the header only. info[0..7] = width, height, components, horizontal and vertical chroma subsampling factor
+ * (1 or 2; 0 when it is none of these), 1 if progressive, 1 if fic_build_index can index it, restart interval in MCUs.
+ */
+FIC_API int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, int32_t *info);
+
+/*
+ * Decode a whole JPEG to RGB (not CMYK), its sides divided by denominator (1, 2, 4 or 8, rounded up), with the accurate
+ * DCT of libturbojpeg. out_size[0..1] receives width and height; with out == NULL nothing else is done.
+ * capacity: bytes at out, at least width * height * 3. Damaged data are an error, also where a decoder could go on.
+ */
+FIC_API int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t denominator,
+                               uint8_t *out, int64_t capacity, int32_t *out_size);
+
+/*
+ * Write width * height RGB pixels as a baseline 4:2:0 JPEG of quality 1..100. Returns the number of bytes; with
+ * out == NULL the capacity that `out` must have.
+ */
+FIC_API int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
+                               uint8_t *out, int64_t capacity);
+
+#endif

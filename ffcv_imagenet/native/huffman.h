@@ -1,0 +1,152 @@
+/*
+ * Huffman tables and the bit reader (ITU-T T.81, C.2, F.2.2).
+ *
+ * One look-up yields the length of code and magnitude bits together, the run of zeros and the coefficient's value, of
+ * two coefficients where both fit: the chain from one look-up to the next is a shift, a load and a shift. Another
+ * table, for blocks that nobody looks at, steps over as many symbols as fit into its index.
+ */
+#ifndef FIC_HUFFMAN_H
+#define FIC_HUFFMAN_H
+
+#include "portable.h"
+
+#define FIC_LOOKUP_BITS 10
+#define FIC_PAIR_BITS 11
+#define FIC_SKIP_BITS 12
+
+/*
+ * Look-up entry: bits 0-5 length of code plus magnitude bits, bits 8-15 step (how far the coefficient index advances:
+ * run + 1), bits 16-31 value. FIC_ENTRY_MAGNITUDE: the magnitude bits did not fit into the index, bits 16-31 hold
+ * their number instead of the value. FIC_ENTRY_LONG: the code itself did not fit. 0: no such code.
+ */
+#define FIC_ENTRY_MAGNITUDE 0x40u
+#define FIC_ENTRY_LONG 0x80u
+#define FIC_ENTRY_LENGTH(entry) ((entry) & 63u)
+#define FIC_ENTRY_STEP(entry) (((entry) >> 8) & 255u)
+
+/* The step of end-of-block takes the index beyond any that a run can reach (at most 62 + 16). */
+#define FIC_STEP_END 128u
+
+/*
+ * Pair entry, packed into 32 bits so that the table stays in the first-level cache: one or two symbols of which all but
+ * the last one's magnitude bits lie in the index. Bits 0-5 length of all, bits 6-11 step of the first of two, bits
+ * 12-17 steps of all, bits 18-21 number of the last one's magnitude bits, bits 22-28 value of the first of two, signed.
+ * A symbol alone has FIC_PAIR_NONE as the first step and 0 as that one's value. An end of block makes the steps of all
+ * FIC_PAIR_END, which leaves the block from any index. 0 where the first code needs a look at `lookup`.
+ */
+#define FIC_PAIR_FIRST_STEP(entry) ((entry) >> 6 & 63u)
+#define FIC_PAIR_STEPS(entry) ((entry) >> 12 & 63u)
+#define FIC_PAIR_SIZE(entry) ((entry) >> 18 & 15u)
+#define FIC_PAIR_VALUE(entry) ((int32_t)((entry) << 3) >> 25)
+#define FIC_PAIR_NONE 63u
+#define FIC_PAIR_END 63u
+#define FIC_PAIR_VALUE_MAX 63
+
+/*
+ * Skip entry: low byte the bits to consume, high byte the coefficient steps. An end of block, last in its entry,
+ * counts FIC_SKIP_END, so that it is told apart by the sum, and the sum shows whether a step before it left the block.
+ */
+#define FIC_SKIP_END 129u
+#define FIC_SKIP_NONE (64u << 8)
+
+typedef struct {
+    uint32_t lookup[1 << FIC_LOOKUP_BITS];
+    uint32_t pair[1 << FIC_PAIR_BITS]; /* AC tables only, as is the next */
+    uint16_t skip[1 << FIC_SKIP_BITS];
+    uint32_t limit[17]; /* codes of up to n bits, left-justified to 16 bits, lie below limit[n] */
+    int32_t offset[17]; /* values[offset[n] + code] for a code of n bits */
+    uint8_t values[256];
+    uint8_t counts[16];
+    int32_t num_values;
+    int32_t is_ac;
+} fic_huffman_table;
+
+/* MSB-first bit reader over bytes without stuffing. The bytes need FIC_SEGMENT_PADDING behind them. */
+typedef struct {
+    uint64_t window; /* the next bit is bit 63 */
+    const uint8_t *next;
+    int32_t available; /* valid bits in the window */
+} fic_bits;
+
+/* Bytes that the reader may run over before a check after each MCU stops it: six blocks of 27 + 63 * 26 bits, and two
+ * windows. */
+#define FIC_SEGMENT_PADDING 1536
+
+FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
+{
+    return (uint64_t)p[0] << 56 | (uint64_t)p[1] << 48 | (uint64_t)p[2] << 40 | (uint64_t)p[3] << 32 |
+           (uint64_t)p[4] << 24 | (uint64_t)p[5] << 16 | (uint64_t)p[6] << 8 | (uint64_t)p[7];
+}
+
+/* Afterwards at least 56 bits are available: two symbols, a code having up to 16 and a magnitude up to 11 bits. */
+FIC_INLINE void fic_bits_refill(fic_bits *bits)
+{
+    bits->window |= fic_load_be64(bits->next) >> bits->available;
+    bits->next += (63 - bits->available) >> 3;
+    bits->available |= 56;
+}
+
+FIC_INLINE void fic_bits_consume(fic_bits *bits, uint32_t count)
+{
+    bits->window <<= count;
+    bits->available -= (int32_t)count;
+}
+
+/* The entry of a symbol whose code has `length` bits, the value left to its magnitude bits; 0 when 8-bit samples cannot
+ * produce the symbol (T.81 F.1.2: DC categories to 11, AC to 10, size 0 only as end of block or 16 zeros). */
+FIC_INLINE uint32_t fic_symbol_entry(int32_t is_ac, uint32_t symbol, uint32_t length)
+{
+    uint32_t run = symbol >> 4, size = symbol & 15u, step = run + 1;
+    if (!is_ac) {
+        if (symbol > 11)
+            return 0;
+    } else if (size > 10 || (size == 0 && run != 0 && run != 15)) {
+        return 0;
+    } else if (symbol == 0) {
+        step = FIC_STEP_END;
+    }
+    return size << 16 | step << 8 | FIC_ENTRY_MAGNITUDE | (length + size);
+}
+
+/* Find the code of more than FIC_LOOKUP_BITS bits at the head of the window; an entry as of fic_symbol_entry. */
+FIC_INLINE uint32_t fic_huffman_search(const fic_huffman_table *table, uint64_t window)
+{
+    uint32_t head = (uint32_t)(window >> 48);
+    for (uint32_t length = FIC_LOOKUP_BITS + 1; length <= 16; length++) {
+        if (head < table->limit[length]) {
+            int32_t code = (int32_t)(head >> (16 - length));
+            return fic_symbol_entry(table->is_ac, table->values[table->offset[length] + code], length);
+        }
+    }
+    return 0;
+}
+
+/* T.81 F.2.2.1, EXTEND. */
+FIC_INLINE int32_t fic_extend(uint32_t magnitude, uint32_t size)
+{
+    int32_t value = (int32_t)magnitude;
+    return value < (1 << size) >> 1 ? value - (1 << size) + 1 : value;
+}
+
+/* The value whose `size` magnitude bits are the last of the window's first `length` bits. */
+FIC_INLINE int32_t fic_magnitude(uint64_t window, uint32_t length, uint32_t size)
+{
+    return fic_extend((uint32_t)(window >> ((64 - length) & 63)) & ((1u << size) - 1), size);
+}
+
+/* Decode one symbol and consume it with its magnitude bits. Returns its step, 0 when there is no such code. */
+FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_huffman_table *table, int32_t *value)
+{
+    uint32_t entry = table->lookup[bits->window >> (64 - FIC_LOOKUP_BITS)];
+    if (FIC_LIKELY(!(entry & (FIC_ENTRY_LONG | FIC_ENTRY_MAGNITUDE)))) {
+        *value = (int32_t)entry >> 16;
+    } else {
+        if (entry & FIC_ENTRY_LONG)
+            entry = fic_huffman_search(table, bits->window);
+        *value = fic_magnitude(bits->window, FIC_ENTRY_LENGTH(entry), entry >> 16);
+    }
+    fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));
+    return FIC_ENTRY_STEP(entry);
+}
+
+#endif

@@ -1,0 +1,470 @@
+#include "resample.h"
+
+#include <string.h>
+
+#include "fic.h"
+#include "idct.h"
+#if defined(__x86_64__)
+#include "idct_avx2.h"
+#endif
+
+/* Between the passes and up to the colour conversion samples carry 6 fractional bits: 255 * 64 fits 16 bits, and so
+ * does what the conversion makes of it. */
+#define FRACTION_BITS 6
+#define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FRACTION_BITS)
+#define ROWS_AT_ONCE 8
+
+void fic_filter_reach(int32_t crop, int32_t crop_size, int32_t subsampling, int32_t plane_size, int32_t *first,
+                      int32_t *last)
+{
+    *first = crop;
+    *last = crop + crop_size - 1;
+    if (subsampling == 2) {
+        *first = *first > 0 ? (*first - 1) >> 1 : 0;
+        *last = (*last + 1) >> 1;
+    }
+    if (*last > plane_size - 1)
+        *last = plane_size - 1;
+}
+
+/* Cells of weight 0 around the pixels' weights, which spread_chroma reads. */
+#define MARGIN 8
+
+/*
+ * Weights of pixels from `first` of the image on -> those of num_samples samples of a plane with half the resolution.
+ * Sample a is the nearest of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the plane's ends
+ * the last sample stands in. The first sample is that of fic_filter_reach.
+ */
+static void spread_chroma(const int64_t *pixel, int32_t first, int32_t plane_size, int64_t *sample, int32_t num_samples)
+{
+    int32_t start = first > 0 ? (first - 1) >> 1 : 0;
+    const int64_t *near = pixel + (2 * start - first);
+    for (int32_t i = 0; i < num_samples; i++, near += 2)
+        sample[i] = 3 * (near[0] + near[1]) + near[-1] + near[2];
+    if (first == 0)
+        sample[0] += pixel[0];
+    int32_t end = plane_size - start;
+    if (end < num_samples) {
+        sample[end - 1] += sample[end];
+        sample[end] = 0;
+    }
+}
+
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
+{
+    if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
+        return FIC_OK;
+    int64_t in = key->crop_size, out = key->out_size, wide = in > out ? in : out;
+    /* All coordinates times 2 * out: pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in, the half-width
+     * 2 * wide. Integers, so every machine builds the same table. */
+    int32_t pixels = (int32_t)(2 * wide / out) + 2;
+    int32_t samples = key->subsampling == 2 ? pixels / 2 + 3 : pixels;
+    int32_t pairs = samples / 2 + 1; /* room for a weight of 0 before the first */
+    size_t heads = (size_t)out * sizeof(int32_t), weights = (size_t)(out * pairs * 2) * sizeof(int16_t);
+    filter->key.out_size = 0;
+    size_t scratch_size = (size_t)(pixels + 2 * MARGIN + samples) * sizeof(int64_t);
+    int64_t *scratch = fic_buffer_reserve(&filter->scratch, scratch_size);
+    uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
+    if (!scratch || !table)
+        return FIC_ERROR_MEMORY;
+    memset(scratch, 0, scratch_size);
+    int64_t *pixel = scratch + MARGIN, *sample = pixel + pixels + MARGIN;
+    filter->start = (int32_t *)table;
+    filter->used = (int32_t *)(table + heads);
+    filter->weight = (int16_t *)(table + 2 * heads);
+
+    /* Every output sample takes the same number of steps, weights of 0 among them: nothing for a branch predictor. */
+    int32_t first = 0, widest = 0;
+    for (int64_t i = 0; i < out; i++) {
+        int64_t centre = (2 * i + 1) * in;
+        while ((2 * (int64_t)first + 1) * out <= centre - 2 * wide)
+            first++;
+        int32_t count = 0;
+        int64_t sum = 0;
+        for (int32_t j = 0; j < pixels; j++) {
+            int64_t distance = (2 * (int64_t)(first + j) + 1) * out - centre;
+            int64_t weight = 2 * wide - (distance < 0 ? -distance : distance);
+            weight = first + j < in && weight > 0 ? weight : 0;
+            pixel[j] = weight;
+            sum += weight;
+            count += weight > 0;
+        }
+        const int64_t *exact = pixel;
+        int32_t start = key->crop + first;
+        if (key->subsampling == 2) {
+            int32_t last;
+            fic_filter_reach(start, count, 2, key->plane_size, &start, &last);
+            count = last - start + 1;
+            spread_chroma(pixel, key->crop + first, key->plane_size, sample, samples);
+            exact = sample;
+            sum *= 4;
+        }
+        start -= key->origin;
+
+        int64_t slot = key->mirror ? out - 1 - i : i;
+        int32_t odd = start & 1;
+        filter->start[slot] = start - odd;
+        filter->used[slot] = (odd + count + 1) / 2;
+        widest = filter->used[slot] > widest ? filter->used[slot] : widest;
+        /* Rounding the running sum makes the weights add up, however many there are. */
+        int16_t *weight = filter->weight + slot * pairs * 2;
+        int64_t scale = ((int64_t)1 << 60) / sum, running = 0;
+        int32_t before = 0;
+        weight[0] = weight[2 * pairs - 1] = weight[2 * pairs - 2] = 0;
+        for (int32_t j = 0; j < samples; j++) {
+            running += exact[j];
+            int32_t upto =
+                (int32_t)((running * scale + ((int64_t)1 << (59 - FIC_WEIGHT_BITS))) >> (60 - FIC_WEIGHT_BITS));
+            weight[odd + j] = (int16_t)(upto - before);
+            before = upto;
+        }
+    }
+    /* Close up to the width that is really needed. */
+    for (int64_t i = 1; widest < pairs && i < out; i++)
+        memmove(filter->weight + i * widest * 2, filter->weight + i * pairs * 2, (size_t)widest * 2 * sizeof(int16_t));
+    filter->pairs = widest;
+    filter->key = *key;
+    return FIC_OK;
+}
+
+static int32_t multiply_high(int32_t a, int32_t b)
+{
+    return (a * b + (1 << 14)) >> 15;
+}
+
+/* T.871's constants; the integer parts are added, so that 15 fractional bits suffice. */
+#define CR_TO_R 13173  /* 1.402 - 1 */
+#define CB_TO_G -11277 /* -0.344136 */
+#define CR_TO_G -23401 /* -0.714136 */
+#define CB_TO_B -7471  /* 1.772 - 2 */
+#define CHROMA_ZERO (128 << FRACTION_BITS)
+#define FINAL_ROUND (1 << (FRACTION_BITS - 1))
+
+/* One output row of one component: `width` samples with FRACTION_BITS. */
+static void vertical_scalar(const fic_source *source, const fic_filter *filter, int32_t y, int16_t *row)
+{
+    const int16_t *weight = filter->weight + (int64_t)y * filter->pairs * 2;
+    for (int32_t x = 0; x < source->width; x++) {
+        int32_t sum = 1 << (VERTICAL_SHIFT - 1);
+        for (int32_t i = 0; i < 2 * filter->used[y]; i++) {
+            int32_t line = filter->start[y] + i;
+            if (line < source->height)
+                sum += weight[i] * source->samples[(int64_t)line * source->stride + x];
+        }
+        row[x] = (int16_t)(sum >> VERTICAL_SHIFT);
+    }
+}
+
+static int32_t horizontal_scalar(const int16_t *row, int32_t width, const fic_filter *filter, int32_t x)
+{
+    const int16_t *weight = filter->weight + (int64_t)x * filter->pairs * 2;
+    int32_t start = filter->start[x], sum = 1 << (FIC_WEIGHT_BITS - 1);
+    for (int32_t i = 0; i < 2 * filter->used[x] && start + i < width; i++)
+        sum += weight[i] * row[start + i];
+    return sum >> FIC_WEIGHT_BITS;
+}
+
+static int32_t resample_scalar(const fic_resampling *task, fic_resampling_scratch *scratch, uint8_t *out)
+{
+    int32_t out_w = task->horizontal[0]->key.out_size, out_h = task->vertical[0]->key.out_size;
+    size_t widest = 0;
+    for (int32_t c = 0; c < task->num_components; c++)
+        widest = (size_t)task->source[c].width > widest ? (size_t)task->source[c].width : widest;
+    int16_t *rows = fic_buffer_reserve(&scratch->rows, 3 * widest * sizeof(int16_t));
+    if (!rows)
+        return FIC_ERROR_MEMORY;
+    for (int32_t y = 0; y < out_h; y++) {
+        for (int32_t c = 0; c < task->num_components; c++)
+            vertical_scalar(&task->source[c], task->vertical[c], y, rows + (size_t)c * widest);
+        for (int32_t x = 0; x < out_w; x++, out += 3) {
+            int32_t s[3] = {0, 0, 0};
+            for (int32_t c = 0; c < task->num_components; c++)
+                s[c] = horizontal_scalar(rows + (size_t)c * widest, task->source[c].width, task->horizontal[c], x);
+            if (task->colour == FIC_COLOUR_GREY) {
+                s[1] = s[2] = s[0];
+            } else if (task->colour == FIC_COLOUR_YCC) {
+                int32_t luma = s[0], cb = s[1] - CHROMA_ZERO, cr = s[2] - CHROMA_ZERO;
+                s[0] = luma + cr + multiply_high(cr, CR_TO_R);
+                s[1] = luma + multiply_high(cb, CB_TO_G) + multiply_high(cr, CR_TO_G);
+                s[2] = luma + 2 * cb + multiply_high(cb, CB_TO_B);
+            }
+            for (int32_t c = 0; c < 3; c++)
+                out[c] = fic_saturate8((s[c] + FINAL_ROUND) >> FRACTION_BITS);
+        }
+    }
+    return FIC_OK;
+}
+
+#if defined(__x86_64__)
+
+/* Eight rows of 16 samples -> per pair of samples one vector with a lane for each row. */
+FIC_TARGET_AVX2 FIC_INLINE void transpose_pairs(__m256i a[8], __m256i *columns)
+{
+    __m256i b[8];
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        a[i] = _mm256_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm256_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm256_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_store_si256(columns + i, _mm256_permute2x128_si256(a[i], a[i + 4], 0x20));
+        _mm256_store_si256(columns + i + 4, _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
+    }
+}
+
+/*
+ * vertical_scalar for output rows [y, y + ROWS_AT_ONCE), those behind the last repeating it, transposed. Filters start
+ * at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each pair as
+ * 16-bit neighbours.
+ */
+FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_filter *filter, int32_t y, __m256i *lines,
+                                          __m256i *columns)
+{
+    const int16_t *weight[ROWS_AT_ONCE];
+    int32_t from[ROWS_AT_ONCE], used[ROWS_AT_ONCE], top = INT32_MAX, bottom = 0;
+    for (int32_t i = 0; i < ROWS_AT_ONCE; i++) {
+        int32_t row = y + i < filter->key.out_size ? y + i : filter->key.out_size - 1;
+        weight[i] = filter->weight + (int64_t)row * filter->pairs * 2;
+        from[i] = filter->start[row] / 2;
+        used[i] = filter->used[row];
+        top = from[i] < top ? from[i] : top;
+        bottom = from[i] + used[i] > bottom ? from[i] + used[i] : bottom;
+    }
+    const __m256i round = _mm256_set1_epi32(1 << (VERTICAL_SHIFT - 1));
+    for (int32_t x = 0; x < source->width; x += 32, columns += 16) {
+        for (int32_t pair = top; pair < bottom; pair++) {
+            const uint8_t *line = source->samples + 2 * pair * (int64_t)source->stride + x;
+            /* The last line may lie below the plane, with weight 0. */
+            const uint8_t *below = 2 * pair + 1 < source->height ? line + source->stride : line;
+            __m256i *to = lines + (int64_t)(pair - top) * 4;
+            for (int half = 0; half < 2; half++) {
+                __m256i a = _mm256_cvtepu8_epi16(_mm_load_si128((const __m128i *)(line + 16 * half)));
+                __m256i b = _mm256_cvtepu8_epi16(_mm_load_si128((const __m128i *)(below + 16 * half)));
+                _mm256_store_si256(to + 2 * half, _mm256_unpacklo_epi16(a, b));
+                _mm256_store_si256(to + 2 * half + 1, _mm256_unpackhi_epi16(a, b));
+            }
+        }
+        __m256i rows[2][ROWS_AT_ONCE];
+        for (int32_t i = 0; i < ROWS_AT_ONCE; i++) {
+            __m256i sum[4] = {round, round, round, round};
+            const __m256i *line = lines + (int64_t)(from[i] - top) * 4;
+            for (int32_t j = 0; j < used[i]; j++, line += 4) {
+                int32_t both;
+                memcpy(&both, weight[i] + 2 * j, sizeof both);
+                const __m256i w = _mm256_set1_epi32(both);
+                for (int part = 0; part < 4; part++)
+                    sum[part] = _mm256_add_epi32(sum[part], _mm256_madd_epi16(line[part], w));
+            }
+            for (int half = 0; half < 2; half++)
+                rows[half][i] = _mm256_packs_epi32(_mm256_srai_epi32(sum[2 * half], VERTICAL_SHIFT),
+                                                   _mm256_srai_epi32(sum[2 * half + 1], VERTICAL_SHIFT));
+        }
+        transpose_pairs(rows[0], columns);
+        transpose_pairs(rows[1], columns + 8);
+    }
+}
+
+/* Four output columns of `planes` components that share a filter; a vector's lanes are the eight rows. */
+FIC_TARGET_AVX2 FIC_INLINE void horizontal_of(const __m256i *const *columns, int32_t planes, const fic_filter *filter,
+                                              int32_t pairs, const int32_t x[4], __m256i out[][2])
+{
+    const __m256i round = _mm256_set1_epi32(1 << (FIC_WEIGHT_BITS - 1));
+    __m256i sum[2][4];
+    for (int i = 0; i < 4; i++) {
+        const int16_t *weight = filter->weight + (int64_t)x[i] * pairs * 2;
+        int32_t start = filter->start[x[i]] / 2;
+        sum[0][i] = sum[1][i] = round;
+        for (int32_t j = 0; j < pairs; j++) {
+            int32_t both;
+            memcpy(&both, weight + 2 * j, sizeof both);
+            const __m256i w = _mm256_set1_epi32(both);
+            for (int32_t c = 0; c < planes; c++)
+                sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(columns[c][start + j], w));
+        }
+    }
+    for (int32_t c = 0; c < planes; c++)
+        for (int i = 0; i < 2; i++)
+            out[c][i] = _mm256_packs_epi32(_mm256_srai_epi32(sum[c][2 * i], FIC_WEIGHT_BITS),
+                                           _mm256_srai_epi32(sum[c][2 * i + 1], FIC_WEIGHT_BITS));
+}
+
+/* The usual widths get loops of constant length. */
+FIC_TARGET_AVX2 FIC_INLINE void horizontal_avx2(const __m256i *const *columns, int32_t planes, const fic_filter *filter,
+                                                const int32_t x[4], __m256i out[][2])
+{
+    switch (filter->pairs) {
+    case 2:
+        horizontal_of(columns, planes, filter, 2, x, out);
+        break;
+    case 3:
+        horizontal_of(columns, planes, filter, 3, x, out);
+        break;
+    case 4:
+        horizontal_of(columns, planes, filter, 4, x, out);
+        break;
+    default:
+        horizontal_of(columns, planes, filter, filter->pairs, x, out);
+    }
+}
+
+/* Fractional samples of four columns -> bytes, a 32-bit lane for each row. */
+FIC_TARGET_AVX2 FIC_INLINE __m256i round_columns(const __m256i s[2])
+{
+    const __m256i half = _mm256_set1_epi16(FINAL_ROUND);
+    const __m256i by_row = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
+                                            13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m256i a = _mm256_srai_epi16(_mm256_add_epi16(s[0], half), FRACTION_BITS);
+    __m256i b = _mm256_srai_epi16(_mm256_add_epi16(s[1], half), FRACTION_BITS);
+    return _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), by_row);
+}
+
+FIC_TARGET_AVX2 FIC_INLINE void ycc_to_rgb(__m256i s[3][2])
+{
+    const __m256i zero = _mm256_set1_epi16(CHROMA_ZERO);
+    for (int i = 0; i < 2; i++) {
+        __m256i luma = s[0][i], cb = _mm256_sub_epi16(s[1][i], zero), cr = _mm256_sub_epi16(s[2][i], zero);
+        __m256i g = _mm256_add_epi16(_mm256_mulhrs_epi16(cb, _mm256_set1_epi16(CB_TO_G)),
+                                     _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(CR_TO_G)));
+        __m256i r = _mm256_add_epi16(cr, _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(CR_TO_R)));
+        __m256i b = _mm256_add_epi16(_mm256_add_epi16(cb, cb), _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(CB_TO_B)));
+        s[0][i] = _mm256_add_epi16(luma, r);
+        s[1][i] = _mm256_add_epi16(luma, g);
+        s[2][i] = _mm256_add_epi16(luma, b);
+    }
+}
+
+/* Eight rows of four pixels: 12 bytes each, and 4 bytes of anything behind them. */
+FIC_TARGET_AVX2 FIC_INLINE void interleave_rgb(__m256i r, __m256i g, __m256i b, __m128i row[8])
+{
+    const __m256i order = _mm256_setr_epi8(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1, 0, 4, 8, 1, 5, 9, 2, 6,
+                                           10, 3, 7, 11, -1, -1, -1, -1);
+    __m256i rg[2] = {_mm256_unpacklo_epi32(r, g), _mm256_unpackhi_epi32(r, g)};
+    __m256i bb[2] = {_mm256_unpacklo_epi32(b, b), _mm256_unpackhi_epi32(b, b)};
+    for (int i = 0; i < 2; i++) {
+        __m256i even = _mm256_shuffle_epi8(_mm256_unpacklo_epi64(rg[i], bb[i]), order);
+        __m256i odd = _mm256_shuffle_epi8(_mm256_unpackhi_epi64(rg[i], bb[i]), order);
+        row[2 * i] = _mm256_castsi256_si128(even);
+        row[2 * i + 1] = _mm256_castsi256_si128(odd);
+        row[2 * i + 4] = _mm256_extracti128_si256(even, 1);
+        row[2 * i + 5] = _mm256_extracti128_si256(odd, 1);
+    }
+}
+
+FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_resampling_scratch *scratch, uint8_t *out)
+{
+    int32_t out_w = task->horizontal[0]->key.out_size, out_h = task->vertical[0]->key.out_size;
+    int64_t widest = 0, highest = 0, most_pairs = 0;
+    for (int32_t c = 0; c < task->num_components; c++) {
+        widest = task->source[c].width > widest ? task->source[c].width : widest;
+        highest = task->source[c].height > highest ? task->source[c].height : highest;
+        most_pairs = task->horizontal[c]->pairs > most_pairs ? task->horizontal[c]->pairs : most_pairs;
+    }
+    int64_t pitch = (widest + 31) / 32 * 32;
+    int64_t column_pitch = pitch / 2 + most_pairs; /* zero weights may lie behind the last sample */
+    __m256i *line_pairs = fic_buffer_reserve(&scratch->rows, (size_t)(highest + 1) / 2 * 4 * sizeof(__m256i));
+    size_t columns_size = (size_t)(3 * column_pitch) * sizeof(__m256i), had = scratch->columns.size;
+    __m256i *columns = fic_buffer_reserve(&scratch->columns, columns_size);
+    if (!line_pairs || !columns)
+        return FIC_ERROR_MEMORY;
+    if (scratch->columns.size != had)
+        memset(columns, 0, scratch->columns.size);
+
+    for (int32_t y = 0; y < out_h; y += ROWS_AT_ONCE) {
+        for (int32_t c = 0; c < task->num_components; c++)
+            vertical_avx2(&task->source[c], task->vertical[c], y, line_pairs, columns + c * column_pitch);
+        const __m256i *first[1] = {columns};
+        const __m256i *others[2] = {columns + column_pitch, columns + 2 * column_pitch};
+        int32_t lines = out_h - y < ROWS_AT_ONCE ? out_h - y : ROWS_AT_ONCE;
+        uint8_t *to = out + (int64_t)y * out_w * 3;
+        for (int32_t x = 0; x < out_w; x += 4, to += 12) {
+            int32_t at[4];
+            for (int32_t i = 0; i < 4; i++)
+                at[i] = x + i < out_w ? x + i : out_w - 1;
+            __m256i s[3][2], bytes[3];
+            horizontal_avx2(first, 1, task->horizontal[0], at, s);
+            if (task->colour == FIC_COLOUR_GREY) {
+                bytes[0] = bytes[1] = bytes[2] = round_columns(s[0]);
+            } else {
+                horizontal_avx2(others, 2, task->horizontal[1], at, s + 1);
+                if (task->colour == FIC_COLOUR_YCC)
+                    ycc_to_rgb(s);
+                for (int32_t c = 0; c < 3; c++)
+                    bytes[c] = round_columns(s[c]);
+            }
+            __m128i row[8];
+            interleave_rgb(bytes[0], bytes[1], bytes[2], row);
+            if (x + 6 <= out_w && lines == ROWS_AT_ONCE) {
+                /* The next pixels overwrite the four bytes too many. */
+                for (int32_t i = 0; i < ROWS_AT_ONCE; i++)
+                    _mm_storeu_si128((__m128i *)(to + (int64_t)i * out_w * 3), row[i]);
+            } else {
+                size_t size = (size_t)(out_w - x < 4 ? out_w - x : 4) * 3;
+                for (int32_t i = 0; i < lines; i++)
+                    memcpy(to + (int64_t)i * out_w * 3, &row[i], size);
+            }
+        }
+    }
+    return FIC_OK;
+}
+
+#endif
+
+int32_t fic_resample(const fic_resampling *task, fic_resampling_scratch *scratch, int32_t simd, uint8_t *out)
+{
+#if defined(__x86_64__)
+    if (simd)
+        return resample_avx2(task, scratch, out);
+#else
+    (void)simd;
+#endif
+    return resample_scalar(task, scratch, out);
+}
+
+#if defined(__x86_64__)
+/* Sixteen pixels at a time: of each of the three vectors the bytes of one colour, in place. Returns the pixels done. */
+FIC_TARGET_AVX2 static int32_t split_rgb_avx2(const uint8_t *rgb, int32_t width, uint8_t *const out[3])
+{
+    __m128i pick[3][3];
+    for (int c = 0; c < 3; c++)
+        for (int part = 0; part < 3; part++) {
+            int8_t order[16];
+            for (int i = 0; i < 16; i++) {
+                int byte = 3 * i + c - 16 * part;
+                order[i] = (int8_t)(byte >= 0 && byte < 16 ? byte : -1);
+            }
+            pick[c][part] = _mm_loadu_si128((const __m128i *)order);
+        }
+    int32_t x = 0;
+    for (; x + 16 <= width; x += 16, rgb += 48) {
+        __m128i a = _mm_loadu_si128((const __m128i *)rgb), b = _mm_loadu_si128((const __m128i *)(rgb + 16));
+        __m128i d = _mm_loadu_si128((const __m128i *)(rgb + 32));
+        for (int c = 0; c < 3; c++)
+            _mm_storeu_si128((__m128i *)(out[c] + x), _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(a, pick[c][0]),
+                                                                                _mm_shuffle_epi8(b, pick[c][1])),
+                                                                   _mm_shuffle_epi8(d, pick[c][2])));
+    }
+    return x;
+}
+#endif
+
+void fic_split_rgb(const uint8_t *rgb, int32_t width, uint8_t *r, uint8_t *g, uint8_t *b, int32_t simd)
+{
+    int32_t x = 0;
+#if defined(__x86_64__)
+    uint8_t *const out[3] = {r, g, b};
+    if (simd)
+        x = split_rgb_avx2(rgb, width, out);
+#else
+    (void)simd;
+#endif
+    for (; x < width; x++) {
+        r[x] = rgb[3 * x];
+        g[x] = rgb[3 * x + 1];
+        b[x] = rgb[3 * x + 2];
+    }
+}

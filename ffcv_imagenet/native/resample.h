@@ -1,0 +1,68 @@
+/*
+ * Separable resampling of planes with a triangle filter, in fixed point.
+ *
+ * Along each axis output sample i is centred on input coordinate (i + 1/2) * in / out and weighs the input samples with
+ * a triangle of half-width max(in / out, 1), renormalised where the crop's edge cuts it off: Pillow's BILINEAR.
+ * Subsampled chroma is not enlarged first: the weights of the enlarging filter (3/4 of the nearest sample, 1/4 of the
+ * next nearest, chroma centred as in JFIF) are multiplied into the table. Weights are integers that sum to 2^14.
+ */
+#ifndef FIC_RESAMPLE_H
+#define FIC_RESAMPLE_H
+
+#include <stdint.h>
+
+#include "buffer.h"
+#include "jpeg_header.h"
+
+#define FIC_WEIGHT_BITS 14
+#define FIC_MAX_OUTPUT 16384
+
+typedef struct {
+    int32_t crop, crop_size; /* in pixels of the image */
+    int32_t out_size;
+    int32_t subsampling; /* pixels per sample: 1 or 2 */
+    int32_t plane_size;  /* samples of the whole component */
+    int32_t origin;      /* the component's sample that is the plane's first, even */
+    int32_t mirror;
+} fic_filter_key;
+
+typedef struct {
+    fic_filter_key key;
+    int32_t pairs;   /* weights per output sample / 2, padded with zero weights */
+    int32_t *start;  /* [out_size] even plane coordinate of the first weight */
+    int16_t *weight; /* [out_size][2 * pairs] */
+    int32_t *used;   /* [out_size] pairs up to the last weight that is not 0 */
+    fic_buffer table, scratch;
+} fic_filter;
+
+/* Samples of the component that the crop's filter reaches: [*first, *last]. */
+void fic_filter_reach(int32_t crop, int32_t crop_size, int32_t subsampling, int32_t plane_size, int32_t *first,
+                      int32_t *last);
+
+/* Nothing is done when the filter was built for this key already. */
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key);
+
+typedef struct {
+    const uint8_t *samples;
+    int32_t stride; /* a multiple of 32, at least width rounded up to it; those samples are readable */
+    int32_t width, height;
+} fic_source;
+
+typedef struct {
+    fic_source source[3];
+    int32_t num_components; /* 1 or 3 */
+    enum fic_colour colour;
+    const fic_filter *horizontal[3], *vertical[3]; /* of the second and third component: the same */
+} fic_resampling;
+
+typedef struct {
+    fic_buffer rows, columns;
+} fic_resampling_scratch;
+
+/* out: out_size of the vertical filter * out_size of the horizontal filter * 3 bytes of RGB. */
+int32_t fic_resample(const fic_resampling *task, fic_resampling_scratch *scratch, int32_t simd, uint8_t *out);
+
+/* Split `width` RGB pixels into three rows. */
+void fic_split_rgb(const uint8_t *rgb, int32_t width, uint8_t *r, uint8_t *g, uint8_t *b, int32_t simd);
+
+#endif

@@ -1,0 +1,340 @@
+#include "scan.h"
+
+#include <string.h>
+
+#include "fic.h"
+#include "idct.h"
+#if defined(__x86_64__)
+#include "idct_avx2.h"
+#endif
+
+#define NOINLINE __attribute__((noinline))
+
+/*
+ * Copy entropy-coded bytes without their stuffing (T.81 F.1.2.3) up to a marker or the end. Returns the number of bytes
+ * written, *next is the offset of what stopped it. `to` needs room for the input and 32 bytes more.
+ */
+static int64_t unstuff(const uint8_t *from, int64_t size, uint8_t *to, int64_t *next)
+{
+    int64_t i = 0, written = 0;
+    while (i < size) {
+        const uint8_t *found = memchr(from + i, 0xff, (size_t)(size - i));
+        int64_t plain = found ? found - (from + i) : size - i;
+        memcpy(to + written, from + i, (size_t)plain);
+        written += plain;
+        i += plain;
+        if (!found || i + 1 >= size || from[i + 1] != 0)
+            break;
+        to[written++] = 0xff;
+        i += 2;
+    }
+    *next = i;
+    return written;
+}
+
+#if defined(__x86_64__)
+FIC_TARGET_AVX2 static int64_t unstuff_avx2(const uint8_t *from, int64_t size, uint8_t *to, int64_t *next)
+{
+    const __m256i ones = _mm256_set1_epi8(-1);
+    int64_t i = 0, written = 0;
+    while (i + 33 <= size) {
+        __m256i bytes = _mm256_loadu_si256((const __m256i *)(from + i));
+        _mm256_storeu_si256((__m256i *)(to + written), bytes);
+        uint32_t found = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, ones));
+        if (!found) {
+            i += 32;
+            written += 32;
+            continue;
+        }
+        int64_t plain = __builtin_ctz(found);
+        i += plain;
+        written += plain;
+        if (from[i + 1] != 0) {
+            *next = i;
+            return written;
+        }
+        written++; /* the 0xff itself is stored already */
+        i += 2;
+    }
+    int64_t rest = unstuff(from + i, size - i, to + written, next);
+    *next += i;
+    return written + rest;
+}
+#endif
+
+/* Make the bytes from `raw` on the current segment and skip the first `bit` bits. */
+static int32_t load_segment(fic_scan *scan, int64_t raw, uint32_t bit)
+{
+    int64_t size = scan->limit - raw;
+    uint8_t *to = fic_buffer_reserve(&scan->buffer, (size_t)size + 32 + FIC_SEGMENT_PADDING);
+    if (!to)
+        return FIC_ERROR_MEMORY;
+    int64_t next;
+#if defined(__x86_64__)
+    scan->segment_size = (scan->simd ? unstuff_avx2 : unstuff)(scan->jpeg + raw, size, to, &next);
+#else
+    scan->segment_size = unstuff(scan->jpeg + raw, size, to, &next);
+#endif
+    memset(to + scan->segment_size, 0, FIC_SEGMENT_PADDING);
+    scan->segment = to;
+    scan->segment_raw = raw;
+    scan->segment_next = raw + next;
+    scan->bits.window = 0;
+    scan->bits.next = to;
+    scan->bits.available = 0;
+    fic_bits_refill(&scan->bits);
+    fic_bits_consume(&scan->bits, bit);
+    return FIC_OK;
+}
+
+void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const fic_jpeg_header *header)
+{
+    scan->jpeg = jpeg;
+    scan->limit = size;
+    scan->restart_interval = header->restart_interval;
+    scan->until_restart = header->restart_interval ? header->restart_interval : INT64_MAX;
+    scan->restart_number = 0;
+    scan->h = header->h;
+    scan->v = header->v;
+    scan->num_blocks = 0;
+    for (int32_t c = 0; c < header->num_components; c++) {
+        int32_t h = c == 0 ? header->h : 1, v = c == 0 ? header->v : 1;
+        for (int32_t i = 0; i < h * v; i++) {
+            fic_mcu_block block = {c, i % h, i / h};
+            scan->block[scan->num_blocks++] = block;
+        }
+    }
+}
+
+int32_t fic_scan_begin(fic_scan *scan, int64_t start)
+{
+    memset(scan->dc, 0, sizeof scan->dc);
+    return load_segment(scan, start, 0);
+}
+
+int32_t fic_scan_seek(fic_scan *scan, const fic_entry_point *entry, int64_t mcu, int64_t limit)
+{
+    scan->limit = limit;
+    if (scan->restart_interval) {
+        scan->until_restart = scan->restart_interval - mcu % scan->restart_interval;
+        scan->restart_number = (int32_t)(mcu / scan->restart_interval % 8);
+    }
+    memcpy(scan->dc, entry->dc, sizeof scan->dc);
+    return load_segment(scan, entry->position >> 3, (uint32_t)entry->position & 7);
+}
+
+int32_t fic_scan_check(const fic_scan *scan)
+{
+    int64_t consumed = (scan->bits.next - scan->segment) * 8 - scan->bits.available;
+    return consumed > scan->segment_size * 8 ? FIC_ERROR_TRUNCATED : FIC_OK;
+}
+
+int32_t fic_scan_restart(fic_scan *scan)
+{
+    if (scan->until_restart > 0)
+        return 0;
+    int64_t at = scan->segment_next;
+    while (at < scan->limit && scan->jpeg[at] == 0xff)
+        at++;
+    if (at == scan->limit)
+        return FIC_ERROR_TRUNCATED;
+    if (at == scan->segment_next || scan->jpeg[at] != 0xd0 + scan->restart_number)
+        return FIC_ERROR_RESTART;
+    scan->restart_number = (scan->restart_number + 1) & 7;
+    scan->until_restart = scan->restart_interval;
+    memset(scan->dc, 0, sizeof scan->dc);
+    int32_t code = load_segment(scan, at + 1, 0);
+    return code == FIC_OK ? 1 : code;
+}
+
+int64_t fic_scan_position(const fic_scan *scan, int64_t *raw, int64_t *plain)
+{
+    int64_t consumed = (scan->bits.next - scan->segment) * 8 - scan->bits.available;
+    int64_t target = consumed >> 3;
+    while (*plain < target) {
+        *raw += scan->jpeg[*raw] == 0xff ? 2 : 1;
+        ++*plain;
+    }
+    return *raw * 8 + (consumed & 7);
+}
+
+static int32_t block_error(int32_t code)
+{
+    return code == FIC_BLOCK_BAD_CODE ? FIC_ERROR_CODE : FIC_ERROR_COEFFICIENT;
+}
+
+/* Behind the segment's end zero bits are read, up to FIC_SEGMENT_PADDING; an error met there is one of missing data. */
+static int32_t run_error(fic_scan *scan, const fic_bits *bits, int32_t code)
+{
+    scan->bits = *bits;
+    return fic_scan_check(scan) != FIC_OK ? FIC_ERROR_TRUNCATED : block_error(code);
+}
+
+FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count)
+{
+    fic_bits bits = scan->bits;
+    const uint8_t *stop = scan->segment + scan->segment_size + 8;
+    int32_t num_blocks = scan->num_blocks;
+    for (; count > 0; count--) {
+        for (int32_t i = 0; i < num_blocks; i++) {
+            int32_t c = scan->block[i].component;
+            int32_t code = fic_skip_block(&bits, scan->dc_table[c], scan->ac_table[c], &scan->dc[c]);
+            if (FIC_UNLIKELY(code))
+                return run_error(scan, &bits, code);
+        }
+        if (FIC_UNLIKELY(bits.next > stop))
+            return FIC_ERROR_TRUNCATED;
+    }
+    scan->bits = bits;
+    return FIC_OK;
+}
+
+typedef int32_t decode_function(fic_bits *bits, const fic_huffman_table *dc_table, const fic_huffman_table *ac_table,
+                                int32_t *dc, int16_t *cells);
+typedef void idct_function(const int16_t *cells, const uint16_t *quantisers, uint8_t *out, int64_t stride);
+
+FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
+                              idct_function idct)
+{
+    fic_bits bits = scan->bits;
+    const uint8_t *stop = scan->segment + scan->segment_size + 8;
+    int32_t num_blocks = scan->num_blocks;
+    struct {
+        const fic_huffman_table *dc_table, *ac_table;
+        const uint16_t *quantisers;
+        int32_t *dc;
+        uint8_t *out;
+        int64_t stride;
+        uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
+        uint32_t columns;  /* per MCU */
+    } block[FIC_MAX_BLOCKS];
+    for (int32_t i = 0; i < num_blocks; i++) {
+        int32_t c = scan->block[i].component;
+        int32_t h = c == 0 ? scan->h : 1, v = c == 0 ? scan->v : 1;
+        const fic_plane *plane = &scan->plane[c];
+        int32_t y = row * v + scan->block[i].y - plane->block_y;
+        int32_t inside = y >= 0 && y < plane->blocks_h;
+        block[i].quantisers = plane->quantisers;
+        block[i].stride = plane->stride;
+        block[i].dc_table = scan->dc_table[c];
+        block[i].ac_table = scan->ac_table[c];
+        block[i].dc = &scan->dc[c];
+        block[i].out = plane->samples + (inside ? (int64_t)y * 8 * plane->stride : 0);
+        block[i].x = (uint32_t)(column * h + scan->block[i].x - plane->block_x);
+        block[i].width = inside ? (uint32_t)plane->blocks_w : 0;
+        block[i].columns = (uint32_t)h;
+    }
+    int16_t *cells = scan->cells;
+    for (; count > 0; count--) {
+        for (int32_t i = 0; i < num_blocks; i++) {
+            uint32_t x = block[i].x;
+            block[i].x += block[i].columns;
+            if (FIC_UNLIKELY(x >= block[i].width)) {
+                int32_t result = fic_skip_block(&bits, block[i].dc_table, block[i].ac_table, block[i].dc);
+                if (FIC_UNLIKELY(result < 0))
+                    return run_error(scan, &bits, result);
+                continue;
+            }
+            uint8_t *out = block[i].out + (int64_t)x * 8;
+            int32_t result = decode_block(&bits, block[i].dc_table, block[i].ac_table, block[i].dc, cells);
+            if (FIC_LIKELY(result == FIC_BLOCK_FULL)) {
+                idct(cells, block[i].quantisers, out, block[i].stride);
+            } else if (result == FIC_BLOCK_DC_ONLY) {
+                uint64_t line = fic_idct_dc(cells[0], block[i].quantisers[0]) * 0x0101010101010101u;
+                for (int32_t y = 0; y < 8; y++)
+                    memcpy(out + y * block[i].stride, &line, 8);
+            } else {
+                return run_error(scan, &bits, result);
+            }
+        }
+        if (FIC_UNLIKELY(bits.next > stop))
+            return FIC_ERROR_TRUNCATED;
+    }
+    scan->bits = bits;
+    return FIC_OK;
+}
+
+static int32_t skip_run_scalar(fic_scan *scan, int64_t count)
+{
+    return skip_run(scan, count);
+}
+
+/* A function of its own, and a copy of the reader: the compilers then keep the window in a register. */
+NOINLINE static int32_t decode_block_scalar(fic_bits *bits, const fic_huffman_table *dc_table,
+                                            const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)
+{
+    fic_bits reader = *bits;
+    int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
+    *bits = reader;
+    return result;
+}
+
+static int32_t decode_run_scalar(fic_scan *scan, int32_t row, int32_t column, int32_t count)
+{
+    return decode_run(scan, row, column, count, decode_block_scalar, fic_idct_block);
+}
+
+#if defined(__x86_64__)
+/* BMI2 alone speeds up the bit reader: shifts by a variable count that leave the flags alone. */
+FIC_TARGET_AVX2 static int32_t skip_run_avx2(fic_scan *scan, int64_t count)
+{
+    return skip_run(scan, count);
+}
+
+FIC_TARGET_AVX2 NOINLINE static int32_t decode_block_avx2(fic_bits *bits, const fic_huffman_table *dc_table,
+                                                          const fic_huffman_table *ac_table, int32_t *dc,
+                                                          int16_t *cells)
+{
+    fic_bits reader = *bits;
+    int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
+    *bits = reader;
+    return result;
+}
+
+FIC_TARGET_AVX2 static int32_t decode_run_avx2(fic_scan *scan, int32_t row, int32_t column, int32_t count)
+{
+    return decode_run(scan, row, column, count, decode_block_avx2, fic_idct_block_avx2);
+}
+#define SELECT(name) (scan->simd ? name##_avx2 : name##_scalar)
+#else
+#define SELECT(name) name##_scalar
+#endif
+
+int32_t fic_scan_skip(fic_scan *scan, int64_t count, int32_t unread)
+{
+    while (count > 0) {
+        int32_t code = fic_scan_restart(scan);
+        if (code < 0)
+            return code;
+        int64_t run = count < scan->until_restart ? count : scan->until_restart;
+        /* Where the next marker is, the unstuffing has found out. */
+        if (!unread || run < scan->until_restart) {
+            code = SELECT(skip_run)(scan, run);
+            if (code == FIC_OK)
+                code = fic_scan_check(scan);
+            if (code != FIC_OK)
+                return code;
+        }
+        scan->until_restart -= run;
+        count -= run;
+    }
+    return FIC_OK;
+}
+
+int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end)
+{
+    while (column < end) {
+        int32_t code = fic_scan_restart(scan);
+        if (code < 0)
+            return code;
+        int32_t run = end - column < scan->until_restart ? end - column : (int32_t)scan->until_restart;
+        code = SELECT(decode_run)(scan, row, column, run);
+        if (code == FIC_OK)
+            code = fic_scan_check(scan);
+        if (code != FIC_OK)
+            return code;
+        scan->until_restart -= run;
+        column += run;
+    }
+    return FIC_OK;
+}

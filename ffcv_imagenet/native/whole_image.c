@@ -1,0 +1,63 @@
+/* Whole images, for writing data sets: libturbojpeg with the accurate DCT, which gives Pillow's pixels and OpenCV's
+ * files. */
+#include <turbojpeg.h>
+
+#include "decoder.h"
+
+int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t denominator, uint8_t *out,
+                       int64_t capacity, int32_t *out_size)
+{
+    if (!decoder || !jpeg || !out_size || jpeg_size < 1)
+        return FIC_ERROR_ARGUMENT;
+    if (denominator != 1 && denominator != 2 && denominator != 4 && denominator != 8)
+        return FIC_ERROR_ARGUMENT;
+    if (!decoder->turbojpeg)
+        decoder->turbojpeg = tjInitDecompress();
+    if (!decoder->turbojpeg)
+        return FIC_ERROR_MEMORY;
+    int width, height, subsampling, colourspace;
+    if (tjDecompressHeader3(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, &width, &height, &subsampling,
+                            &colourspace))
+        return FIC_ERROR_UNSUPPORTED;
+    if (colourspace == TJCS_CMYK || colourspace == TJCS_YCCK)
+        return FIC_ERROR_UNSUPPORTED;
+    const tjscalingfactor factor = {1, denominator};
+    out_size[0] = width = TJSCALED(width, factor);
+    out_size[1] = height = TJSCALED(height, factor);
+    if (!out)
+        return FIC_OK;
+    if (capacity < (int64_t)width * height * 3)
+        return FIC_ERROR_CAPACITY;
+    if (tjDecompress2(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, out, width, 0, height, TJPF_RGB,
+                      TJFLAG_ACCURATEDCT))
+        return FIC_ERROR_FALLBACK;
+    return FIC_OK;
+}
+
+int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
+                       uint8_t *out, int64_t capacity)
+{
+    if (!decoder || !rgb || width < 1 || height < 1 || quality < 1 || quality > 100)
+        return FIC_ERROR_ARGUMENT;
+    unsigned long size = tjBufSize(width, height, TJSAMP_420);
+    if (size == (unsigned long)-1)
+        return FIC_ERROR_ARGUMENT;
+    if (!out)
+        return (int64_t)size;
+    if (capacity < (int64_t)size)
+        return FIC_ERROR_CAPACITY;
+    if (!decoder->compressor)
+        decoder->compressor = tjInitCompress();
+    if (!decoder->compressor)
+        return FIC_ERROR_MEMORY;
+    if (tjCompress2(decoder->compressor, rgb, width, 0, height, TJPF_RGB, &out, &size, TJSAMP_420, quality,
+                    TJFLAG_ACCURATEDCT | TJFLAG_NOREALLOC))
+        return FIC_ERROR_FALLBACK;
+    return (int64_t)size;
+}
+
+void fic_whole_image_free(fic_decoder *decoder)
+{
+    if (decoder->compressor)
+        tjDestroy(decoder->compressor);
+}

@@ -1,0 +1,61 @@
+/*
+ * Input: CONTROL_BYTES, then up to 15 patches of 4 bytes (offset, xor, or-mask) for the index, then a JPEG. Without
+ * patches the index is what fic_build_index made, and the pixels must equal those without one; a JPEG that cannot be
+ * indexed gets an index of the right size out of its own bytes.
+ */
+#include "fuzz_common.h"
+
+static int64_t expected_size(const int32_t *info, int32_t k)
+{
+    int64_t mcus = (info[0] + 8 * info[3] - 1) / (8 * info[3]), rows = (info[1] + 8 * info[4] - 1) / (8 * info[4]);
+    return (rows * ((mcus + k - 1) / k * 8 + 4) + 7) / 8 * 8;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static fic_decoder *decoder;
+    if (!decoder)
+        decoder = fic_decoder_new();
+    if (size < CONTROL_BYTES)
+        return 0;
+    const uint8_t *control = data, *patch = data + CONTROL_BYTES;
+    int32_t patches = control[8] & 15, k = 1 + control[9] % 9;
+    if (size < CONTROL_BYTES + (size_t)patches * 4)
+        return 0;
+    const uint8_t *jpeg = patch + patches * 4;
+    int64_t jpeg_size = (int64_t)(data + size - jpeg);
+    int32_t info[8];
+    if (fic_probe(jpeg, jpeg_size, info) != 0 || (int64_t)info[0] * info[1] > MAX_PIXELS || !info[6])
+        return 0;
+
+    box b = draw_box(control, info[0], info[1]);
+    int64_t index_size = expected_size(info, k);
+    uint8_t *index = malloc((size_t)index_size);
+    fic_set_simd(decoder, control[10] & 1);
+    int64_t built = fic_build_index(decoder, jpeg, jpeg_size, k, index, index_size);
+    if (built > 0 && built != index_size)
+        abort();
+    if (built <= 0)
+        for (int64_t i = 0; i < index_size; i++)
+            index[i] = jpeg[i % jpeg_size];
+    for (int32_t i = 0; i < patches; i++, patch += 4) {
+        uint8_t *byte = index + (patch[0] | patch[1] << 8) % index_size;
+        *byte = (uint8_t)((*byte ^ patch[2]) | patch[3]);
+    }
+
+    uint8_t *out, *plain;
+    int32_t code = decode_both(decoder, jpeg, jpeg_size, info[0], info[1], &b, index, index_size, k, &out);
+    if (built > 0 && patches == 0) {
+        int32_t simd = control[11] & 1;
+        if (code != 0 || decode(decoder, simd, jpeg, jpeg_size, info[0], info[1], &b, NULL, 0, 0, &plain) != 0 ||
+            memcmp(out, plain, (size_t)(b.out_w * b.out_h * 3)))
+            abort();
+        free(plain);
+    }
+    if (control[12] == 255 && index_size > 8) /* too short */
+        fic_decode_crop(decoder, jpeg, jpeg_size, info[0], info[1], b.x, b.y, b.w, b.h, b.out_w, b.out_h, b.flip, index,
+                        index_size - 8, k, out);
+    free(out);
+    free(index);
+    return 0;
+}

@@ -1,0 +1,23 @@
+/* Input: CONTROL_BYTES that choose crop and output size, then a JPEG. */
+#include "fuzz_common.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static fic_decoder *decoder;
+    if (!decoder)
+        decoder = fic_decoder_new();
+    if (size < CONTROL_BYTES)
+        return 0;
+    const uint8_t *control = data, *jpeg = data + CONTROL_BYTES;
+    int64_t jpeg_size = (int64_t)size - CONTROL_BYTES;
+    int32_t info[8];
+    if (fic_probe(jpeg, jpeg_size, info) != 0 || (int64_t)info[0] * info[1] > MAX_PIXELS)
+        return 0;
+    box b = draw_box(control, info[0], info[1]);
+    if (control[7] == 255) /* a box and sizes that may be anything */
+        memcpy(&b.x, control + 8, 8);
+    uint8_t *out;
+    decode_both(decoder, jpeg, jpeg_size, info[0] + (control[7] == 254), info[1], &b, NULL, 0, 0, &out);
+    free(out);
+    return 0;
+}

@@ -1,0 +1,31 @@
+"""Builds the native crop decoder; everything else stands in pyproject.toml."""
+
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+
+def pkg_config(option: str) -> list[str]:
+    """What pkg-config says of libjpeg-turbo's TurboJPEG library, without the leading flag of each word."""
+    try:
+        answer = subprocess.run(["pkg-config", option, "libturbojpeg"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        message = "pkg-config finds no libturbojpeg (Debian: apt-get install pkg-config libturbojpeg0-dev)"
+        raise SystemExit(message) from None
+    return [word[2:] for word in answer.stdout.split()]
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "ffcv_imagenet.native._native",
+            sources=sorted(str(path) for path in Path("ffcv_imagenet/native").glob("*.c")),
+            depends=sorted(str(path) for path in Path("ffcv_imagenet/native").glob("*.h")),
+            include_dirs=pkg_config("--cflags-only-I"),
+            library_dirs=pkg_config("--libs-only-L"),
+            libraries=pkg_config("--libs-only-l"),
+            extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"],
+        )
+    ]
+)

@@ -1,0 +1,83 @@
+"""The native decoder through ctypes, for tests and benchmarks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ffcv_imagenet import native
+from ffcv_imagenet.native import load_library
+
+ARGUMENT, NOT_JPEG, HEADER, SIZE_MISMATCH, HUFFMAN_TABLE = -1, -3, -4, -5, -6
+TRUNCATED, CODE, COEFFICIENT, RESTART, INDEX, UNSUPPORTED, FALLBACK = -7, -8, -9, -10, -11, -12, -13
+
+
+def load():
+    """The installed library, or one built in another way: FIC_LIBRARY names it."""
+    return load_library(Path(os.environ.get("FIC_LIBRARY", native.LIBRARY)))
+
+
+class NativeError(Exception):
+    def __init__(self, code, message):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+def as_bytes(jpeg):
+    """uint8 array over an exact heap copy, so that a sanitizer sees reads beyond its end."""
+    return np.frombuffer(jpeg, np.uint8).copy()
+
+
+class Decoder:
+    def __init__(self, simd=True):
+        self.library = load()
+        self.context = self.library.fic_decoder_new()
+        assert self.context
+        self.simd = bool(self.library.fic_set_simd(self.context, int(simd)))
+
+    def __del__(self):
+        self.library.fic_decoder_free(self.context)
+
+    def check(self, code):
+        if code < 0:
+            raise NativeError(code, self.library.fic_error_message(code).decode())
+        return code
+
+    def probe(self, jpeg):
+        data, info = as_bytes(jpeg), np.zeros(8, np.int32)
+        self.check(self.library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
+        names = ("width", "height", "components", "h", "v", "progressive", "indexable", "restart_interval")
+        return dict(zip(names, info.tolist(), strict=True))
+
+    def index(self, jpeg, k=4):
+        """The index as uint8 array, empty when the file cannot be indexed."""
+        data = as_bytes(jpeg)
+        size = self.check(self.library.fic_build_index(self.context, data.ctypes.data, data.size, k, None, 0))
+        out = np.zeros(size, np.uint8)
+        if size:
+            size = self.check(
+                self.library.fic_build_index(self.context, data.ctypes.data, data.size, k, out.ctypes.data, size)
+            )
+        return out[:size]
+
+    def crop(self, jpeg, size, box, out, flip=False, index=None, k=4):
+        """size: (width, height); box: (x, y, w, h); out: (width, height) -> [height, width, 3] uint8."""
+        data = as_bytes(jpeg)
+        image = np.zeros((out[1], out[0], 3), np.uint8)
+        entries = (None, 0, 0) if index is None else (index.ctypes.data, index.size, k)
+        self.check(
+            self.library.fic_decode_crop(
+                self.context, data.ctypes.data, data.size, *size, *box, *out, int(flip), *entries, image.ctypes.data
+            )
+        )
+        return image
+
+    def resize(self, rgb, box, out, flip=False):
+        rgb = np.ascontiguousarray(rgb)
+        image = np.zeros((out[1], out[0], 3), np.uint8)
+        self.check(
+            self.library.fic_resize_crop(
+                self.context, rgb.ctypes.data, rgb.shape[1], rgb.shape[0], *box, *out, int(flip), image.ctypes.data
+            )
+        )
+        return image
