@@ -100,8 +100,9 @@ def main() -> None:
 
     medians = {name: statistics.median(runs) for name, runs in rates.items()}
     lines = [
-        f"{datetime.date.today()}, {processor()}, {len(os.sched_getaffinity(0))} cores; {count} images, {RESOLUTION} px, "
-        f"quality {QUALITY}, {arguments.workers} workers; median (min to max) of {arguments.runs} runs.",
+        f"{datetime.date.today()}, {processor()}, {len(os.sched_getaffinity(0))} cores; {count} images, "
+        f"{RESOLUTION} px, quality {QUALITY}, {arguments.workers} workers; "
+        f"median (min to max) of {arguments.runs} runs.",
         "",
         "| writer | images/s | x stock FFCV |",
         "|---|---|---|",

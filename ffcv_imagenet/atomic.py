@@ -15,7 +15,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     Until then, and after an exception, the name holds what it held before, also after a power cut.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
             yield file

@@ -16,18 +16,18 @@ FORMAT = 1
 class CheckpointFolder:
     """The checkpoints ``epoch_NNNN.pt`` of one run, NNNN being the number of finished epochs.
 
-    Keeps the newest ``keep`` files and the one with the best top-1.
+    Keeps the newest ``keep`` files and the one with the best top-1. ``params`` (plain values) goes into each.
     """
 
-    def __init__(self, path: Path, keep: int):
-        self.path, self.keep = path, keep
+    def __init__(self, path: Path, keep: int, params: dict[str, Any] | None = None):
+        self.path, self.keep, self.params = path, keep, params
 
     def save(self, state: dict[str, Any], epochs_done: int, best_epoch: int | None) -> Path:
         """Write ``state`` (tensors and plain values only) and remove the files that are no longer kept."""
         self.path.mkdir(parents=True, exist_ok=True)
         target = self._file(epochs_done)
         with atomic_file(target) as file:
-            torch.save({"format": FORMAT, **state}, file)
+            torch.save({"format": FORMAT, "params": self.params, **state}, file)
         kept = {*self.files()[-self.keep :], target, self._file(best_epoch or 0)}
         for old in set(self.files()) - kept:
             old.unlink()

@@ -154,6 +154,7 @@ class DistOptions:
 
     device: str = option(Choice("auto", "cuda", "cpu"), "where to train", "auto")
     sync_bn: bool = option(Switch(), "batch-normalisation statistics over all processes", False)
+    cpu_threads: int = option(Integer(0, 1024), "torch's threads per process on a CPU (0: its share of the cores)", 0)
     timeout_minutes: float = option(Real(0.1), "give up when a process waits this long for another", 10)
 
 

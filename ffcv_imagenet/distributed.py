@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from ffcv_imagenet.options import USER_ERROR_STATUS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,28 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def on_main(world: World, function: Callable[[], T]) -> T:
+    """What ``function`` returns on rank 0, on every rank; it is called there only.
+
+    Raises:
+        ValueError, OSError: what it raised, on rank 0; the other ranks end with SystemExit, because rank 0 tells.
+    """
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if world.is_main:
+        try:
+            outcome[0] = function()
+        except (ValueError, OSError) as error:
+            failure, outcome[1] = error, True
+    if dist.is_initialized():
+        dist.broadcast_object_list(outcome, src=0)
+    if failure is not None:
+        raise failure
+    if outcome[1]:
+        raise SystemExit(USER_ERROR_STATUS)
+    return outcome[0]
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, RandomResizedCropDe
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
-from ffcv_imagenet.distributed import World, find_world, process_group
+from ffcv_imagenet.distributed import World, find_world, on_main, process_group
 from ffcv_imagenet.evaluation import evaluate
 from ffcv_imagenet.metrics import Scores
 from ffcv_imagenet.models import build_model, check_resolutions, load_weights
@@ -31,13 +33,18 @@ from ffcv_imagenet.runlog import RunFolder, describe_environment
 from ffcv_imagenet.schedules import resolution_at
 from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
 
-#: Options that may differ when a run goes on: they say where and how it runs, not what it computes.
+#: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
+#: to (the data, the precision, the size of a micro-batch) is compared instead.
 RESUMABLE_CHANGES = (
     "data.train",
     "data.val",
+    "data.decode",
     "data.num_workers",
+    "training.accumulation",
+    "training.precision",
     "validation.batch_size",
     "dist.device",
+    "dist.cpu_threads",
     "dist.timeout_minutes",
     "logging.",
     "checkpoint.",
@@ -46,6 +53,8 @@ RESUMABLE_CHANGES = (
 
 def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] = ()) -> EpochLog:
     """Train as ``config`` says, from the start or from a checkpoint; the same call on every rank.
+
+    Only rank 0 reads and writes the run folder.
 
     Args:
         config: all options.
@@ -61,12 +70,10 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
     """
     world = find_world(config.dist.device)
     path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
-    checkpoints = CheckpointFolder(path / "checkpoints", config.checkpoint.keep)
     with process_group(world, config.dist.timeout_minutes):
         trainer = _make_trainer(config, world)
-        state = _resume_state(config, checkpoints)
         params = _params(config, world, path.name, recipe, command)
-        params = _continued(config, path, state, params)
+        state, params = on_main(world, lambda: _begin(config, path, params))
         if state is not None:
             trainer.load_state_dict(state)
         if not world.is_main:
@@ -75,7 +82,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
         folder.write_params(params)
         folder.write_status("running")
         try:
-            last = trainer.fit(folder, checkpoints)
+            with _interrupted_by_sigterm():
+                last = trainer.fit(folder, _checkpoints(config, path, params))
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             folder.write_status("interrupted" if stopped else "failed", None if stopped else str(error))
@@ -94,8 +102,10 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
     world = find_world(config.dist.device)
     path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
     with process_group(world, config.dist.timeout_minutes):
-        model = _make_model(config, _read_manifest(config.data.val).num_classes, world)
-        state = _resume_state(config, CheckpointFolder(path / "checkpoints", config.checkpoint.keep))
+        num_classes = _read_manifest(config.data.val).num_classes
+        check_resolutions(config.model.arch, num_classes, {config.validation.resolution})
+        model = _make_model(config, num_classes, world)
+        state = on_main(world, lambda: _resume_state(config, _checkpoints(config, path)))
         source = config.model.weights
         if state is not None:
             _load_model(model, state)
@@ -179,14 +189,14 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
 
 
 def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Module:
-    _set_torch_threads(world)
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")
+    _set_up_torch(config, world)
     torch.manual_seed(config.training.seed)
     model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
     if config.dist.sync_bn and world.size > 1:
+        if world.device.type == "cpu":
+            raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last).to(world.device)
 
@@ -203,10 +213,16 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
     )
 
 
-def _set_torch_threads(world: World) -> None:
-    """Give torch this process's share of the cores, or what OMP_NUM_THREADS says; importing ffcv has made it 1."""
-    cores = len(os.sched_getaffinity(0)) // world.local_size
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cores))))
+def _set_up_torch(config: TrainConfig, world: World) -> None:
+    if world.device.type == "cpu":
+        # Importing ffcv has made it 1, and so does torchrun.
+        threads = config.dist.cpu_threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+        torch.set_num_threads(threads)
+    # TF32 for what autocast leaves in float32; training.precision=fp32 means float32.
+    exact = choose_precision(config.training.precision, world.device) == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    torch.backends.cudnn.benchmark = True
 
 
 def _num_workers(config: TrainConfig, world: World) -> int:
@@ -216,6 +232,10 @@ def _num_workers(config: TrainConfig, world: World) -> int:
 
 def _read_manifest(path: str) -> Manifest:
     return Manifest.read(Path(path))
+
+
+def _checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | None = None) -> CheckpointFolder:
+    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params)
 
 
 def _resume_state(config: TrainConfig, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
@@ -229,29 +249,51 @@ def _resume_state(config: TrainConfig, checkpoints: CheckpointFolder) -> dict[st
             return load_checkpoint(Path(file))
 
 
-def _continued(config: TrainConfig, path: Path, state: dict[str, Any] | None, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of this start: those of the run's first start with this one added, where the run goes on.
+def _begin(config: TrainConfig, path: Path, params: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The state to go on from, if any, and what ``params.json`` shall say. On rank 0.
 
     Raises:
         FileExistsError: the folder holds another run.
-        ValueError: the run in the folder has other options.
+        ValueError: the run to go on with has other options or data.
     """
+    checkpoints = _checkpoints(config, path)
+    state = _resume_state(config, checkpoints)
+    own_file = Path(config.checkpoint.resume).resolve().parent == checkpoints.path.resolve()
     earlier = RunFolder(path).read_params() if path.is_dir() else None
-    if earlier is None:
-        return params
-    if config.checkpoint.resume == "none":
+    if earlier is not None and config.checkpoint.resume != "auto" and not own_file:
         raise FileExistsError(
             f"{path} holds a run already: give checkpoint.resume=auto to go on with it, or another logging.name"
         )
     if state is None:
-        return params
-    now = {**params["config"], "train_data": params["train_data"]}
-    was = {**earlier["config"], "train_data": earlier["train_data"]}
+        return None, params
+    first = state["params"]
+    was, now = _what_is_computed(first), _what_is_computed(params)
     for key, value in now.items():
-        if not key.startswith(RESUMABLE_CHANGES) and key in was and was[key] != value:
-            raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run in {path}")
+        if key in was and was[key] != value:
+            raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
+    if earlier is None:
+        return state, params
     again = {key: params[key] for key in ("started", "world_size", "hardware", "versions", "command")}
-    return {**earlier, "resumed": [*earlier.get("resumed", []), again]}
+    return state, {**earlier, "resumed": [*earlier.get("resumed", []), again]}
+
+
+def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
+    options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
+    return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM (a scheduler, or torchrun when another process failed) end the run as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
@@ -273,6 +315,7 @@ def _params(config: TrainConfig, world: World, name: str, recipe: str, command: 
         "train_data": _read_manifest(config.data.train).checksum,
         "val_data": _read_manifest(config.data.val).checksum,
         "world_size": world.size,
+        "micro_batch": config.per_rank_batch(world.size),
         "precision": choose_precision(config.training.precision, world.device),
         **describe_environment(world.device),
     }

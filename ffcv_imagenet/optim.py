@@ -23,7 +23,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     free: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            undecayed = isinstance(module, _NORMALISATION) or name == "bias"
+            # Attention keeps its biases as in_proj_bias, bias_k and bias_v.
+            undecayed = isinstance(module, _NORMALISATION) or "bias" in name.split("_")
             (free if undecayed else decayed)[id(parameter)] = parameter
     groups = [
         {"params": list(decayed.values()), "weight_decay": weight_decay},

@@ -282,8 +282,8 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # Under torchrun every process finds the same mistake.
-            print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -40,6 +40,7 @@ IRRELEVANT_OPTIONS = (
     "data.val",
     "data.num_workers",
     "validation.batch_size",
+    "dist.cpu_threads",
     "dist.timeout_minutes",
 )
 #: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not

@@ -48,12 +48,6 @@ class RunFolder:
         """Write ``params.json``."""
         write_atomically(self.params_file, (json.dumps(params, indent=2) + "\n").encode())
 
-    def read_log(self) -> list[dict[str, Any]]:
-        """The log lines so far."""
-        if not self.log_file.is_file():
-            return []
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
-
     def write_log(self, lines: list[dict[str, Any]]) -> None:
         """Replace the log by ``lines``."""
         write_atomically(self.log_file, "".join(json.dumps(line) + "\n" for line in lines).encode())

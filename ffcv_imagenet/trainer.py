@@ -50,7 +50,10 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class EpochLog:
-    """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks."""
+    """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks.
+
+    ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start.
+    """
 
     epoch: int
     train_loss: float
@@ -130,7 +133,7 @@ class Trainer:
                 top_1=scores.top_1,
                 top_5=scores.top_5,
                 val_loss=scores.loss,
-                lr=self.options.lr(epoch + 1),
+                lr=self.optimizer.param_groups[0]["lr"],
                 resolution=self.options.resolution(epoch),
                 images_per_second=images / train_seconds,
                 seconds=seconds,
@@ -153,29 +156,26 @@ class Trainer:
         steps = len(self.train_loader) // accumulation
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.world.device)
         self.distributed_model.train()
-        bar = self._bar(f"epoch {epoch + 1}/{options.epochs}", steps)
         batches = _TimedBatches(self.train_loader.epoch(epoch, resolution))
         start = last_shown = time.perf_counter()
-        for step in range(steps):
-            lr = options.lr(epoch + step / steps)
-            set_lr(self.optimizer, lr)
-            self.loss.set_progress((epoch + step / steps) / options.epochs)
-            for micro_step in range(accumulation):
-                with self._gradient_sync(micro_step == accumulation - 1):
-                    loss = self._backward(next(batches))
-                loss_sum += loss
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-            now = time.perf_counter()
-            if bar is not None and now - last_shown > _BAR_SECONDS:
-                last_shown = now
-                rate = (step + 1) * accumulation * self.train_loader.batch_size * self.world.size / (now - start)
-                bar.set_postfix_str(f"loss {loss.item():.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
-                bar.update(step + 1 - bar.n)
-        batches.close()
-        if bar is not None:
-            bar.close()
+        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}", steps) as bar:
+            for step in range(steps):
+                lr = options.lr(epoch + step / steps)
+                set_lr(self.optimizer, lr)
+                self.loss.set_progress((epoch + step / steps) / options.epochs)
+                for micro_step in range(accumulation):
+                    with self._gradient_sync(micro_step == accumulation - 1):
+                        loss = self._backward(next(batches))
+                    loss_sum += loss
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad(set_to_none=True)
+                now = time.perf_counter()
+                if bar is not None and now - last_shown > _BAR_SECONDS:
+                    last_shown = now
+                    rate = (step + 1) * accumulation * self.train_loader.batch_size * self.world.size / (now - start)
+                    bar.set_postfix_str(f"loss {loss.item():.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
+                    bar.update(step + 1 - bar.n)
         mean_loss = (sum_over_ranks(loss_sum) / (steps * accumulation * self.world.size)).item()
         if not math.isfinite(mean_loss):
             raise FloatingPointError(
@@ -226,9 +226,9 @@ class Trainer:
             return contextlib.nullcontext()
         return self.distributed_model.no_sync()
 
-    def _bar(self, title: str, steps: int) -> tqdm | None:
+    def _bar(self, title: str, steps: int) -> contextlib.AbstractContextManager[tqdm | None]:
         if not (self.world.is_main and self.options.progress_bar):
-            return None
+            return contextlib.nullcontext()
         return tqdm(desc=title, total=steps, unit="step", leave=False, dynamic_ncols=True)
 
 

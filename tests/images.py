@@ -21,7 +21,7 @@ def draw(height: int, width: int, seed: int = 0, noise: int = 20) -> np.ndarray:
 
 def read_image(path: Path) -> np.ndarray:
     """Pixels of an image file as the writer reads them."""
-    return decode_image(read_file(str(path)))[0]
+    return decode_image(read_file(str(path)))
 
 
 def draw_folder(

@@ -2,12 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from ffcv_imagenet.data.beton import read_samples
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,3 +89,36 @@ def test_a_batch_that_the_processes_cannot_share_is_one_line(digits, tmp_path):
     assert result.returncode != 0
     assert len(re.findall(r"^error: .*allowed is a multiple of 2", result.stderr, re.MULTILINE)) == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_the_same_micro_batches_on_one_process_take_the_same_steps(digits, tmp_path):
+    # Two processes with two micro-batches each, or one with four: the same six images in each of the four.
+    for processes, accumulation in ((2, 2), (1, 4)):
+        words = [f"--training.accumulation={accumulation}", "--lr.lr=0.001"]
+        result = torchrun(processes, digits, tmp_path, *words, name=str(processes))
+        assert result.returncode == 0, result.stderr
+    two, one = weights(tmp_path, "2"), weights(tmp_path, "1")
+    learned = [key for key in one if "running" not in key and "num_batches" not in key]
+    for key in learned:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
+
+
+def test_synchronised_batch_normalisation_on_cpus_is_refused(digits, tmp_path):
+    result = torchrun(2, digits, tmp_path, "--dist.sync_bn=1")
+    assert result.returncode != 0
+    assert "error: dist.sync_bn: got 1, allowed on CPUs is 0" in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):
+    # The second process finds a damaged sample in its part of the validation images.
+    shutil.copytree(digits, tmp_path / "data")
+    samples = read_samples(tmp_path / "data" / "val.beton")
+    number = int(np.flatnonzero(samples.is_jpeg)[-1])
+    with (tmp_path / "data" / "val.beton").open("r+b") as file:
+        file.seek(int(samples.pointer[number]))
+        file.write(bytes(10))
+    result = torchrun(2, tmp_path / "data", tmp_path / "runs")
+    assert result.returncode != 0
+    assert re.search(rf"error on rank 1: .*val.beton: sample {number} is damaged", result.stderr)
+    assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text())["state"] in ("interrupted", "failed")

@@ -60,7 +60,7 @@ def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, caps
     assert lines[-1] == asdict(last)
     assert lines[-1]["top_5"] == 1.0  # of three classes
     assert lines[1]["val_loss"] < lines[0]["val_loss"]
-    assert lines[-1]["lr"] == pytest.approx(0, abs=1e-9)
+    assert lines[-1]["lr"] == pytest.approx(0.01 / 6)  # of the last of six steps down to zero
     assert 0 <= lines[-1]["wait_share"] <= 1
     assert lines[1]["total_seconds"] == pytest.approx(lines[0]["seconds"] + lines[1]["seconds"])
     params = json.loads((tmp_path / "runs" / "run" / "params.json").read_text())
@@ -183,9 +183,33 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
     before = log(tmp_path)
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(config(digits, tmp_path))
-    with pytest.raises(ValueError, match=r"lr.lr: got 0.06, allowed is 0.01 to go on"):
-        train(config(digits, tmp_path, **{"checkpoint.resume": "auto", "lr.lr": 0.06}))
+    file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
+    for changes, message in [
+        ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
+        ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
+        ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
+        ({"data.val": digits / "train.beton"}, r"val_data: got"),
+        ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))
+        with pytest.raises(ValueError, match=message):
+            train(config(digits, tmp_path, **{"checkpoint.resume": file, "logging.name": "other"} | changes))
+    other = tmp_path / "copy.pt"
+    other.write_bytes(file.read_bytes())
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(config(digits, tmp_path, **{"checkpoint.resume": other}))
     assert log(tmp_path) == before
+    assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"run"}
+
+
+def test_a_checkpoint_can_be_continued_under_another_name(digits, tmp_path):
+    whole = config(digits, tmp_path, **{"logging.name": "whole"})
+    train(whole)
+    first = tmp_path / "runs" / "whole" / "checkpoints" / "epoch_0001.pt"
+    train(config(digits, tmp_path, **{"logging.name": "rest", "checkpoint.resume": first}))
+    assert same(weights(tmp_path, "whole"), weights(tmp_path, "rest"))
+    assert [line["epoch"] for line in log(tmp_path, "rest")] == [1, 2]
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(digits, tmp_path, capsys):

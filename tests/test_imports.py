@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 
 #: Lower layers first; a module may import modules of lower layers, and of its own only where listed in SAME_LAYER.
 LAYERS = [
-    {"native", "atomic", "schedules", "metrics", "distributed", "precision", "augment", "options"},
-    {"losses", "models", "optim", "checkpoint", "runlog", "report"},
+    {"native", "atomic", "schedules", "metrics", "precision", "augment", "options"},
+    {"losses", "models", "optim", "checkpoint", "runlog", "report", "distributed"},
     {"data"},
     {"evaluation"},
     {"trainer"},

@@ -67,7 +67,7 @@ def change(path, position, data):
         (lambda p: p.write_bytes(b""), "is not an entry-point index"),
         (lambda p: p.write_bytes(b"x" * 500), "is not an entry-point index"),
         (lambda p: change(p, 8, struct.pack("<I", 99)), "version 99, allowed is 1"),
-        (lambda p: change(p, 24, b"\0" * 32), "belongs to another .beton"),
+        (lambda p: change(p, 32, b"\0" * 32), "belongs to another .beton"),
         (lambda p: change(p, 16, struct.pack("<Q", 5)), "belongs to another .beton"),
         (lambda p: change(p, 200, b"\xff" * 8), "offsets have another checksum"),
         (lambda p: p.write_bytes(p.read_bytes()[:-1]), "is damaged"),
@@ -79,6 +79,18 @@ def test_a_foreign_or_damaged_index_is_refused_with_the_way_out(beton, spoil, me
     with pytest.raises(ValueError, match=message) as error:
         opened(beton)
     assert f"python -m ffcv_imagenet.data.index {beton}" in str(error.value)
+
+
+def test_verify_finds_a_changed_entry_and_passes_a_whole_index(beton, capsys):
+    main(["--verify", str(beton)])
+    assert "is whole" in capsys.readouterr().out
+    path = EntryIndex.path(beton)
+    change(path, path.stat().st_size - 9, b"\x55\xaa")
+    with pytest.raises(ValueError, match=r"train\.beton\.mcu is damaged: .*another checksum"):
+        main(["--verify", str(beton)])
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="has no index"):
+        main(["--verify", str(beton)])
 
 
 def test_the_index_of_an_older_file_is_refused(beton, digits):
@@ -114,7 +126,7 @@ def test_crops_are_the_same_with_and_without_the_index(digits, tmp_path):
 
 
 def test_a_wrong_entry_is_never_more_than_an_error_or_wrong_pixels(beton):
-    """Entries are not covered by a checksum: whatever they say, the loader ends with pixels or with an error."""
+    """Entries are not read when an index is opened: whatever they say, it ends with pixels or with an error."""
     from test_loader import train_loader
 
     index = EntryIndex.path(beton)

@@ -1,5 +1,8 @@
 import gc
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -170,12 +173,17 @@ def test_a_changed_resolution_compiles_nothing(digits):
     assert len(decode_batch.signatures) == compiled
 
 
-def test_the_compiled_loop_is_kept_on_disk(digits):
-    copies(train_loader(digits), 0, 32)
-    assert sum(decode_batch.stats.cache_hits.values()) + sum(decode_batch.stats.cache_misses.values()) > 0
-    assert list(
-        (Path(decode_batch.py_func.__code__.co_filename).parent / "__pycache__").glob("decode_cpu.decode_batch*")
+def test_a_second_process_compiles_no_loop(digits, tmp_path):
+    script = (
+        "import sys, torch; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from test_loader import *\n"
+        "copies(train_loader(Path(sys.argv[1])), 0, 32)\n"
+        "print(sum(decode_batch.stats.cache_misses.values()), sum(decode_batch.stats.cache_hits.values()))"
     )
+    command = [sys.executable, "-c", script, str(digits), str(Path(__file__).parent)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    counts = [subprocess.run(command, capture_output=True, text=True, env=environment).stdout for _ in range(2)]
+    assert counts == ["1 0\n", "0 1\n"]
 
 
 def test_stock_ffcv_loader_takes_our_operations(digits):

@@ -1,7 +1,8 @@
 """Crop boxes: what part of an image becomes the input.
 
 A random crop is a pure function of (seed, epoch, sample index): counter-based random numbers, no generator state, so
-that workers, ranks and interruptions change nothing. All functions are compiled by numba and called per sample.
+that workers, ranks and interruptions change nothing. The functions are compiled by numba; :func:`random_boxes` and
+:func:`center_boxes` are called per batch.
 """
 
 from __future__ import annotations
@@ -78,3 +79,36 @@ def center_crop(height, width, ratio):  # type: ignore[no-untyped-def]
     """The centred square box ``(top, left, side, side)`` with side ``ratio`` x the shorter one (as FFCV's)."""
     side = max(np.int64(1), np.int64(ratio * min(height, width)))
     return (np.int64(height) - side) // 2, (np.int64(width) - side) // 2, side, side
+
+
+@njit(nogil=True, cache=True)
+def random_boxes(samples, metadata, seed, epoch, min_area, flip, boxes):  # type: ignore[no-untyped-def]
+    """Fill ``boxes [B, 5] int32`` with (top, left, height, width, flip) of random crops.
+
+    Args:
+        samples: [B] indices in the file.
+        metadata: FFCV's records of all images, with ``height`` and ``width``.
+        seed: of the run.
+        epoch: number of the epoch.
+        min_area: smallest crop as a share of the image's area.
+        flip: mirror half of the samples.
+        boxes: the output.
+    """
+    for i in range(len(samples)):
+        field = metadata[samples[i]]
+        key = sample_key(seed, epoch, samples[i])
+        box = random_resized_crop(key, field["height"], field["width"], min_area, 1.0, 3 / 4, 4 / 3)
+        for j in range(4):
+            boxes[i, j] = box[j]
+        boxes[i, 4] = flip and random_flip(key)
+
+
+@njit(nogil=True, cache=True)
+def center_boxes(samples, metadata, ratio, boxes):  # type: ignore[no-untyped-def]
+    """Fill ``boxes [B, 5] int32`` with (top, left, height, width, 0) of centre crops; see :func:`center_crop`."""
+    for i in range(len(samples)):
+        field = metadata[samples[i]]
+        box = center_crop(field["height"], field["width"], ratio)
+        for j in range(4):
+            boxes[i, j] = box[j]
+        boxes[i, 4] = 0

@@ -7,6 +7,7 @@ kept on disk, and the resolution may change between epochs without compiling any
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,12 +16,13 @@ import numba
 import numpy as np
 from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
 from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
-from ffcv_imagenet.data.crops import center_crop, random_flip, random_resized_crop, sample_key
+from ffcv_imagenet.data.crops import center_boxes, random_boxes
 from ffcv_imagenet.data.index import EntryIndex
 
 #: Crop side of validation images as a share of the shorter image side; FFCV's and torchvision's 224 / 256.
@@ -59,16 +61,15 @@ def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.uintp), generate
 
 
-#: What the compiled loop needs to know beside the batch. It is read from memory at every batch, because numba compiles
+#: What the compiled code needs to know beside the batch. It is read from memory at every batch, because numba compiles
 #: numbers of an enclosing function into the code: a new epoch, or the addresses of the next start, would be new code.
 _JOB = np.dtype(
     [
         ("seed", "u8"),
         ("epoch", "u8"),
-        ("random", "u1"),  # random crops, else centre crops
+        ("min_area", "f8"),  # smallest random crop as a share of the image's area
         ("flip", "u1"),  # mirror half of the random crops
         ("every", "u4"),  # MCUs between entry points, 0 without an index
-        ("min_area", "f8"),  # smallest random crop as a share of the image's area
         ("num_samples", "u8"),  # in the file
         ("num_decoders", "u8"),
         ("decoders", "u8"),  # address of the addresses of a native decoder per thread
@@ -80,7 +81,7 @@ _JOB = np.dtype(
 
 
 @njit(nogil=True, cache=True)
-def _decode_sample(sample, field, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
+def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
     """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
     pointer = field["data_ptr"]
     place = np.searchsorted(pointers, pointer)
@@ -90,13 +91,7 @@ def _decode_sample(sample, field, out, content, pointers, sizes, decoder, job, o
     if size > len(content) or pointer > len(content) - size:
         return OUTSIDE_FILE
     height, width = np.int64(field["height"]), np.int64(field["width"])
-    flip = False
-    if job["random"]:
-        key = sample_key(job["seed"], job["epoch"], sample)
-        top, left, h, w = random_resized_crop(key, height, width, job["min_area"], 1.0, 3 / 4, 4 / 3)
-        flip = job["flip"] and random_flip(key)
-    else:
-        top, left, h, w = center_crop(height, width, CENTER_CROP_RATIO)
+    top, left, h, w, flip = box[0], box[1], box[2], box[3], box[4]
     data = np.uintp(content.ctypes.data) + np.uintp(pointer)
     target = np.uintp(out.ctypes.data)
     rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
@@ -104,9 +99,9 @@ def _decode_sample(sample, field, out, content, pointers, sizes, decoder, job, o
         if size < np.uint64(height * width * 3):
             return OUTSIDE_FILE
         return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, target)
-    every = np.int32(job["every"])
-    index, index_size = np.uintp(0), np.int64(0)
-    if every:
+    every, index, index_size = np.int32(0), np.uintp(0), np.int64(0)
+    if job["every"] and offsets[sample + 1] > offsets[sample]:  # empty: this file has no entry points
+        every = np.int32(job["every"])
         index = np.uintp(job["entries"] + offsets[sample])
         index_size = np.int64(offsets[sample + 1] - offsets[sample])
     return _decode_crop(
@@ -115,11 +110,12 @@ def _decode_sample(sample, field, out, content, pointers, sizes, decoder, job, o
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def decode_batch(samples, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
+def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel.
 
     Args:
         samples: [B] indices in the file.
+        boxes: [B, 5] int32: top, left, height, width, flip.
         batch: [B, height, width, 3] uint8, the output.
         codes: [B, 1] int32, scratch for error codes.
         metadata: FFCV's records of the image field.
@@ -138,7 +134,7 @@ def decode_batch(samples, batch, codes, metadata, content, pointers, sizes, jobs
         sample = samples[i]
         decoder = decoders[numba.get_thread_id()]
         codes[i, 0] = _decode_sample(
-            sample, metadata[sample], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
+            sample, metadata[sample], boxes[i], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
         )
     for i in range(len(samples)):
         if codes[i, 0] != 0:
@@ -150,7 +146,7 @@ class CropDecoder(SimpleRGBImageDecoder):
 
     Attributes:
         resolution: side of the output in pixels; may change between epochs.
-        index: entry points of the file, None to do without.
+        index: entry points of the file, None to do without; set before the Loader is made.
     """
 
     def __init__(self, resolution: int):
@@ -162,24 +158,32 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._job = np.zeros((), _JOB)
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask FFCV for the output and for an error code per sample."""
-        shape, byte = (self.resolution, self.resolution, 3), np.dtype("u1")
+        """Ask FFCV for the output, and for a crop box and an error code per sample."""
+        shape, byte, int32 = (self.resolution, self.resolution, 3), np.dtype("u1"), np.dtype("i4")
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
-        return state, (AllocationQuery(shape, byte), AllocationQuery((1,), np.dtype("i4")))
+        return state, (AllocationQuery(shape, byte), AllocationQuery((5,), int32), AllocationQuery((1,), int32))
+
+    @abstractmethod
+    def box_function(self) -> Callable:
+        """A function ``(samples, metadata, job, boxes)`` for numba that fills the crop boxes of a batch."""
 
     def generate_code(self) -> Callable:
-        """The function that FFCV compiles and calls for every batch; all its work is in :func:`decode_batch`."""
+        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk."""
         self._job["num_samples"] = len(self.metadata)
         self._job["num_decoders"], self._job["decoders"] = len(self._decoders), self._decoders.ctypes.data
+        self._job["every"] = 0
         if self.index is not None:
             self._job["every"] = self.index.every
             self._job["offsets"], self._job["entries"] = self.index.offsets.ctypes.data, self.index.entries.ctypes.data
         address = self._job.ctypes.data
+        fill_boxes = Compiler.compile(self.box_function())
 
         def decode(batch_indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
             jobs = carray(_void_pointer(address), 1, _JOB)
-            decode_batch(batch_indices, memory[0], memory[1], metadata, storage[0], storage[1], storage[2], jobs)
-            return memory[0][: len(batch_indices)]
+            batch, boxes, codes = memory
+            fill_boxes(batch_indices, metadata, jobs[0], boxes)
+            decode_batch(batch_indices, boxes, batch, codes, metadata, storage[0], storage[1], storage[2], jobs)
+            return batch[: len(batch_indices)]
 
         return decode
 
@@ -196,13 +200,28 @@ class RandomResizedCropDecoder(CropDecoder):
 
     def __init__(self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True):
         super().__init__(resolution)
-        self._job["random"], self._job["min_area"], self._job["flip"] = True, min_area, flip
-        self._job["seed"] = seed
+        self._job["seed"], self._job["min_area"], self._job["flip"] = seed, min_area, flip
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the crops and flips of an epoch."""
         self._job["epoch"] = epoch
 
+    def box_function(self) -> Callable:
+        """See :class:`CropDecoder`."""
+
+        def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
+            random_boxes(samples, metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+
+        return fill_boxes
+
 
 class CenterCropDecoder(CropDecoder):
     """For validation: the centred square crop of :data:`CENTER_CROP_RATIO` of the shorter side."""
+
+    def box_function(self) -> Callable:
+        """See :class:`CropDecoder`."""
+
+        def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
+            center_boxes(samples, metadata, CENTER_CROP_RATIO, boxes)
+
+        return fill_boxes

@@ -22,7 +22,7 @@ import numpy as np
 from ffcv_imagenet import native
 from ffcv_imagenet.data.index import EVERY
 from ffcv_imagenet.data.manifest import WriteParameters
-from ffcv_imagenet.data.sources import decode_image, read_file
+from ffcv_imagenet.data.sources import decode_image, is_jpeg, read_file
 
 #: Images that a worker gets, and returns, at a time.
 CHUNK_SIZE = 16
@@ -65,10 +65,12 @@ def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> En
         kept = _kept(content, parameters)
         if kept is not None:
             return kept
-    image, full_size = decode_image(content, at_least=parameters.max_resolution)
-    height, width = stored_size(*full_size, parameters.max_resolution)
-    if (height, width) != image.shape[:2]:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    image = _shrunk_jpeg(content, parameters) if is_jpeg(content) else None
+    if image is None:
+        image = decode_image(content)
+        height, width = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
+        if (height, width) != image.shape[:2]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return encode_image(image, mode, parameters)
 
 
@@ -217,9 +219,22 @@ def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedIma
         raise ValueError(f"cannot store {path}: {error}") from error
 
 
+def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | None:
+    """A JPEG that is too large, decoded and shrunk in one go by the crop decoder; None where that is not to be done.
+
+    It is several times faster than decoding the whole image and shrinking that.
+    """
+    try:
+        size = native.image_size(content)
+        target = stored_size(*size, parameters.max_resolution)
+        return native.decode_crop(content, size, (0, 0, *size), target) if target != size else None
+    except ValueError:  # damaged, perhaps; Pillow decides about it
+        return None
+
+
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
     """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None."""
-    if not content.startswith(b"\xff\xd8"):
+    if not is_jpeg(content):
         return None
     try:
         height, width = native.image_size(content)

@@ -9,6 +9,7 @@ index everything works, a little slower.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import struct
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ VERSION = 1
 #: MCUs between entry points.
 EVERY = 4
 
-# Magic, version, MCUs between entries, samples, checksum of the .beton, checksum of offsets, size of the entries.
-_HEADER = struct.Struct("<8sII Q 32s 32s Q")
+# Magic, version, MCUs between entries, samples, size of the entries, checksums of the .beton, the offsets, the entries.
+_HEADER = struct.Struct("<8sII QQ 32s 32s 32s")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class EntryIndex:
     """An opened index, memory-mapped.
 
     ``entries[offsets[i]:offsets[i + 1]]`` are the entry points of sample i, empty where it has none; ``offsets`` is
-    [samples + 1] uint64, ``entries`` is uint8. They are not trusted: the decoder checks whatever it reads.
+    [samples + 1] uint64, ``entries`` is uint8. They are not trusted: the decoder checks whatever it reads, so that
+    opening need not read them; :meth:`verify` compares their ``checksum``.
     """
 
     every: int
     offsets: np.ndarray
     entries: np.ndarray
+    checksum: bytes
 
     @staticmethod
     def path(beton: Path) -> Path:
@@ -75,7 +78,7 @@ class EntryIndex:
             header = file.read(_HEADER.size)
         if len(header) < _HEADER.size or not header.startswith(MAGIC):
             raise ValueError(f"{path} is not an entry-point index; {again}")
-        _, version, every, samples, of_beton, of_offsets, entries_size = _HEADER.unpack(header)
+        _, version, every, samples, entries_size, of_beton, of_offsets, of_entries = _HEADER.unpack(header)
         if version != VERSION:
             raise ValueError(f"{path} has version {version}, allowed is {VERSION}; {again}")
         if of_beton.hex() != checksum or samples != num_samples:
@@ -86,7 +89,18 @@ class EntryIndex:
         offsets = content[_HEADER.size : _HEADER.size + offsets_size].view("<u8")
         if manifests.digest(offsets.tobytes()) != of_offsets:
             raise ValueError(f"{path} is damaged: its offsets have another checksum; {again}")
-        return cls(every, offsets, content[_HEADER.size + offsets_size :])
+        if offsets[0] != 0 or offsets[-1] != entries_size or np.any(offsets[1:] < offsets[:-1]):
+            raise ValueError(f"{path} is damaged: its offsets do not fit its size; {again}")
+        return cls(every, offsets, content[_HEADER.size + offsets_size :], of_entries)
+
+    def verify(self) -> None:
+        """Read all entries and compare their checksum.
+
+        Raises:
+            ValueError: the entries are not those that were written.
+        """
+        if hashlib.sha256(self.entries.data).digest() != self.checksum:
+            raise ValueError("the index's entries have another checksum")
 
 
 class IndexWriter:
@@ -96,11 +110,13 @@ class IndexWriter:
         self._file = file
         self._offsets = np.zeros(num_samples + 1, "<u8")
         self._appended = 0
+        self._checksum = hashlib.sha256()
         file.seek(_HEADER.size + self._offsets.nbytes)
 
     def append(self, entries: bytes) -> None:
         """Add the next sample's entry points, ``b""`` where it has none."""
         self._file.write(entries)
+        self._checksum.update(entries)
         self._appended += 1
         self._offsets[self._appended] = int(self._offsets[self._appended - 1]) + len(entries)
 
@@ -110,7 +126,8 @@ class IndexWriter:
         offsets = self._offsets.tobytes()
         of_offsets = manifests.digest(offsets)
         size = int(self._offsets[-1])
-        header = _HEADER.pack(MAGIC, VERSION, EVERY, self._appended, bytes.fromhex(checksum), of_offsets, size)
+        checksums = (bytes.fromhex(checksum), of_offsets, self._checksum.digest())
+        header = _HEADER.pack(MAGIC, VERSION, EVERY, self._appended, size, *checksums)
         self._file.seek(0)
         self._file.write(header + offsets)
 
@@ -156,6 +173,23 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
     return target
 
 
+def verify_index(beton: Path) -> None:
+    """Check the index of a .beton file completely.
+
+    Raises:
+        FileNotFoundError: the .beton, its manifest or its index is not there.
+        ValueError: the index is damaged or belongs to another file.
+    """
+    manifest = Manifest.read(beton)
+    index = EntryIndex.open(beton, manifest.checksum, manifest.num_samples)
+    if index is None:
+        raise FileNotFoundError(f"{beton} has no index {EntryIndex.path(beton).name}")
+    try:
+        index.verify()
+    except ValueError as error:
+        raise ValueError(f"{EntryIndex.path(beton)} is damaged: {error}") from None
+
+
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.index FILE.beton ...``."""
     parser = argparse.ArgumentParser(
@@ -163,9 +197,14 @@ def main(argv: Sequence[str]) -> None:
         description="Make the entry-point index FILE.beton.mcu, with which crops are decoded faster.",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.beton")
+    parser.add_argument("--verify", action="store_true", help="check an index that is there, completely, instead")
     parser.add_argument("--num-workers", type=int, default=0, help="threads (0: one per usable core)")
     arguments = parser.parse_args(argv)
     for beton in arguments.files:
+        if arguments.verify:
+            verify_index(beton)
+            print(f"{EntryIndex.path(beton)} is whole and belongs to {beton}")
+            continue
         target = write_index(beton, arguments.num_workers)
         share = target.stat().st_size / beton.stat().st_size
         print(f"{target}: {target.stat().st_size} bytes, {100 * share:.1f} % of the .beton")

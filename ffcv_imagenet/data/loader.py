@@ -12,10 +12,16 @@ from queue import Full
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 import torch
 from ffcv.fields.basics import IntDecoder
 from ffcv.loader import Loader as FFCVLoader
-from ffcv.loader.epoch_iterator import IS_CUDA, EpochIterator
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers import OSCacheManager
+from ffcv.memory_managers.os_cache import OSCacheContext
+from ffcv.pipeline import Compiler, PipelineSpec
+from ffcv.pipeline.graph import Graph
+from ffcv.reader import Reader
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
 
@@ -24,13 +30,14 @@ from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 
-_running: weakref.WeakSet[_BatchIterator] = weakref.WeakSet()
+#: Batches that are decoded before the consumer asks for them.
+BATCHES_AHEAD = 3
 
 
 class Batch(NamedTuple):
     """``images [B, 3, H, W] uint8 0..255`` (channels_last) and ``labels [B] int64``, on the training device.
 
-    On a CPU the memory is used again for the next batch but two: never keep one.
+    Valid until the next batch is asked for: its memory is used again.
     """
 
     images: Tensor
@@ -38,10 +45,11 @@ class Batch(NamedTuple):
 
 
 class BatchLoader(FFCVLoader):
-    """An FFCV Loader of image batches whose errors reach the consumer.
+    """An FFCV Loader of image batches that starts fast and whose errors reach the consumer.
 
     Args:
-        path: a .beton file with the fields ``image`` and ``label``.
+        path: a .beton file with the fields ``image`` and ``label``, and its manifest. An entry-point index beside it
+            is used.
         decoder: first operation of the image pipeline.
         order: order of the samples, with this rank's part of them.
         batch_size: images per batch; the last batch of an epoch may be smaller.
@@ -49,7 +57,8 @@ class BatchLoader(FFCVLoader):
         device: where the batches go.
 
     Raises:
-        ValueError: more workers than numba has threads.
+        FileNotFoundError: the file or its manifest is not there.
+        ValueError: a damaged or foreign file, manifest or index, or more workers than numba has threads.
     """
 
     def __init__(
@@ -62,26 +71,31 @@ class BatchLoader(FFCVLoader):
         num_workers: int,
         device: torch.device,
     ):
-        manifest = Manifest.read(path)
-        decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
-        self.decoder = decoder
+        # FFCV's own constructor is left out: it builds Python sets over all samples, seconds and hundreds of MB for
+        # ImageNet, which only its other memory manager needs. This sets the same attributes.
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if num_workers > most:
             raise ValueError(f"data.num_workers: got {num_workers}, allowed are at most {most} (0: automatic)")
+        manifest = Manifest.read(path)
+        self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
+        self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
+        self.device, self.decoder, self.traversal_order = device, decoder, order
+        self.drop_last, self.recompile, self.next_epoch = False, False, 0
+        self.reader = _read(path, manifest)
+        decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
+        self.memory_manager = _FileMemory(self.reader)
         to_device = [ToDevice(device)] if device.type == "cuda" else []
+        self.pipeline_specs = {
+            "image": PipelineSpec("image", transforms=[decoder, ToTensor(), *to_device, ToTorchImage()]),
+            "label": PipelineSpec("label", transforms=[IntDecoder(), ToTensor(), *to_device]),
+        }
         with _torch_threads_kept():
-            super().__init__(
-                str(path),
-                batch_size,
-                num_workers=num_workers or min(len(os.sched_getaffinity(0)), most),
-                order=order,
-                seed=0,
-                drop_last=False,
-                pipelines={
-                    "image": [decoder, ToTensor(), *to_device, ToTorchImage()],
-                    "label": [IntDecoder(), ToTensor(), *to_device],
-                },
-            )
+            Compiler.set_num_threads(self.num_workers)
+            fields = {name: number for number, name in enumerate(self.reader.handlers)}
+            memory_read = self.memory_manager.compile_reader()
+            self.graph = Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.generate_code()
+        self.first_traversal_order = self.next_traversal_order()
 
     def epoch(self, epoch: int, resolution: int) -> Iterator[Batch]:
         """This rank's batches of an epoch, images of side ``resolution``.
@@ -110,40 +124,45 @@ class BatchLoader(FFCVLoader):
         return iterator
 
 
-@contextlib.contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """FFCV's Loader gives torch as many threads as itself; the training decides about torch's."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+class _FileMemory(OSCacheManager):
+    """The whole file, mapped into memory; without FFCV's tables of pages, which a mapped file does not need."""
 
-
-@atexit.register
-def _close_all() -> None:
-    """End the decoding threads that are left at the end of the program: Python would kill them in their C code."""
-    for iterator in list(_running):
-        iterator.close()
+    def __init__(self, reader: Reader):
+        self.reader = reader
+        order = np.argsort(reader.alloc_table["ptr"])
+        self.ptrs, self.sizes = reader.alloc_table["ptr"][order], reader.alloc_table["size"][order]
+        self.context = OSCacheContext(self)
 
 
 class _BatchIterator(EpochIterator):
     """FFCV's iterator, except that an exception in its thread is raised by ``next``, and that it can be closed."""
 
     def run(self) -> None:
+        on_gpu = self.loader.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
         numba.set_num_threads(self.loader.num_workers)
         slots = self.loader.batches_ahead + 2
-        events: list[Any] = [None] * slots
+        copied: list[Any] = [None] * slots
+        used: list[Any] = [None] * slots
         try:
             for number, indices in enumerate(self.iter_ixes):
                 slot = number % slots
-                result = self.run_pipeline(number, indices, slot, events[slot])
+                if copied[slot] is not None:
+                    # The host's memory of the slot is written at once, so that its last copy must be over.
+                    copied[slot].synchronize()
+                result = self.run_pipeline(number, indices, slot, used[slot])
+                if on_gpu:
+                    copied[slot] = torch.cuda.Event()
+                    copied[slot].record(self.cuda_streams[slot])
                 if not self._put((slot, result)):
                     return
-                if IS_CUDA:
+                if on_gpu:
                     # The consumer has asked for the batch before this one, so all its work on the batch
                     # batches_ahead + 1 before is submitted; that slot is free once the work is done.
                     event = torch.cuda.Event()
                     event.record(self.current_stream)
-                    events[(slot - self.loader.batches_ahead - 1) % slots] = event
+                    used[(slot - self.loader.batches_ahead - 1) % slots] = event
             self._put(None)
         except Exception as error:
             self._put(error)
@@ -165,7 +184,7 @@ class _BatchIterator(EpochIterator):
         if isinstance(item, Exception):
             raise item
         slot, result = item
-        if IS_CUDA:
+        if self.loader.device.type == "cuda":
             self.current_stream.wait_stream(self.cuda_streams[slot])
         return result
 
@@ -176,3 +195,33 @@ class _BatchIterator(EpochIterator):
 
     def __del__(self) -> None:
         self.terminate_event.set()
+
+
+_running: weakref.WeakSet[_BatchIterator] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the decoding threads that are left at the end of the program: Python would kill them in their C code."""
+    for iterator in list(_running):
+        iterator.close()
+
+
+@contextlib.contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """FFCV gives torch as many threads as its loader; the training decides about torch's."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _read(path: Path, manifest: Manifest) -> Reader:
+    try:
+        reader = Reader(str(path))
+    except Exception as error:  # FFCV checks nothing but the version, so that anything may go wrong
+        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from None
+    if len(reader.metadata) != manifest.num_samples or set(reader.handlers) != {"image", "label"}:
+        raise ValueError(f"{path} is damaged: it is not the file that its manifest describes")
+    return reader

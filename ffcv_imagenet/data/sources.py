@@ -74,29 +74,29 @@ def read_file(path: str) -> bytes:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
-def decode_image(content: bytes, at_least: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+def is_jpeg(content: bytes) -> bool:
+    """Whether a file's content begins as a JPEG does."""
+    return content.startswith(b"\xff\xd8")
+
+
+def decode_image(content: bytes) -> np.ndarray:
     """Pixels of an image file's content, [H, W, 3] uint8 RGB, exactly as torchvision's ImageFolder loads them.
 
-    The content counts, not the file's extension; EXIF orientation is not applied. With ``at_least`` a JPEG whose
-    longest side is at least twice that is decoded at a half, a quarter or an eighth of its size.
-
-    Returns:
-        The pixels, and the file's own (height, width).
+    The content counts, not the file's extension; EXIF orientation is not applied.
 
     Raises:
         ValueError: it cannot be decoded; gives the reason.
     """
-    if content.startswith(b"\xff\xd8"):
+    if is_jpeg(content):
         # The same pixels as Pillow's in half the time. What it refuses, damaged files too, Pillow decides about.
         with contextlib.suppress(ValueError):
-            return native.read_image(content, at_least)
+            return native.read_image(content)
     try:
-        image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
     except Exception as error:  # on bad bytes Pillow raises almost anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(" ".join((str(error) or type(error).__name__).split())) from error
-    return image, image.shape[:2]
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ import ffcv_imagenet
 from ffcv_imagenet.atomic import atomic_file
 from ffcv_imagenet.data import manifest as manifests
 from ffcv_imagenet.data.encode import EncodedImage, encode_files
-from ffcv_imagenet.data.index import EntryIndex, IndexWriter
+from ffcv_imagenet.data.index import EntryIndex, IndexWriter, write_index
 from ffcv_imagenet.data.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.sources import ImageFolder, scan_splits
 
@@ -147,6 +147,8 @@ def write_splits(
             )
         beton = out / f"{split}.beton"
         if not overwrite and _is_finished(beton, folder, parameters):
+            if not EntryIndex.path(beton).is_file():
+                write_index(beton, num_workers)
             print(f"{split}: {beton} is there already, with these options: nothing to do")
         else:
             todo.append((split, folder, beton))

@@ -29,7 +29,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_decode_crop", int32, [pointer, pointer, int64, *[int32] * 9, pointer, int64, int32, pointer]),
         ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 9, pointer]),
         ("fic_probe", int32, [pointer, int64, pointer]),
-        ("fic_read_image", int32, [pointer, pointer, int64, int32, pointer, int64, pointer]),
+        ("fic_read_image", int32, [pointer, pointer, int64, pointer, int64, pointer]),
         ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
     ):
@@ -109,21 +109,6 @@ def decode_crop(
     return out
 
 
-def resize_crop(
-    image: np.ndarray, box: tuple[int, int, int, int], output_size: tuple[int, int], *, flip: bool = False
-) -> np.ndarray:
-    """Crop and resize [H, W, 3] uint8 RGB as :func:`decode_crop` does."""
-    image = np.ascontiguousarray(image)
-    out = np.empty((*output_size, 3), np.uint8)
-    top, left, height, width = box
-    code = _library.fic_resize_crop(
-        _decoder(), image.ctypes.data, image.shape[1], image.shape[0], left, top, width, height,
-        output_size[1], output_size[0], flip, out.ctypes.data,
-    )  # fmt: skip
-    _check(code)
-    return out
-
-
 def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
     """Entry points at every ``every``-th MCU of a JPEG; empty for one that is decoded without them.
 
@@ -139,33 +124,24 @@ def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
     return entries[:written].tobytes()
 
 
-def read_image(jpeg: bytes, at_least: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(jpeg: bytes) -> np.ndarray:
     """Decode a whole JPEG, exactly as Pillow does.
 
-    Args:
-        jpeg: the file.
-        at_least: where the longest side stays at least this long, halve the image once to three times while it is
-            decoded (DCT scaling), which is faster.
-
     Returns:
-        [H, W, 3] uint8 RGB, and the file's own (height, width).
+        [H, W, 3] uint8 RGB.
 
     Raises:
         ValueError: damaged bytes, or a kind of JPEG that libturbojpeg does not convert to RGB (CMYK).
     """
     data = _bytes(jpeg)
     size = np.zeros(2, np.int32)
-    denominator = 1
-    _check(_library.fic_read_image(_decoder(), data.ctypes.data, data.size, 1, None, 0, size.ctypes.data))
-    full_size = (int(size[1]), int(size[0]))
-    while at_least is not None and denominator < 8 and max(full_size) >= 2 * denominator * at_least:
-        denominator *= 2
-    out = np.empty((*(-(-side // denominator) for side in full_size), 3), np.uint8)
+    _check(_library.fic_read_image(_decoder(), data.ctypes.data, data.size, None, 0, size.ctypes.data))
+    out = np.empty((size[1], size[0], 3), np.uint8)
     code = _library.fic_read_image(
-        _decoder(), data.ctypes.data, data.size, denominator, out.ctypes.data, out.nbytes, size.ctypes.data
+        _decoder(), data.ctypes.data, data.size, out.ctypes.data, out.nbytes, size.ctypes.data
     )
     _check(code)
-    return out, full_size
+    return out
 
 
 def write_jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -4,12 +4,10 @@
 
 #include "decoder.h"
 
-int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t denominator, uint8_t *out,
-                       int64_t capacity, int32_t *out_size)
+int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out, int64_t capacity,
+                       int32_t *out_size)
 {
     if (!decoder || !jpeg || !out_size || jpeg_size < 1)
-        return FIC_ERROR_ARGUMENT;
-    if (denominator != 1 && denominator != 2 && denominator != 4 && denominator != 8)
         return FIC_ERROR_ARGUMENT;
     if (!decoder->turbojpeg)
         decoder->turbojpeg = tjInitDecompress();
@@ -21,9 +19,8 @@ int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_s
         return FIC_ERROR_UNSUPPORTED;
     if (colourspace == TJCS_CMYK || colourspace == TJCS_YCCK)
         return FIC_ERROR_UNSUPPORTED;
-    const tjscalingfactor factor = {1, denominator};
-    out_size[0] = width = TJSCALED(width, factor);
-    out_size[1] = height = TJSCALED(height, factor);
+    out_size[0] = width;
+    out_size[1] = height;
     if (!out)
         return FIC_OK;
     if (capacity < (int64_t)width * height * 3)
