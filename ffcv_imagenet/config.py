@@ -132,7 +132,7 @@ class TrainingOptions:
     weight_decay: float = option(Real(0), "weight decay (never on normalisation layers and biases)", 5e-5)
     precision: str = option(
         Choice("auto", "bf16", "fp16", "fp32"),
-        "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU",
+        "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU (fp32 is without TF32)",
         "auto",
     )
     seed: int = option(Integer(0, 2**31), "seed of weights, order and crops", 0)
