@@ -18,7 +18,7 @@ from torch import nn
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data import decode_cpu
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
@@ -32,6 +32,9 @@ from ffcv_imagenet.precision import choose_precision
 from ffcv_imagenet.runlog import RunFolder, describe_environment
 from ffcv_imagenet.schedules import resolution_at
 from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
+
+#: Values of ``data.decode``: the module with the decoders for training and validation.
+DECODERS = {"cpu": decode_cpu}
 
 #: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
 #: to (the data, the precision, the size of a micro-batch) is compared instead.
@@ -155,7 +158,7 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
         train_loader=BatchLoader(
             Path(config.data.train),
-            RandomResizedCropDecoder(
+            DECODERS[config.data.decode].RandomResizedCropDecoder(
                 resolution.min_res,
                 seed=training.seed,
                 min_area=config.data.min_crop_area,
@@ -205,7 +208,7 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
     data = _read_manifest(config.data.val)
     return BatchLoader(
         Path(config.data.val),
-        CenterCropDecoder(config.validation.resolution),
+        DECODERS[config.data.decode].CenterCropDecoder(config.validation.resolution),
         ShardedOrder(data.num_samples, world.rank, world.size),
         batch_size=config.validation.batch_size,
         num_workers=_num_workers(config, world),
