@@ -1,3 +1,4 @@
+import hashlib
 import shutil
 import struct
 
@@ -147,3 +148,16 @@ def test_a_wrong_entry_is_never_more_than_an_error_or_wrong_pixels(beton):
             assert "is damaged" in str(error)  # noqa: PT017
             outcomes.add("error")
     assert outcomes
+
+
+@pytest.mark.parametrize("offset", [0, 2**40])
+def test_offsets_that_lead_outside_are_refused_also_with_a_right_checksum(beton, offset):
+    path = EntryIndex.path(beton)
+    content = bytearray(path.read_bytes())
+    offsets = np.frombuffer(content, "<u8", Manifest.read(beton).num_samples + 1, offset=128).copy()
+    offsets[np.flatnonzero(offsets)[3]] = offset
+    content[128 : 128 + offsets.nbytes] = offsets.tobytes()
+    content[64:96] = hashlib.sha256(offsets.tobytes()).digest()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its offsets do not fit its size"):
+        opened(beton)
