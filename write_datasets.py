@@ -4,25 +4,25 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from ffcv_imagenet.config import WriteConfig
 from ffcv_imagenet.options import parse, run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """Write the data sets that the options ``argv`` ask for."""
-    # Imported here, because every worker process imports this file again and needs neither ffcv nor torch.
-    from ffcv_imagenet.config import WriteConfig
+    config = parse(WriteConfig, argv, __doc__)
+
+    # Imported here, so that --help and mistakes are answered without waiting for ffcv.
     from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
-    config = parse(WriteConfig, argv, __doc__)
     options = dataclasses.asdict(config.write)
-    splits, num_workers, overwrite = (options.pop(key) for key in ("splits", "num_workers", "overwrite"))
+    others = {key: options.pop(key) for key in ("num_workers", "overwrite", "on_error")}
     write_splits(
         Path(config.data.root).expanduser(),
         Path(config.out.dir).expanduser(),
-        splits,
+        options.pop("splits"),
         resolve_parameters(**options),
-        num_workers,
-        overwrite,
+        **others,
     )
 
 

@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name at the end of the ``with`` block, when it is safe on the disk.
+    """Open a file to write (and read) that gets its name at the end of the ``with`` block, when it is safe on the disk.
 
     Until then, and after an exception, the name holds what it held before, also after a power cut.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -48,12 +48,17 @@ class WriteOptions:
     )
     jpeg_quality: int | None = option(OrNone(Integer(1, 100)), "JPEG quality (none: 90)", None)
     reencode: bool = option(Switch(), "0: keep JPEG files that are small enough byte for byte", True)
-    num_workers: int = option(Integer(0, 1024), "encoding processes (0: one per usable core)", 0)
+    num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)
     overwrite: bool = option(Switch(), "replace files that are already there", False)
+    on_error: str = option(
+        Choice("fail", "skip"),
+        "a file that cannot be stored: fail stops and names it, skip leaves it out and lists it",
+        "fail",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,5 @@
 import contextlib
 import io
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -116,8 +111,9 @@ def test_without_reencoding_other_images_are_compressed_as_ever(content):
 
 def test_without_reencoding_a_damaged_jpeg_is_an_error(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(jpeg(draw(40, 50))[:-300])
-    with pytest.raises(ValueError, match=r"cannot store .*cut\.jpg: image file is truncated"):
-        encode_file(str(tmp_path / "cut.jpg"), "jpg", with_(reencode=False))
+    reason = encode_file(str(tmp_path / "cut.jpg"), "jpg", with_(reencode=False))
+    assert isinstance(reason, ValueError)
+    assert str(reason).startswith("image file is truncated")
 
 
 def test_raw_keeps_the_pixels():
@@ -163,7 +159,7 @@ def test_image_larger_than_a_page():
 
 @pytest.fixture
 def paths(tmp_path):
-    """More files than two workers are given at once; every 16th is large, so that chunks end out of order."""
+    """More files than two workers are given at once; some are large, so that chunks end out of order."""
     names = []
     for number in range(12 * CHUNK_SIZE + 3):
         side = 600 if number % (2 * CHUNK_SIZE) == 0 else 4
@@ -176,102 +172,51 @@ def all_images(paths, num_workers):
     return list(encode_files(paths, ["raw"] * len(paths), RAW, num_workers))
 
 
-def test_files_come_in_order(paths):
+def wait_for_threads(count):
+    deadline = time.monotonic() + 10
+    while threading.active_count() != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_files_come_in_order_and_the_workers_end(paths):
+    before = threading.active_count()
     assert [image.data[0] for image in all_images(paths, 2)] == [number % 256 for number in range(len(paths))]
-    assert not multiprocessing.active_children()
+    wait_for_threads(before)
 
 
 def test_more_workers_than_files(paths):
     assert len(all_images(paths[:3], 8)) == 3
 
 
-def test_first_broken_file_is_named(paths):
-    Path(paths[100]).write_bytes(b"")
-    Path(paths[20]).write_bytes(b"")
-    with pytest.raises(ValueError, match=paths[20]):
-        all_images(paths, 2)
-    assert not multiprocessing.active_children()
+def test_no_files():
+    assert all_images([], 2) == []
 
 
-def test_file_that_cannot_be_stored_is_named(paths):
+def test_a_file_that_cannot_be_stored_is_its_reason_in_its_place(paths):
+    Path(paths[90]).write_bytes(b"")
+    Path(paths[20]).unlink()
     Image.new("RGB", (1000, 1000)).save(paths[3])
-    with pytest.raises(ValueError, match=rf"cannot store {paths[3]}: 1000 x 1000 pixels take 3000000 bytes"):
-        all_images(paths, 1)
+    images = all_images(paths, 2)
+    reasons = {number: str(image) for number, image in enumerate(images) if isinstance(image, ValueError)}
+    assert list(reasons) == [3, 20, 90]
+    assert reasons[3].startswith("1000 x 1000 pixels take 3000000 bytes")
+    assert reasons[20] == "cannot be read: No such file or directory"
+    assert reasons[90] == "not an image"
 
 
 def test_closing_early_stops_the_workers(paths):
-    with contextlib.closing(encode_files(paths, ["raw"] * len(paths), RAW, 1)) as images:
+    before = threading.active_count()
+    with contextlib.closing(encode_files(paths, ["raw"] * len(paths), RAW, 2)) as images:
         next(images)
-        assert len(multiprocessing.active_children()) == 1
-    assert not multiprocessing.active_children()
+        assert threading.active_count() == before + 2
+    wait_for_threads(before)
 
 
-def kill_a_worker():
-    while not multiprocessing.active_children():
-        time.sleep(0.01)
-    time.sleep(0.5)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-
-
-def test_worker_killed_at_work_is_an_error(tmp_path, paths):
-    blocking = tmp_path / "pipe.png"
-    os.mkfifo(blocking)  # reading it waits for ever
-    threading.Thread(target=kill_a_worker).start()
-    start = time.monotonic()
-    with pytest.raises(ChildProcessError, match=r"a worker process was killed by SIGKILL \(out of memory\?"):
-        all_images([*paths[:40], str(blocking)], 1)
-    assert time.monotonic() - start < 10
-    assert not multiprocessing.active_children()
-
-
-def test_worker_killed_while_sending_is_an_error(tmp_path):
-    # A chunk is larger than any pipe's buffer, so the worker waits in the middle of its second answer.
-    paths = [str(tmp_path / "large.png")] * (4 * CHUNK_SIZE)
-    Image.fromarray(draw(300, 300)).save(paths[0])
-    images = encode_files(paths, ["raw"] * len(paths), RAW, 1)
-    next(images)
-    time.sleep(1)
-    multiprocessing.active_children()[0].kill()
-    with pytest.raises(ChildProcessError, match="killed by SIGKILL"):
-        list(images)
-
-
-ORPHAN = """
-import multiprocessing, sys
-from ffcv_imagenet import native
-from ffcv_imagenet.data.encode import encode_files
-from ffcv_imagenet.data.index import EVERY
-from ffcv_imagenet.data.manifest import WriteParameters
-from ffcv_imagenet.data.sources import decode_image
-if __name__ == "__main__":
-    parameters = WriteParameters("raw", None, None, None, None, True, -1, False, 0, 2)
-    images = encode_files([sys.argv[1]] * 100, ["raw"] * 100, parameters, 1)
-    next(images)
-    print(multiprocessing.active_children()[0].pid, flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_workers_end_with_a_killed_main_process(tmp_path, paths):
-    script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    main = subprocess.Popen(
-        [sys.executable, script, paths[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )
-    worker = Path("/proc", main.stdout.readline().decode().strip())
-    assert worker.exists()
-    main.kill()
-    main.communicate()
-    deadline = time.monotonic() + 10
-    while worker.exists() and "Z" not in (worker / "stat").read_text().rsplit(")")[1]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_workers_need_neither_torch_nor_ffcv():
-    code = "import sys, ffcv_imagenet.data.encode; sys.exit(bool({'torch', 'ffcv'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+def test_another_error_in_a_worker_is_raised(paths):
+    paths[40] = None  # our own mistake, not the file's
+    with pytest.raises(TypeError):
+        all_images(paths, 2)
 
 
 def test_opencv_encodes_rgb_as_rgb():

@@ -44,6 +44,7 @@ def manifest(**changes):
         ),
         source_folder="pets",
         source_digest="ab",
+        skipped={"cat/1.jpg": "not an image"},
         versions={"numpy": "2"},
         num_bytes=len(CONTENT),
         checksum=combine_digests(block_digests(CONTENT)),

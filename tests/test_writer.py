@@ -1,10 +1,13 @@
+import csv
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import re
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +26,9 @@ from ffcv.writer import DatasetWriter
 from images import draw_folder, read_image
 from PIL import Image
 
+from ffcv_imagenet.data import writer
 from ffcv_imagenet.data.encode import EncodedImage
+from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.sources import scan_splits
 from ffcv_imagenet.data.writer import (
@@ -38,9 +43,9 @@ from ffcv_imagenet.data.writer import (
 REPOSITORY = Path(__file__).parent.parent
 
 
-def write(root, out, splits=("train",), num_workers=1, overwrite=False, **options):
+def write(root, out, splits=("train",), num_workers=1, overwrite=False, on_error="fail", **options):
     options = {"page_size_mib": 2, **options}
-    write_splits(root, out, splits, resolve_parameters(**options), num_workers, overwrite)
+    write_splits(root, out, splits, resolve_parameters(**options), num_workers, overwrite, on_error)
     return out / "train.beton"
 
 
@@ -388,6 +393,128 @@ def test_output_that_cannot_be_written_is_one_clear_line(tmp_path, pets):
     assert names(tmp_path) == []
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A folder with a file of every kind that cannot be stored, and those files."""
+    root = draw_folder(tmp_path_factory.mktemp("broken") / "root", train=8, extension=".jpg")
+    files = {name: root / "train" / name for name in ("cat/001.jpg", "cat/003.jpg", "dog/000.jpg", "dog/002.jpg")}
+    truncated, empty, text, gone = files.values()
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    empty.write_bytes(b"")
+    text.write_text("no image")
+    gone.unlink()
+    gone.symlink_to("nowhere.jpg")
+    return root, list(files)
+
+
+REASONS = ["image file is truncated", "not an image", "not an image", "cannot be read: No such file or directory"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_file_that_cannot_be_stored_is_named_and_nothing_is_left(tmp_path, broken, number):
+    root, files = broken
+    shutil.copytree(root, tmp_path / "root", symlinks=True)
+    for other in files[:number] + files[number + 1 :]:
+        (tmp_path / "root/train" / other).unlink()
+    message = rf"^cannot store {tmp_path}/root/train/{files[number]}: {REASONS[number]}"
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "root", tmp_path / "out", num_workers=2)
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("mode", ["proportion", "jpg"])
+def test_skipping_leaves_out_those_files_and_changes_nothing_else(tmp_path, broken, mode):
+    root, files = broken
+    options = {"mode": mode, "shuffle": True, "seed": 2}
+    beton = write(root, tmp_path / "out", num_workers=2, on_error="skip", **options)
+    manifest = Manifest.read(beton)
+    manifest.verify(beton)
+    assert sorted(manifest.skipped) == files
+    for file, reason in zip(files, REASONS, strict=True):
+        assert manifest.skipped[file].startswith(reason)
+    rows = list(csv.reader((tmp_path / "out/train.beton.skipped.csv").open()))
+    assert rows == [["file", "reason"], *map(list, manifest.skipped.items())]
+    assert manifest.images_per_class == (6, 6)
+
+    # The same folder with whole images in those places: the others are stored alike, in the same order.
+    shutil.copytree(root, tmp_path / "whole", symlinks=True)
+    for file in files:
+        (tmp_path / "whole/train" / file).unlink()
+        shutil.copy(root / "train/cat/000.jpg", tmp_path / "whole/train" / file)
+    whole = write(tmp_path / "whole", tmp_path / "all", **options)
+    folder = scan_splits(tmp_path / "whole", ["train"])["train"]
+    order = sample_order(16, resolve_parameters(**options))
+    kept = [place for place, index in enumerate(order) if folder.files[index] not in files]
+    assert stored(beton) == [stored(whole)[place] for place in kept]
+    index, of_whole = (EntryIndex.open(b, Manifest.read(b).checksum, n) for b, n in ((beton, 12), (whole, 16)))
+    entries = [index.entries[a:b].tobytes() for a, b in itertools.pairwise(index.offsets.tolist())]
+    expected = [of_whole.entries[a:b].tobytes() for a, b in itertools.pairwise(of_whole.offsets.tolist())]
+    assert entries == [expected[place] for place in kept]
+    index.verify()
+    labels = Reader(str(beton)).metadata["f1"].tolist()
+    assert labels == [int(folder.labels[order[place]]) for place in kept]
+
+
+def test_what_was_skipped_is_remembered_when_started_again(tmp_path, broken, capsys):
+    beton = write(broken[0], tmp_path, on_error="skip")
+    assert f"4 files left out, listed with the reasons in {beton}.skipped.csv" in capsys.readouterr().out
+    write(broken[0], tmp_path, on_error="skip")
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(FileExistsError, match=r"it leaves out 4 files, allowed with --write\.on_error=skip"):
+        write(broken[0], tmp_path)
+
+
+def test_a_list_of_skipped_files_goes_when_they_are_mended(tmp_path, broken):
+    root, files = broken
+    shutil.copytree(root, tmp_path / "root", symlinks=True)
+    write(tmp_path / "root", tmp_path / "out", on_error="skip")
+    for file in files:
+        (tmp_path / "root/train" / file).unlink()
+    write(tmp_path / "root", tmp_path / "out", overwrite=True)
+    assert names(tmp_path / "out") == ["train.beton", "train.beton.json", "train.beton.mcu"]
+
+
+def test_nothing_but_broken_files_is_an_error(tmp_path):
+    root = draw_folder(tmp_path / "root", train=1)
+    for file in root.glob("train/*/*"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 2 files can be stored; .*: not an image"):
+        write(root, tmp_path / "out", on_error="skip")
+    assert names(tmp_path / "out") == []
+
+
+def test_too_little_space_is_said_before_the_work_starts(tmp_path, pets, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000))
+    with pytest.raises(
+        OSError, match=rf"not enough space in {tmp_path}/out: about [\d.]+ kB are needed .* 50 kB are free"
+    ):
+        write(pets, tmp_path / "out", mode="raw")
+    assert names(tmp_path / "out") == []
+
+
+def test_expected_size_is_about_the_size(tmp_path, pets):
+    beton = write(pets, tmp_path, mode="raw")
+    folder = scan_splits(pets, ["train"])["train"]
+    expected = writer._expected_bytes(folder, resolve_parameters(mode="raw"), 1)
+    assert expected == sum(len(data) for _, data in stored(beton))
+
+
+def test_a_file_that_does_not_read_back_is_not_kept(tmp_path, pets, monkeypatch):
+    finish = BetonWriter.finish
+
+    def finish_on_a_bad_disk(self):
+        checksum = finish(self)
+        self._file.seek(self._data_start + 5)
+        self._file.write(b"\xff\x00")
+        return checksum
+
+    monkeypatch.setattr(BetonWriter, "finish", finish_on_a_bad_disk)
+    with pytest.raises(ValueError, match=r"train\.beton\.partial is damaged: its checksum"):
+        write(pets, tmp_path)
+    assert names(tmp_path) == []
+
+
 # The command
 
 
@@ -419,10 +546,10 @@ def group_exists(group):
     return True
 
 
-def test_ctrl_c_stops_all_processes_and_cleans_up(tmp_path):
-    root = draw_folder(tmp_path / "root")
-    (root / "train/dog/000.png").unlink()
-    os.mkfifo(root / "train/dog/000.png")  # reading it waits for ever
+def test_ctrl_c_stops_at_once_and_cleans_up(tmp_path):
+    root = draw_folder(tmp_path / "root", train=40)
+    (root / "train/cat/004.png").unlink()  # not one of those from which the size is estimated
+    os.mkfifo(root / "train/cat/004.png")  # reading it waits for ever, as from a file system that does not answer
     words = [sys.executable, SCRIPT, f"--data.root={root}", f"--out.dir={tmp_path}/out"]
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE)
     try:

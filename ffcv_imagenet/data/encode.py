@@ -1,19 +1,16 @@
-"""From image files to the bytes that are stored, in worker processes.
+"""From image files to the bytes that are stored, in threads.
 
-The workers import this module and nothing of ffcv or torch, which would cost each of them seconds.
-
-Each worker has a pipe of its own, because the queues of ``concurrent.futures`` are shared: a worker that is killed
-while it sends a large result leaves everybody else waiting for ever. Here its pipe ends, and that is an error.
+What takes time in a file (reading, decoding, encoding, its index) is native code that lets other threads run, so
+threads do what processes would, without starting them and without copying every image between them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.connection
-import signal
+import queue
+import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -24,10 +21,10 @@ from ffcv_imagenet.data.index import EVERY
 from ffcv_imagenet.data.manifest import WriteParameters
 from ffcv_imagenet.data.sources import decode_image, is_jpeg, read_file
 
-#: Images that a worker gets, and returns, at a time.
-CHUNK_SIZE = 16
+#: Images that a worker encodes at a time.
+CHUNK_SIZE = 8
 
-#: Chunks per worker that may be handed out and not yet consumed; it bounds the memory.
+#: Chunks per worker that may be under way or waiting for their turn; it bounds the memory.
 CHUNKS_AHEAD = 4
 
 #: Longest side that OpenCV stores as JPEG; FFCV's format ends at 65535.
@@ -101,8 +98,8 @@ def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> E
 
 def encode_files(
     paths: Sequence[str], modes: Sequence[str], parameters: WriteParameters, num_workers: int
-) -> Generator[EncodedImage, None, None]:
-    """Read and encode image files in ``num_workers`` processes; yields in the order of ``paths``.
+) -> Generator[EncodedImage | ValueError, None, None]:
+    """Read and encode image files in ``num_workers`` threads; yields in the order of ``paths``.
 
     Close the generator (``contextlib.closing``) to stop the workers early.
 
@@ -110,113 +107,61 @@ def encode_files(
         paths: image files.
         modes: how to store each of them, see :func:`encode_image`.
         parameters: size limit and quality.
-        num_workers: number of processes, >= 1. The results do not depend on it.
+        num_workers: number of threads, >= 1. The results do not depend on it.
 
-    Raises:
-        ValueError: a file cannot be decoded or stored; names the first such file.
-        ChildProcessError: a worker died.
+    Yields:
+        The encoded image, or the reason why a file cannot be read, decoded or stored.
     """
-    starts = range(0, len(paths), CHUNK_SIZE)
-    chunks = [(paths[start : start + CHUNK_SIZE], modes[start : start + CHUNK_SIZE]) for start in starts]
-    workers: list[_Worker] = []
-    try:
-        for _ in range(min(num_workers, len(chunks))):
-            workers.append(_Worker(parameters))
-        for result in _in_order(workers, chunks):
-            if isinstance(result, ValueError):
-                raise result
-            yield from result
-    finally:
-        for worker in workers:
-            worker.stop()
-
-
-Chunk = tuple[Sequence[str], Sequence[str]]
-Result = list[EncodedImage] | ValueError
-
-
-class _Worker:
-    """A worker process, seen from the main process."""
-
-    def __init__(self, parameters: WriteParameters):
-        # Not fork: the main process has threads (torch's, numba's), and a forked copy of a held lock never opens.
-        context = multiprocessing.get_context("spawn")
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_work, args=(child, parameters), daemon=True)
-        self.process.start()
-        child.close()  # the worker now has the only copy: when it dies, the connection ends
-        self.num_waiting = 0  # chunks sent and not yet returned
-
-    def send(self, number: int, chunk: Chunk) -> None:
-        with self._alive():
-            self.connection.send((number, chunk))
-        self.num_waiting += 1
-
-    def receive(self) -> tuple[int, Result]:
-        with self._alive():
-            answer = self.connection.recv()
-        self.num_waiting -= 1
-        return answer
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
-    @contextlib.contextmanager
-    def _alive(self) -> Iterator[None]:
-        try:
-            yield
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            hint = " (out of memory? use fewer --write.num_workers)" if code == -signal.SIGKILL else ""
-            raise ChildProcessError(f"a worker process {how}{hint}") from None
-
-
-def _in_order(workers: Sequence[_Worker], chunks: Sequence[Chunk]) -> Iterator[Result]:
-    """Hand out ``chunks`` to ``workers`` and yield the results in order."""
-    num_sent = 0
-    results: dict[int, Result] = {}
-    for number in range(len(chunks)):
-        limit = min(len(chunks), number + CHUNKS_AHEAD * len(workers))
-        while number not in results:
-            for num_waiting in (0, 1):  # a second chunk per worker, so that none waits for the main process
-                for worker in workers:
-                    if worker.num_waiting == num_waiting and num_sent < limit:
-                        worker.send(num_sent, chunks[num_sent])
-                        num_sent += 1
-            busy = {worker.connection: worker for worker in workers if worker.num_waiting}
-            for connection in multiprocessing.connection.wait(list(busy)):
-                answered, result = busy[connection].receive()  # type: ignore[index]
-                results[answered] = result
-        yield results.pop(number)
-
-
-def _work(connection: multiprocessing.connection.Connection, parameters: WriteParameters) -> None:
-    """Run a worker process: chunks in, results out, until the main process closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process stops the workers
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; they would fill the terminal
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            number, (paths, modes) = connection.recv()
-            result: Result
+    num_chunks = -(-len(paths) // CHUNK_SIZE)  # rounded up
+    tasks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    results: dict[int, list[EncodedImage | ValueError] | BaseException] = {}
+    arrived = threading.Condition()
+
+    def work() -> None:
+        while (chunk := tasks.get()) is not None:
+            files = slice(chunk * CHUNK_SIZE, (chunk + 1) * CHUNK_SIZE)
+            result: list[EncodedImage | ValueError] | BaseException
             try:
-                result = [encode_file(path, mode, parameters) for path, mode in zip(paths, modes, strict=True)]
-            except ValueError as error:
+                result = [encode_file(*file, parameters) for file in zip(paths[files], modes[files], strict=True)]
+            except BaseException as error:  # not of the file: out of memory, or our own mistake
                 result = error
-            connection.send((number, result))
+            with arrived:
+                results[chunk] = result
+                arrived.notify()
 
-
-def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage:
-    """Store an image file; see :func:`encode_content`. The error names the file."""
-    content = read_file(path)
+    ahead = CHUNKS_AHEAD * num_workers
+    for chunk in range(min(ahead, num_chunks)):
+        tasks.put(chunk)
+    for _ in range(num_workers):
+        # Daemons: a file system that does not answer must not keep the program from ending.
+        threading.Thread(target=work, daemon=True).start()
     try:
-        return encode_content(content, mode, parameters)
+        for chunk in range(num_chunks):
+            with arrived:
+                while chunk not in results:
+                    arrived.wait()
+                result = results.pop(chunk)
+            if isinstance(result, BaseException):
+                raise result
+            if chunk + ahead < num_chunks:
+                tasks.put(chunk + ahead)
+            yield from result
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                tasks.get_nowait()
+        for _ in range(num_workers):
+            tasks.put(None)
+
+
+def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage | ValueError:
+    """Store an image file, see :func:`encode_content`; returns the reason where that cannot be done."""
+    try:
+        return encode_content(read_file(path), mode, parameters)
     except ValueError as error:
-        raise ValueError(f"cannot store {path}: {error}") from error
+        return error
 
 
 def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | None:

@@ -107,6 +107,7 @@ class IndexWriter:
     """Writes an index sample by sample: the entries at once, offsets and header at the end."""
 
     def __init__(self, file: BinaryIO, num_samples: int):
+        """Begin an index of at most ``num_samples``; ``file`` is open for reading and writing."""
         self._file = file
         self._offsets = np.zeros(num_samples + 1, "<u8")
         self._appended = 0
@@ -121,8 +122,11 @@ class IndexWriter:
         self._offsets[self._appended] = int(self._offsets[self._appended - 1]) + len(entries)
 
     def finish(self, checksum: str) -> None:
-        """Write what belongs before the entries; ``checksum`` is that of the .beton file."""
-        assert self._appended == len(self._offsets) - 1
+        """Write what belongs before the entries; ``checksum`` is that of the .beton file.
+
+        Fewer samples than announced may have come.
+        """
+        self._close_gap()
         offsets = self._offsets.tobytes()
         of_offsets = manifests.digest(offsets)
         size = int(self._offsets[-1])
@@ -130,6 +134,21 @@ class IndexWriter:
         header = _HEADER.pack(MAGIC, VERSION, EVERY, self._appended, size, *checksums)
         self._file.seek(0)
         self._file.write(header + offsets)
+
+    def _close_gap(self) -> None:
+        """Move the entries to where they belong behind the offsets of the samples that came."""
+        place = _HEADER.size + self._offsets.nbytes
+        self._offsets = self._offsets[: self._appended + 1]
+        gap = place - _HEADER.size - self._offsets.nbytes
+        if gap == 0:
+            return
+        self._file.seek(place)
+        while block := self._file.read(manifests.CHECKSUM_BLOCK):
+            self._file.seek(place - gap)
+            self._file.write(block)
+            place += len(block)
+            self._file.seek(place)
+        self._file.truncate(place - gap)
 
 
 def write_index(beton: Path, num_workers: int = 0) -> Path:

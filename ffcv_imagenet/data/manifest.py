@@ -67,6 +67,7 @@ class Manifest:
         parameters: how the images were chosen and stored.
         source_folder: last component of the image folder's path.
         source_digest: hash of the listing of all images of the split, see :class:`sources.ImageFolder`.
+        skipped: files of the split that could not be stored and are left out, with the reason.
         versions: of the packages that decide the bytes.
         num_bytes: size of the .beton.
         checksum: of the .beton, see :func:`combine_digests`.
@@ -81,6 +82,7 @@ class Manifest:
     parameters: WriteParameters
     source_folder: str
     source_digest: str
+    skipped: dict[str, str]
     versions: dict[str, str]
     num_bytes: int
     checksum: str

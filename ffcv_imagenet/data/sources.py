@@ -66,12 +66,12 @@ def read_file(path: str) -> bytes:
     """Content of a file.
 
     Raises:
-        ValueError: it cannot be read; names the file and the reason.
+        ValueError: it cannot be read; gives the reason.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot be read: {error.strerror}") from error
 
 
 def is_jpeg(content: bytes) -> bool:

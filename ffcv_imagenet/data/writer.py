@@ -1,16 +1,19 @@
 """Write image folders as .beton files that FFCV reads.
 
-The way of an image: worker processes read and encode it (:mod:`encode`), the main process packs it into pages in
-the order of the samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
+The way of an image: worker threads read and encode it (:mod:`encode`), the main thread packs it into pages in the
+order of the samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import datetime
 import fcntl
+import io
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +36,7 @@ from ffcv.types import (
 from tqdm import tqdm
 
 import ffcv_imagenet
-from ffcv_imagenet.atomic import atomic_file
+from ffcv_imagenet.atomic import atomic_file, write_atomically
 from ffcv_imagenet.data import manifest as manifests
 from ffcv_imagenet.data.encode import EncodedImage, encode_files
 from ffcv_imagenet.data.index import EntryIndex, IndexWriter, write_index
@@ -55,6 +58,9 @@ _MODE_OPTIONS = {
 
 #: Of an image in its metadata. FFCV has them in a numba dict, which compiles for a second to look into.
 _MODE_JPEG, _MODE_RAW = 0, 1
+
+#: Images from which the size of the file is estimated.
+SPACE_SAMPLE = 64
 
 _FIELDS = {"image": RGBImageField(), "label": IntField()}
 
@@ -118,6 +124,7 @@ def write_splits(
     parameters: WriteParameters,
     num_workers: int = 0,
     overwrite: bool = False,
+    on_error: str = "fail",
 ) -> None:
     """Write ``root/<split>`` to ``out/<split>.beton`` and its manifest, and print a line for each split.
 
@@ -129,14 +136,15 @@ def write_splits(
         out: folder for the files; it is made where missing.
         splits: ``train``, ``val`` or both.
         parameters: how the images are chosen and stored.
-        num_workers: encoding processes, 0 for one per usable core.
+        num_workers: encoding threads, 0 for one per usable core.
         overwrite: replace files that are already there.
+        on_error: what to do with a file that cannot be read, decoded or stored: ``fail``, or ``skip`` it and list it.
 
     Raises:
         FileNotFoundError: ``root`` or a split is not there.
         FileExistsError: another file has the name of an output, or another process is writing it.
         ValueError: a file cannot be decoded or stored, or the folder or the parameters make no sense.
-        OSError: the output cannot be written (disk full), or (ChildProcessError) a worker died.
+        OSError: the output cannot be written, or will not fit on the disk.
     """
     folders = scan_splits(root, splits)
     todo = []
@@ -146,41 +154,60 @@ def write_splits(
                 f"write.subset: got {parameters.subset}, but {folder.folder} has {len(folder.files)} images"
             )
         beton = out / f"{split}.beton"
-        if not overwrite and _is_finished(beton, folder, parameters):
+        if not overwrite and _is_finished(beton, folder, parameters, on_error):
             if not EntryIndex.path(beton).is_file():
                 write_index(beton, num_workers)
             print(f"{split}: {beton} is there already, with these options: nothing to do")
         else:
             todo.append((split, folder, beton))
     out.mkdir(parents=True, exist_ok=True)
+    workers = num_workers or len(os.sched_getaffinity(0))
+    _check_free_space(out, [folder for _, folder, _ in todo], parameters, workers)
     for split, folder, beton in todo:
         start = time.monotonic()
-        manifest = write_split(split, folder, beton, parameters, num_workers)
+        manifest = write_split(split, folder, beton, parameters, workers, on_error)
         seconds = time.monotonic() - start
         print(
             f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, "
             f"{_readable(manifest.num_bytes)}, {seconds:.1f} s, {manifest.num_samples / seconds:.0f} images/s, {beton}"
         )
+        if manifest.skipped:
+            print(f"{split}: {len(manifest.skipped)} files left out, listed with the reasons in {skipped_list(beton)}")
 
 
 def write_split(
-    split: str, folder: ImageFolder, beton: Path, parameters: WriteParameters, num_workers: int = 0
+    split: str,
+    folder: ImageFolder,
+    beton: Path,
+    parameters: WriteParameters,
+    num_workers: int,
+    on_error: str = "fail",
 ) -> Manifest:
     """Write one split; replaces ``beton``, which appears under its name only when whole. Raises as write_splits."""
     order = sample_order(len(folder.files), parameters)
     paths = [str(folder.folder / folder.files[index]) for index in order]
-    labels = folder.labels[order]
+    modes = storage_modes(len(paths), parameters)
+    labels: list[int] = []
+    skipped: dict[str, str] = {}
     partial = beton.with_name(beton.name + ".partial")
     with _locked(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
         try:
             writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
             index = IndexWriter(index_file, len(paths))
-            images = encode_files(paths, storage_modes(len(paths), parameters), parameters, num_workers or _num_cores())
+            images = encode_files(paths, modes, parameters, num_workers)
             with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
-                for image, label in zip(images, labels.tolist(), strict=True):
-                    writer.append(image, label)
-                    index.append(image.entries)
+                for source, image in zip(order, images, strict=True):
+                    if isinstance(image, EncodedImage):
+                        labels.append(int(folder.labels[source]))
+                        writer.append(image, labels[-1])
+                        index.append(image.entries)
+                    elif on_error == "skip":
+                        skipped[folder.files[source]] = str(image)
+                    else:
+                        raise ValueError(f"cannot store {folder.folder / folder.files[source]}: {image}")
                     bar.update()
+            if not labels:
+                raise ValueError(f"none of the {len(paths)} files can be stored; {paths[0]}: {skipped.popitem()[1]}")
             checksum = writer.finish()
             index.finish(checksum)
             manifest = Manifest(
@@ -188,25 +215,40 @@ def write_split(
                 split=split,
                 classes=folder.classes,
                 images_per_class=tuple(np.bincount(labels, minlength=len(folder.classes)).tolist()),
-                num_samples=len(paths),
+                num_samples=len(labels),
                 parameters=parameters,
                 source_folder=folder.folder.parent.resolve().name,
                 source_digest=folder.digest,
+                skipped=skipped,
                 versions=_versions(),
                 num_bytes=partial.stat().st_size,
                 checksum=checksum,
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
+            manifest.verify(partial)
             # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
             # index knows its .beton; it gets its name last, when all else is in place.)
-            beton.unlink(missing_ok=True)
-            EntryIndex.path(beton).unlink(missing_ok=True)
+            for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
+                old.unlink(missing_ok=True)
             manifest.write(beton)
+            if skipped:
+                _write_skipped_list(beton, skipped)
             partial.replace(beton)
         except BaseException:  # Ctrl-C too
             partial.unlink(missing_ok=True)
             raise
     return manifest
+
+
+def skipped_list(beton: Path) -> Path:
+    """Where the files that were left out are listed (CSV: file, reason), if any were."""
+    return beton.with_name(beton.name + ".skipped.csv")
+
+
+def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([("file", "reason"), *skipped.items()])
+    write_atomically(skipped_list(beton), text.getvalue().encode())
 
 
 class BetonWriter:
@@ -222,7 +264,7 @@ class BetonWriter:
 
         Args:
             file: open for writing, empty, unbuffered.
-            num_samples: how often :meth:`append` will be called.
+            num_samples: how often :meth:`append` will be called, at most.
             page_size: in bytes, a power of 2 of at least 2 MiB.
         """
         self._file = file
@@ -256,10 +298,13 @@ class BetonWriter:
     def finish(self) -> str:
         """Write what is left, wait until all is on the disk, and return the checksum of the file.
 
+        Fewer samples than announced may have come.
+
         Raises:
             OSError: the file cannot be written.
         """
-        assert self._num_appended == len(self._metadata)
+        self._metadata = self._metadata[: self._num_appended]
+        self._allocations = self._allocations[: self._num_appended]
         self._flush_page()
         table = self._allocations.tobytes()
         self._write(self._page_start, table)
@@ -336,7 +381,7 @@ def _random_words(seed: int, purpose: str, count: int) -> np.ndarray:
     return words.random_raw(count)
 
 
-def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters) -> bool:
+def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, on_error: str) -> bool:
     """Whether ``beton`` is what would be written; raises FileExistsError when it is something else."""
     if not beton.exists():
         return False
@@ -349,12 +394,35 @@ def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters) 
         differences = [f"{key} is {there[key]}, not {wanted[key]}" for key in wanted if there[key] != wanted[key]]
         if manifest.source_digest != folder.digest:
             differences.append(f"its images are not those of {folder.folder}")
+        if manifest.skipped and on_error == "fail":
+            differences.append(f"it leaves out {len(manifest.skipped)} files, allowed with --write.on_error=skip")
         if not differences:
             return True
         difference = ", ".join(differences)
     raise FileExistsError(
         f"{beton} is there already ({difference}): give another --out.dir, or replace it by --write.overwrite=1"
     )
+
+
+def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: WriteParameters, num_workers: int) -> None:
+    """Raise OSError where the disk has not the room that a sample of the images lets expect."""
+    needed = sum(_expected_bytes(folder, parameters, num_workers) for folder in folders)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise OSError(
+            f"not enough space in {out}: about {_readable(needed)} are needed (from a sample of the images), "
+            f"{_readable(free)} are free"
+        )
+
+
+def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_workers: int) -> int:
+    order = sample_order(len(folder.files), parameters)
+    modes = storage_modes(len(order), parameters)
+    drawn = np.linspace(0, len(order) - 1, min(len(order), SPACE_SAMPLE)).astype(int)
+    paths = [str(folder.folder / folder.files[order[number]]) for number in drawn]
+    encoded = encode_files(paths, [modes[number] for number in drawn], parameters, num_workers)
+    sizes = [len(image.data) + len(image.entries) for image in encoded if isinstance(image, EncodedImage)]
+    return int(np.mean(sizes or [0]) * len(order))
 
 
 @contextlib.contextmanager
@@ -376,10 +444,6 @@ def _progress_bar(split: str, num_samples: int) -> tqdm:
     return tqdm(
         total=num_samples, desc=split, unit=" images", mininterval=interval, maxinterval=interval, dynamic_ncols=True
     )
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _versions() -> dict[str, str]:
