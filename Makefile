@@ -24,4 +24,4 @@ fuzz: setup
 	$(MAKE) -C fuzz fuzz
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -42,7 +43,8 @@ def prepare(images: Path, workdir: Path, num_samples: int) -> DataSet:
         files, labels = [source.files[number] for number in drawn], source.labels[drawn]
         partial.beton.parent.mkdir(parents=True)
         parameters = resolve_parameters(mode="jpg", max_resolution=500, jpeg_quality=90)
-        write_split("images", dataclasses.replace(source, files=files, labels=labels), partial.beton, parameters)
+        cores = len(os.sched_getaffinity(0))
+        write_split("images", dataclasses.replace(source, files=files, labels=labels), partial.beton, parameters, cores)
         _write_files(partial, [source.classes[label] for label in labels])
         partial.folder.rename(data.folder)
     _write_index(data)

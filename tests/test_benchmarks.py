@@ -25,7 +25,7 @@ def benchmark_module(monkeypatch):
 
 def test_loader(photographs, tmp_path):
     table = tmp_path / "table.md"
-    options = f"--images {photographs} --workdir {tmp_path} --contenders project,ffcv --workers 1 --resolutions 32"
+    options = f"--images {photographs} --workdir {tmp_path} --contenders project,torchvision --workers 1 --resolutions 32"
     options += f" --epochs 1 --epoch-images 10 --batch 4 --memory-batch 0 --markdown {table}"
     command = [sys.executable, BENCHMARKS / "loader.py", *options.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -34,7 +34,7 @@ def test_loader(photographs, tmp_path):
     assert "12 images per epoch" in done.stdout
     assert "| 32 px, 1 worker |" in done.stdout
     assert "\n| ffcv_imagenet " in done.stdout
-    assert "\n| FFCV " in done.stdout
+    assert "\n| torchvision " in done.stdout
 
 
 def test_ratios_and_targets(benchmark_module):
