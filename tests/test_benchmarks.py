@@ -25,8 +25,8 @@ def benchmark_module(monkeypatch):
 
 def test_loader(photographs, tmp_path):
     table = tmp_path / "table.md"
-    options = f"--images {photographs} --workdir {tmp_path} --contenders project,torchvision --workers 1 --resolutions 32"
-    options += f" --epochs 1 --epoch-images 10 --batch 4 --memory-batch 0 --markdown {table}"
+    options = f"--images {photographs} --workdir {tmp_path} --contenders project,torchvision --workers 1"
+    options += f" --resolutions 32 --epochs 1 --epoch-images 10 --batch 4 --memory-batch 0 --markdown {table}"
     command = [sys.executable, BENCHMARKS / "loader.py", *options.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
