@@ -39,11 +39,17 @@ class BlurPoolConv2d(nn.Module):
         kernel = (torch.outer(row, row) / 16).expand(conv.in_channels, 1, 3, 3).contiguous()
         self.conv = conv
         self.register_buffer("blur", kernel, persistent=False)
+        # A 1x1 convolution reads only every stride-th blurred pixel, so no others need to be computed.
+        self.reads_all = conv.kernel_size != (1, 1) or any(conv.padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to what the convolution makes of the blurred input."""
-        blurred = F.conv2d(x, self.blur.to(x.dtype), padding=1, groups=self.conv.in_channels)
-        return self.conv(blurred)
+        conv = self.conv
+        kernel = self.blur.to(x.dtype)
+        if self.reads_all:
+            return conv(F.conv2d(x, kernel, padding=1, groups=conv.in_channels))
+        blurred = F.conv2d(x, kernel, stride=conv.stride, padding=1, groups=conv.in_channels)
+        return F.conv2d(blurred, conv.weight, conv.bias, groups=conv.groups)
 
 
 def list_archs() -> list[str]:

@@ -30,10 +30,21 @@ def test_a_resolution_that_the_model_cannot_take_is_refused():
         check_resolutions("vit_b_16", 10, {160, 224})
 
 
-def test_blurpool_is_the_convolution_of_the_blurred_input():
+@pytest.mark.parametrize("height", [9, 10])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 1, "stride": 2},  # blurred at stride 2
+        {"kernel_size": 1, "stride": (2, 3), "groups": 4, "bias": False},
+        {"kernel_size": 1, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": "valid", "dilation": 2},
+    ],
+)
+def test_blurpool_is_the_convolution_of_the_blurred_input(options, height):
     torch.manual_seed(0)
-    conv = nn.Conv2d(16, 8, 3, stride=2, padding=1)
-    x = torch.randn(2, 16, 9, 11)
+    conv = nn.Conv2d(16, 8, **options)
+    x = torch.randn(2, 16, height, 11)
     padded = nn.functional.pad(x, (1, 1, 1, 1))
     rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4
     blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
