@@ -474,6 +474,13 @@ def test_a_list_of_skipped_files_goes_when_they_are_mended(tmp_path, broken):
     assert names(tmp_path / "out") == ["train.beton", "train.beton.json", "train.beton.mcu"]
 
 
+def test_damaged_images_and_killed_writers():
+    words = [sys.executable, REPOSITORY / "soak/writing.py", "--files=60", "--kills=3"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failures: 0" in done.stdout
+
+
 def test_nothing_but_broken_files_is_an_error(tmp_path):
     root = draw_folder(tmp_path / "root", train=1)
     for file in root.glob("train/*/*"):
