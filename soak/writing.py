@@ -31,6 +31,7 @@ from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.sources import scan_splits
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
+PAGE_MIB = 2
 FORMATS = ("JPEG", "JPEG", "JPEG", "PNG", "WEBP", "BMP")
 
 
@@ -146,7 +147,7 @@ def _write_in_child(folder: Path, name: str, patience: float | None) -> Path | N
 
 def _write(images: Path, out: Path, on_error: str) -> Path:
     with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
-        parameters = resolve_parameters(mode="raw", page_size_mib=2)
+        parameters = resolve_parameters(mode="raw", page_size_mib=PAGE_MIB)
         write_splits(images, out, ["train"], parameters, num_workers=2, on_error=on_error)
     return out / "train.beton"
 
@@ -184,11 +185,12 @@ def _damage(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _pillow(path: Path) -> np.ndarray | None:
-    """What torchvision's ImageFolder would load, or None."""
+    """What torchvision's ImageFolder would load; None where it fails, or where that does not fit into a page."""
     try:
-        return np.asarray(Image.open(path).convert("RGB"))
+        image = np.asarray(Image.open(path).convert("RGB"))
     except Exception:
         return None
+    return image if image.nbytes <= PAGE_MIB << 20 else None
 
 
 def main() -> None:
