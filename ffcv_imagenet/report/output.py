@@ -1,0 +1,16 @@
+"""Files that the user asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ffcv_imagenet.atomic import write_atomically
+
+
+def save(path: Path, content: bytes) -> None:
+    """Write a file that the user named."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder not found: {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, allowed is a file name")
+    write_atomically(path, content)

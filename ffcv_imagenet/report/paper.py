@@ -1,0 +1,66 @@
+"""The MaxSup paper's ImageNet figures, to be set beside one's own; ``paper.csv`` says where they come from."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffcv_imagenet.report.comparison import Comparison
+from ffcv_imagenet.report.groups import loss_rank
+
+PAPER_FILE = Path(__file__).with_name("paper.csv")
+#: What has to be said wherever the figures are shown.
+PAPER_NOTE = (
+    "Published figures are from Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing "
+    "(NeurIPS 2025, arXiv 2502.15798), Table 4: ImageNet-1K, mean and standard deviation over a number of runs that "
+    "the table does not give, ResNets for 200 epochs. They were not measured with this program and can be compared "
+    "only with runs on ImageNet-1K; one with other epochs, resolutions or augmentation is another experiment."
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Top-1 in per cent of one architecture (named as torchvision does) and loss: mean and standard deviation."""
+
+    architecture: str
+    loss: str
+    top_1: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A group of runs (None: there is none) beside what is published for its architecture and loss (None: nothing)."""
+
+    architecture: str
+    loss: str
+    ours: Comparison | None
+    published: Published | None
+
+
+def published_figures() -> list[Published]:
+    """All rows of ``paper.csv``."""
+    lines = [line for line in PAPER_FILE.read_text().splitlines() if not line.startswith("#")]
+    return [
+        Published(row["architecture"], row["loss"], float(row["top_1_percent"]), float(row["top_1_sd_percent"]))
+        for row in csv.DictReader(lines)
+    ]
+
+
+def beside_published(comparisons: Iterable[Comparison]) -> list[Pair]:
+    """Our groups beside the published figures, for the architectures that have runs, ordered as in the table.
+
+    A published loss of which there is no run has a row of its own; so has a group of which nothing is published.
+    """
+    ours = list(comparisons)
+    architectures = list(dict.fromkeys(c.group.architecture for c in ours))
+    pairs: list[Pair] = []
+    for architecture in architectures:
+        figures = {row.loss: row for row in published_figures() if row.architecture == architecture}
+        own = [c for c in ours if c.group.architecture == architecture]
+        for loss in sorted({c.group.loss for c in own} | set(figures), key=loss_rank):
+            matching: Sequence[Comparison | None] = [c for c in own if c.group.loss == loss] or [None]
+            pairs += [Pair(architecture, loss, comparison, figures.get(loss)) for comparison in matching]
+    return pairs

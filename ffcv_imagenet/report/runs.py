@@ -1,0 +1,236 @@
+"""Run folders, as this program's trainer writes them and as libffcv/ffcv-imagenet does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not
+#: by where they lie. Without synchronised batch normalisation the number of processes changes the result, and it
+#: always changes the minutes.
+COMPARED_PARAMS = ("train_data", "val_data", "world_size", "precision")
+#: The recipe of all runs of libffcv/ffcv-imagenet, which does not record one. No recipe of this program can have
+#: this name (it is a file's stem), so the two are never averaged.
+LIBFFCV = "libffcv/ffcv-imagenet"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the log.
+
+    ``epoch`` is the number of completed epochs, ``top_1`` and ``top_5`` are fractions from 0 to 1 (None: not
+    evaluated after this epoch), ``total_seconds`` is the time since the start of training, ``images_per_second``
+    and ``wait_share`` (the share of the training time spent waiting for data, 0 to 1) are None where not logged.
+    """
+
+    epoch: int
+    top_1: float | None
+    top_5: float | None
+    images_per_second: float | None
+    wait_share: float | None
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    ``epochs`` is the planned number, ``seed`` is None where none was set, ``options`` are all options and
+    :data:`COMPARED_PARAMS` as text but for the architecture and the loss's name, ``state`` and ``error`` are those of
+    ``status.json`` (None: not there), ``hardware`` is a JSON text, ``params`` the whole content of ``params.json``.
+    """
+
+    folder: Path
+    name: str
+    architecture: str
+    recipe: str
+    loss: str
+    seed: int | None
+    epochs: int
+    options: dict[str, str]
+    hardware: str
+    params: dict[str, Any]
+    log: tuple[Epoch, ...]
+    state: str | None
+    error: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned epoch is logged, the last one was evaluated and the run did not fail."""
+        return self.epochs_done == self.epochs and self.log[-1].top_1 is not None and self.state != "failed"
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of completed epochs."""
+        return self.log[-1].epoch if self.log else 0
+
+    @property
+    def progress(self) -> str:
+        """State and completed epochs in words, such as "failed at 3/16"."""
+        words = f"at {self.epochs_done}/{self.epochs}"
+        if self.epochs_done == self.epochs and self.log[-1].top_1 is None:
+            words += " without final top-1"
+        return words if self.state in (None, "finished") else f"{self.state} {words}"
+
+
+def load_runs(folders: Iterable[str | Path]) -> list[Run]:
+    """All runs at or below the given folders, each once, sorted by path.
+
+    Raises:
+        FileNotFoundError: a folder that is not there.
+        ValueError: a folder without runs, or a file in a run folder that cannot be understood. An incomplete
+            last line of a log is no error: the run is just writing it.
+    """
+    found = set()
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise FileNotFoundError(f"folder not found: {folder}")
+        below = {path.parent.resolve() for path in folder.rglob("params.json")}
+        if not below:
+            raise ValueError(f"{folder}: no run found (a run is a folder with a params.json)")
+        found |= below
+    return [_load_run(folder) for folder in sorted(found)]
+
+
+def _load_run(folder: Path) -> Run:
+    file = folder / "params.json"
+    params = _read_object(file)
+    if "config" not in params and "model.arch" in params:
+        return _load_libffcv_run(folder, file, params)
+    config = _entry(params, "config", file)
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: 'config' is {config!r}, allowed is an object of options")
+    status_file = folder / "status.json"
+    status = _read_object(status_file) if status_file.exists() else {}
+    options = {key: _option_text(key, value) for key, value in config.items()}
+    options |= {key: _option_text(key, _entry(params, key, file)) for key in COMPARED_PARAMS}
+    return Run(
+        folder=folder,
+        name=str(_entry(params, "name", file)),
+        architecture=str(_entry(config, "model.arch", file)),
+        recipe=str(_entry(params, "recipe", file)),
+        loss=str(_entry(config, "loss.name", file)),
+        seed=_whole(_entry(config, "training.seed", file), f"{file}: training.seed"),
+        epochs=_whole(_entry(config, "training.epochs", file), f"{file}: training.epochs"),
+        options={key: text for key, text in options.items() if key not in ("model.arch", "loss.name")},
+        hardware=json.dumps(params.get("hardware"), sort_keys=True),
+        params=params,
+        log=_epochs(folder / "log.jsonl", _read_epoch),
+        state=status.get("state"),
+        error=status.get("error"),
+    )
+
+
+def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
+    """A run of libffcv/ffcv-imagenet's train_imagenet.py: params.json is flat and the log is called ``log``.
+
+    Its loss is cross entropy, smoothed by ``training.label_smoothing``; it has no option for a seed.
+    """
+    smoothing = _entry(params, "training.label_smoothing", file)
+    options = {key: _option_text(key, value) for key, value in params.items()}
+    options["loss.smoothing"] = options.pop("training.label_smoothing")
+    return Run(
+        folder=folder,
+        name=folder.name,
+        architecture=str(params["model.arch"]),
+        recipe=LIBFFCV,
+        loss="label_smoothing" if smoothing else "baseline",
+        seed=None,
+        epochs=_whole(_entry(params, "training.epochs", file), f"{file}: training.epochs"),
+        options={key: text for key, text in options.items() if key != "model.arch"},
+        hardware="null",
+        params=params,
+        log=_epochs(folder / "log", _read_libffcv_epoch),
+        state=None,
+        error=None,
+    )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: allowed is a JSON object, got {content!r:.80}")
+    return content
+
+
+def _epochs(file: Path, read: Any) -> tuple[Epoch, ...]:
+    """The epochs of a log, none without a file; the later line for an epoch counts (after a resume)."""
+    epochs: list[Epoch] = []
+    for where, entry in _read_lines(file):
+        epoch = read(entry, where)
+        while epoch and epochs and epochs[-1].epoch >= epoch.epoch:
+            epochs.pop()
+        epochs += [epoch] if epoch else []
+    return tuple(epochs)
+
+
+def _read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each line stands, and its JSON object."""
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        where = f"{file}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):  # only the last line can lack it: it is just being written
+                return
+            raise ValueError(f"{where} is not valid JSON: {error}") from None
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: allowed is a JSON object, got {entry!r:.80}")
+        yield where, entry
+
+
+def _read_epoch(entry: dict[str, Any], where: str) -> Epoch:
+    return Epoch(
+        epoch=_whole(_entry(entry, "epoch", where), f"{where}: epoch"),
+        top_1=_number(entry, "top_1", where),
+        top_5=_number(entry, "top_5", where),
+        images_per_second=_number(entry, "images_per_second", where),
+        wait_share=_number({"wait_share": None} | entry, "wait_share", where),
+        total_seconds=_number(entry, "total_seconds", where) or 0.0,
+    )
+
+
+def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> Epoch | None:
+    """Epochs count from 0 there. A run that only evaluates logs no epoch: None."""
+    if "epoch" not in entry:
+        return None
+    return Epoch(
+        epoch=_whole(entry["epoch"], f"{where}: epoch") + 1,
+        top_1=_number(entry, "top_1", where),
+        top_5=_number(entry, "top_5", where),
+        images_per_second=None,
+        wait_share=None,
+        total_seconds=_number(entry, "relative_time", where) or 0.0,
+    )
+
+
+def _entry(content: dict[str, Any], key: str, where: Path | str) -> Any:
+    if key not in content:
+        raise ValueError(f"{where}: {key!r} is missing")
+    return content[key]
+
+
+def _whole(value: Any, where: str) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{where}: got {value!r}, allowed is a whole number")
+    return value
+
+
+def _number(entry: dict[str, Any], key: str, where: str) -> float | None:
+    value = _entry(entry, key, where)
+    if value is not None and not isinstance(value, (int, float)):
+        raise ValueError(f"{where}: {key}: got {value!r}, allowed is a number or null")
+    return value
+
+
+def _option_text(key: str, value: Any) -> str:
+    if key in ("train_data", "val_data"):
+        return str(value)[:8]  # enough of a checksum to tell two data sets apart
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,271 @@
+"""The report's HTML page: well formed, self-contained, escaped, honest, the same for the same runs, legible."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_folders import epoch_line, make_run
+
+from ffcv_imagenet.report import load_runs, main, render_page
+from ffcv_imagenet.report.charts import Row, Series, Style, dot_chart, line_chart, ticks
+from ffcv_imagenet.report.page import STYLE_FILE
+from ffcv_imagenet.report.palette import COLOURS, DARK_COLOURS, LIGHT_COLOURS
+from ffcv_imagenet.report.paper import published_figures
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+NASTY = "<script>alert('x')</script><b>&amp;\"'"
+
+
+class Page(HTMLParser):
+    """Elements of a page; fails where a tag is not closed in the order of opening."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        assert len(dict(attributes)) == len(attributes), f"{tag}: an attribute twice"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert "svg" in self.open, f"{tag}: only SVG elements close themselves"
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def page_of(*folders, **options) -> Page:
+    return Page(render_page(load_runs(folders), **options))
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """Three losses and three seeds, a failed run, runs with another learning rate and of other lengths, nasty names."""
+    root = tmp_path / "runs"
+    for loss, top_1 in (
+        ("baseline", (0.70, 0.72, 0.75)),
+        ("label_smoothing", (0.71, 0.74, 0.76)),
+        ("maxsup", (0.7, 0.8, 0.77)),
+    ):
+        for seed, value in enumerate(top_1):
+            make_run(root, f"{loss}{seed}", loss=loss, seed=seed, top_1=(0.1, 0.2, 0.4, value))
+    make_run(root, "failed", loss="maxsup", seed=3, top_1=(0.1, 0.2), state="failed", error=f"diverged\n{NASTY}")
+    make_run(root, "slow", loss="maxsup", arch="resnet18", lr__lr=0.5, training__epochs=6, top_1=(0.1,) * 6)
+    make_run(root, "fast", loss="baseline", arch="resnet18", training__epochs=2, top_1=(None, 0.2))
+    nasty = NASTY.replace("/", "|")
+    make_run(root, nasty, loss=NASTY, arch=NASTY, recipe=NASTY, hardware=NASTY, top_1=(), state=NASTY, lr__lr=NASTY)
+    make_run(root, "nasty2", loss=NASTY, arch=NASTY, recipe=NASTY, top_1=(0.1, 0.2, 0.3, 0.4))
+    return root
+
+
+def test_well_formed_self_contained_and_accessible(runs):
+    page = page_of(runs, with_published=True)
+    assert not {"script", "link", "img", "iframe", "object", "image", "use", "a", "form"} & {
+        t for t, _ in page.elements
+    }
+    namespaces = [v for _, attributes in page.elements for v in attributes.values() if v and ("//" in v or "url(" in v)]
+    assert namespaces == []
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert not re.search(r"url\(|@import|//", STYLE_FILE.read_text())
+    policy = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {a["aria-labelledby"] for a in page.all("section")} <= set(ids)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(th.get("scope") in ("row", "col") for th in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    charts = [svg for svg in page.all("svg") if svg["class"] == "chart"]
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
+    assert all(svg in charts or svg["aria-hidden"] == "true" for svg in page.all("svg"))
+    assert len(page.all("figcaption")) == len(page.all("figure")) == 6 * 3
+    assert len(page.all("details")) == 14
+
+
+def test_everything_is_shown_and_nothing_of_it_is_markup(runs):
+    page = page_of(runs)
+    assert page.words.count("<script>alert('x')</script>") > 5
+    assert page.all("b") == []
+    names = {tag for tag, _ in page.elements}
+    assert names <= {
+        *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "h1", "h2", "h3", "p", "div"),
+        *("table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li", "small", "span", "code"),
+        *("figure", "figcaption", "details", "summary", "svg", "g", "path", "text"),
+    }
+
+
+def test_figures_tests_and_unfinished_runs_are_told(runs):
+    words = page_of(runs).words
+    assert "72.33 ± 2.52" in words
+    assert "+1.33" in words
+    assert "paired t-test 3 pairs" in words
+    assert "2 differences are tested on this page" in words
+    assert "failed (failed at 2/4): diverged" in words
+    assert "lr.lr 0.5 slow 1.7 fast kept apart" in words
+    assert "training.epochs 2 fast 6 slow kept apart" in words
+    assert "significant" not in words
+    parameters = words[words.index("How to read this") :]
+    assert "config.data.num_workers 8" in parameters
+    assert "hardware.gpu H200" in parameters
+
+
+def test_one_seed_gives_no_spread_and_no_test(tmp_path):
+    make_run(tmp_path, "a", loss="baseline")
+    make_run(tmp_path, "b", loss="maxsup", top_1=(0.1, 0.2, 0.3, 0.35))
+    words = page_of(tmp_path).words
+    assert "No interval of the mean (one seed: no spread can be given): baseline, maxsup." in words
+    assert "No test of the difference (one seed: no test can be made): maxsup." in words
+    assert "+5.00" in words
+    assert "±" not in words[: words.index("No interval")].replace("mean ± sd", "")
+    assert "differ in nothing but the loss, its options and the seed" in words
+    assert "t-test 1" not in words
+
+
+@pytest.mark.parametrize("top_1", [(), (None, None), (0.1, 0.2)])
+def test_no_finished_run(tmp_path, top_1):
+    make_run(tmp_path, "a", loss="baseline", top_1=top_1, state="running")
+    words = page_of(tmp_path, with_published=True).words
+    assert "1 run of 1 loss, 0 finished" in words
+    assert f"a (running at {len(top_1)}/4)" in words
+    assert "No figures (no finished run): baseline." in words
+    assert "nan" not in words
+
+
+def test_no_runs_are_an_error():
+    with pytest.raises(ValueError, match="no runs"):
+        render_page([])
+
+
+def test_the_same_runs_give_the_same_page_wherever_they_lie(runs, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(runs, elsewhere)
+    assert render_page(load_runs([runs])) == render_page(load_runs([elsewhere]))
+    assert str(tmp_path) not in render_page(load_runs([runs]))
+
+
+def test_published_figures_stand_beside_ours(tmp_path):
+    make_run(tmp_path, "a", loss="maxsup", top_1=(0.1, 0.2, 0.3, 0.765))
+    make_run(tmp_path, "b", loss="own", recipe="other")
+    assert "Published" not in page_of(tmp_path).words
+    words = page_of(tmp_path, with_published=True).words.replace("\N{EN DASH}", "-")
+    assert "resnet50, maxsup rn50_16_epochs 4 1 76.50 77.69 ± 0.07" in words
+    assert "resnet50, ols - - 0 - 77.23 ± 0.21" in words
+    assert "resnet50, own other 4 1 30.00 -" in words
+    assert "They were not measured with this program" in words
+    assert "resnet18" not in words
+
+
+def test_published_figures_are_whole_and_plausible():
+    rows = published_figures()
+    assert len({(row.architecture, row.loss) for row in rows}) == len(rows) == 24
+    assert {row.architecture for row in rows} == {"resnet18", "resnet50", "resnet101", "mobilenet_v2"}
+    assert all(68 < row.top_1 < 79 and 0 < row.sd < 0.3 for row in rows)
+
+
+def test_command_line_writes_the_page_and_the_published_table(tmp_path, capsys):
+    make_run(tmp_path / "runs", "a", loss="maxsup")
+    arguments = [str(tmp_path / "runs"), "--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "t.md")]
+    main([*arguments, "--compare=paper"])
+    expected = render_page(load_runs([tmp_path / "runs"]), with_published=True)
+    assert (tmp_path / "r.html").read_text(encoding="utf-8") == expected
+    printed, markdown = capsys.readouterr().out, (tmp_path / "t.md").read_text(encoding="utf-8")
+    for text in (printed, markdown):
+        assert "77.69 ± 0.07" in text
+        assert "They were not measured with this program" in text
+    with pytest.raises(ValueError, match="invalid choice: 'other'"):
+        main([*arguments, "--compare=other"])
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it."""
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(("mode", "colours"), [(0, LIGHT_COLOURS), (1, DARK_COLOURS)])
+def test_text_and_lines_have_enough_contrast(mode, colours):
+    schemes = re.findall(r":root \{([^}]*--back[^}]*)\}", STYLE_FILE.read_text())
+    scheme = dict(re.findall(r"--(\w+): (#\w{6})", schemes[mode]))
+    for text in ("text", "muted"):
+        assert contrast(scheme[text], scheme["back"]) >= 4.5
+        assert contrast(scheme[text], scheme["panel"]) >= 4.5
+    assert len(colours) == len(set(colours)) == len(COLOURS)
+    assert all(contrast(colour, scheme["back"]) >= 3 for colour in colours)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 16), (69.1, 78.2), (99.4, 99.6), (-3.2, 4), (0, 0), (50, 50), (0, 12345), (0, 1e-3)]
+)
+def test_ticks_are_round_even_and_span_the_values(low, high):
+    marks = ticks(low, high)
+    steps = {round(b - a, 9) for a, b in itertools.pairwise(marks)}
+    assert marks[0] <= low
+    assert marks[-1] >= high
+    assert len(steps) == 1
+    assert 2 <= len(marks) <= 8
+
+
+def test_a_line_goes_through_its_points():
+    series = Series("maxsup", Style(2), [1, 2, 4], [10, 30, 20], [10, 20, 20], [10, 40, 20])
+    chart = line_chart([series], title="t", x_title="epochs")
+    (line,) = re.findall(r'class="line" d="M([^"]*)"', chart)
+    points = [tuple(map(float, point.split())) for point in line.split("L")]
+    (x1, y1), (x2, y2), (x3, y3) = points
+    assert (x3 - x2) == pytest.approx(2 * (x2 - x1), abs=0.2)
+    assert (y1 - y2) == pytest.approx(2 * (y1 - y3), abs=0.2)
+    assert y2 < y3 < y1
+    assert chart.count('class="band c2"') == 1
+    assert "maxsup: 30 at 2 epochs (mean; runs from 20 to 40)" in chart
+    alone = Series("maxsup", Style(2), [1, 2], [10, 30], [10, 30], [10, 30])
+    assert "band" not in line_chart([alone], title="t", x_title="epochs")
+    assert "Nothing logged" in line_chart([], title="t", x_title="epochs")
+
+
+@pytest.mark.parametrize(("interval", "arrows"), [((-50.0, 190.0), 2), ((69.9, 70.3), 0), (None, 0)])
+def test_intervals_that_leave_the_chart_end_in_arrows(interval, arrows):
+    chart = dot_chart([Row("maxsup", Style(2), (70.0, 70.2), 70.1, interval)], title="t", x_title="top-1 (%)")
+    assert len(re.findall(r'class="interval" d="M[^"]*L[^"]*l', chart)) == arrows
+    assert chart.count('class="marker"') == 2
+    xs = [float(x) for x in re.findall(r'[M ](-?[\d.]+) [\d.]+[VHL"v]', chart)]
+    assert all(0 <= x <= 460 for x in xs)
+
+
+def test_waiting_is_weighted_by_the_time_of_the_epochs(tmp_path):
+    lines = [
+        epoch_line(e, 0.5, speed=s).replace('"wait_share": 0.0', f'"wait_share": {w}')
+        for e, s, w in ((1, 100.0, 0.5), (2, 300.0, 0.1), (3, None, 0.9), (4, 300.0, 0.1))
+    ]
+    make_run(tmp_path, "a", log="".join(lines))
+    seconds = [1 / 100, 1 / 300, 1 / 300]
+    expected = 100 * (0.5 * seconds[0] + 0.1 * seconds[1] + 0.1 * seconds[2]) / sum(seconds)
+    assert f" {expected:.1f} " in page_of(tmp_path).words
