@@ -170,6 +170,10 @@ class LoggingOptions:
     folder: str = option(Text(), "folder of all runs", "runs")
     name: str | None = option(OrNone(Text()), "name of this run (none: recipe, architecture, loss and seed)", None)
     progress_bar: bool = option(Switch(), "show a progress bar where stderr is a terminal", True)
+    tensorboard: bool = option(
+        Switch(), "write TensorBoard events into the run folder (pip install tensorboard)", False
+    )
+    wandb: str | None = option(OrNone(Text()), "log to this project of Weights & Biases, too (pip install wandb)", None)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.distributed import World, find_world, on_main, process_group
 from ffcv_imagenet.evaluation import evaluate
+from ffcv_imagenet.loggers import check_installed, make_loggers
 from ffcv_imagenet.metrics import Scores
 from ffcv_imagenet.models import build_model, check_resolutions, load_weights
 from ffcv_imagenet.optim import make_sgd
@@ -73,7 +74,9 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
     """
     world = find_world(config.dist.device)
     path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
+    loggers: dict[str, Any] = {"tensorboard": config.logging.tensorboard, "wandb": config.logging.wandb}
     with process_group(world, config.dist.timeout_minutes):
+        on_main(world, lambda: check_installed(**loggers))
         trainer = _make_trainer(config, world)
         params = _params(config, world, path.name, recipe, command)
         state, params = on_main(world, lambda: _begin(config, path, params))
@@ -81,7 +84,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             trainer.load_state_dict(state)
         if not world.is_main:
             return trainer.fit(None, None)
-        folder = RunFolder(path)
+        folder = RunFolder(path, make_loggers(path, params, **loggers))
         folder.write_params(params)
         folder.write_status("running")
         try:

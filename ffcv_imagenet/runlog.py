@@ -11,6 +11,8 @@ import json
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,16 @@ import torch
 
 import ffcv_imagenet
 from ffcv_imagenet.atomic import write_atomically
+from ffcv_imagenet.loggers import Logger
 
 _PACKAGES = ("torch", "torchvision", "ffcv", "numpy", "numba", "fastargs")
 
 
 class RunFolder:
-    """The folder ``path`` of one run; made when it is not there."""
+    """The folder ``path`` of one run; made when it is not there. ``loggers`` show its log elsewhere, too."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, loggers: Sequence[Logger] = ()):
+        self.path, self._loggers = path, list(loggers)
         path.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -49,12 +52,24 @@ class RunFolder:
         write_atomically(self.params_file, (json.dumps(params, indent=2) + "\n").encode())
 
     def write_log(self, lines: list[dict[str, Any]]) -> None:
-        """Replace the log by ``lines``."""
+        """Replace the log by ``lines``. A logger that fails is left out from then on: it must not end a training."""
         write_atomically(self.log_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._tell_loggers(lambda logger: logger.log(lines))
 
     def write_status(self, state: str, error: str | None = None) -> None:
-        """Write the run's state: running, finished, failed or interrupted."""
+        """Write the run's state: running, finished, failed or interrupted; with all but the first, loggers close."""
         write_atomically(self.path / "status.json", (json.dumps({"state": state, "error": error}) + "\n").encode())
+        if state != "running":
+            self._tell_loggers(lambda logger: logger.close(state == "finished"))
+
+    def _tell_loggers(self, what: Callable[[Logger], None]) -> None:
+        for logger in list(self._loggers):
+            try:
+                what(logger)
+            except Exception as error:
+                self._loggers.remove(logger)
+                reason = " ".join(str(error).split())
+                print(f"warning: {type(logger).__name__} failed and is left out: {reason}", file=sys.stderr)
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

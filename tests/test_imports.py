@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 
 #: Lower layers first; a module may import modules of lower layers, and of its own only where listed in SAME_LAYER.
 LAYERS = [
-    {"native", "atomic", "schedules", "metrics", "precision", "augment", "options"},
+    {"native", "atomic", "schedules", "metrics", "precision", "augment", "options", "loggers"},
     {"losses", "models", "optim", "checkpoint", "runlog", "report", "distributed"},
     {"data"},
     {"evaluation"},
