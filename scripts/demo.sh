@@ -16,5 +16,6 @@ for loss in baseline label_smoothing maxsup; do
         --data.train="demo/$name-beton/train.beton" --data.val="demo/$name-beton/val.beton" \
         --logging.folder="demo/$name-runs" --checkpoint.resume=auto
 done
-python -m ffcv_imagenet.report "demo/$name-runs" --markdown "demo/$name-table.md" --plot "demo/$name-plot.png"
-echo "Table: demo/$name-table.md, plot: demo/$name-plot.png, runs: demo/$name-runs"
+python -m ffcv_imagenet.report "demo/$name-runs" --html "demo/$name-report.html" --markdown "demo/$name-table.md" \
+    --plot "demo/$name-plot.png"
+echo "Page: demo/$name-report.html, table: demo/$name-table.md, plot: demo/$name-plot.png, runs: demo/$name-runs"

@@ -129,7 +129,7 @@ def test_figures_tests_and_unfinished_runs_are_told(runs):
     assert "training.epochs 2 fast 6 slow kept apart" in words
     assert "significant" not in words
     parameters = words[words.index("How to read this") :]
-    assert "config.data.num_workers 8" in parameters
+    assert "data.num_workers 8" in parameters
     assert "hardware.gpu H200" in parameters
 
 

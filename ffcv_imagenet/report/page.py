@@ -398,7 +398,7 @@ def _runs_section(runs: Sequence[Run], names: dict[Path, str]) -> str:
         top_1 = f", top-1 {100 * run.log[-1].top_1:.2f} %" if run.finished and run.log[-1].top_1 is not None else ""
         rows = "".join(
             f'<tr><th scope="row">{escape(key)}</th><td class="text">{escape(text)}</td></tr>\n'
-            for key, text in _flatten(run.params)
+            for key, text in _parameters(run)
         )
         details.append(
             f"<details>\n<summary><code>{escape(names[run.folder])}</code> "
@@ -489,9 +489,13 @@ def _short_names(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """All of params.json as dotted keys, the options without their ``config.``; what is compared, as in ``options``."""
-    flat = {key.removeprefix("config."): text for key, text in _flatten(run.params)}
-    return flat | run.options
+    """All of params.json as dotted keys; what is compared, as in ``options``."""
+    return dict(_parameters(run)) | run.options
+
+
+def _parameters(run: Run) -> list[tuple[str, str]]:
+    """All of params.json as dotted keys, the options without their ``config.``."""
+    return [(key.removeprefix("config."), text) for key, text in _flatten(run.params)]
 
 
 def _flatten(params: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
