@@ -92,7 +92,7 @@ def leveldb_records(content: bytes):
 
 
 def test_wandb_offline_has_the_log_and_one_id_for_all_starts(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -102,6 +102,7 @@ def test_wandb_offline_has_the_log_and_one_id_for_all_starts(tmp_path, monkeypat
         for stop in range(1, len(epochs) + 1):
             folder.write_log(lines(*epochs[:stop]))
         folder.write_status(state)
+    wandb.teardown()  # as at the end of a process: its writer ends
 
     ids, last = set(), {}
     for file in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
