@@ -48,6 +48,7 @@ def manifest(**changes):
         versions={"numpy": "2"},
         num_bytes=len(CONTENT),
         checksum=combine_digests(block_digests(CONTENT)),
+        tables_checksum="0" * 64,
         created="2024-01-01T00:00:00+00:00",
     )
     return dataclasses.replace(values, **changes)
@@ -103,7 +104,7 @@ def test_bytes_that_are_no_text(beton):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format_version", 2, "format_version is 2, allowed is 1"),
+        ("format_version", 1, "format_version is 1, allowed is 2 .*write_datasets.py writes it again"),
         ("num_samples", "5", "num_samples is '5', allowed is int"),
         ("num_samples", True, "num_samples is True, allowed is int"),
         ("num_samples", 5.0, "num_samples is 5.0, allowed is int"),
@@ -115,7 +116,11 @@ def test_bytes_that_are_no_text(beton):
         ("versions", {"numpy": 2}, "versions is 2, allowed is str"),
         ("parameters", None, "parameters must have the keys mode, max_resolution"),
         ("parameters", {"mode": "raw"}, r"parameters must have the keys .* got \['mode'\]"),
+        ("images_per_class", [6, -1, 0], "images_per_class is -1, allowed are numbers >= 0"),
         ("checksum", None, "checksum is None, allowed is str"),
+        ("checksum", "x" * 64, "checksum is 'x+', allowed are 64 hexadecimal digits"),
+        ("tables_checksum", "", "tables_checksum is '', allowed are 64 hexadecimal digits"),
+        ("parameters", {"smart_threshold": float("nan")}, "NaN is no JSON"),
         ("extra", 1, "manifest must have the keys"),
     ],
 )
@@ -132,4 +137,11 @@ def test_wrong_parameter_is_named(beton):
     content["parameters"]["max_resolution"] = 0.5
     Manifest.path(beton).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"max_resolution is 0\.5, allowed is int \| None"):
+        Manifest.read(beton)
+
+
+def test_a_key_that_is_there_twice_is_refused(beton):
+    path = Manifest.path(beton)
+    path.write_text(path.read_text().replace('"split"', '"num_samples": 1, "split"'))
+    with pytest.raises(ValueError, match="a key is there twice among format_version, num_samples, split"):
         Manifest.read(beton)

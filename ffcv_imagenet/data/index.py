@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ffcv_imagenet import native
 from ffcv_imagenet.atomic import atomic_file
 from ffcv_imagenet.data import manifest as manifests
+from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.options import run_script
 
@@ -162,11 +163,9 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
         FileNotFoundError: no such file.
         ValueError: not a .beton file of images, or one with a damaged JPEG; names the sample.
     """
-    from ffcv_imagenet.data.beton import read_samples
-
-    samples = read_samples(beton)
-    has_manifest = Manifest.path(beton).is_file()
-    checksum = Manifest.read(beton).checksum if has_manifest else manifests.file_checksum(beton)
+    manifest = Manifest.read(beton) if Manifest.path(beton).is_file() else None
+    samples = read_samples(beton, manifest)
+    checksum = manifests.file_checksum(beton) if manifest is None else manifest.checksum
     content = np.memmap(beton, np.uint8, mode="r")
 
     def entries_of(number: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ffcv_imagenet.atomic import write_atomically
 
 #: Changes when a reader of the old manifest would misread the new one.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: The checksum is made of the checksums of blocks of this many bytes, so that it can be computed while the pages
 #: are written (the head of a .beton is known last) and on many cores. Every FFCV page is a multiple of it.
@@ -71,6 +72,8 @@ class Manifest:
         versions: of the packages that decide the bytes.
         num_bytes: size of the .beton.
         checksum: of the .beton, see :func:`combine_digests`.
+        tables_checksum: of its head and allocation table alone, see :func:`beton.tables_checksum`; compared at every
+            opening.
         created: date and time (ISO 8601, UTC).
     """
 
@@ -86,6 +89,7 @@ class Manifest:
     versions: dict[str, str]
     num_bytes: int
     checksum: str
+    tables_checksum: str
     created: str
 
     @property
@@ -112,10 +116,12 @@ class Manifest:
         if not path.is_file():
             raise FileNotFoundError(f"{beton} has no manifest {path.name} (write_datasets.py writes both)")
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
             version = content.get("format_version") if isinstance(content, dict) else None
             if version != FORMAT_VERSION:
-                raise ValueError(f"format_version is {version!r}, allowed is {FORMAT_VERSION}")
+                raise ValueError(
+                    f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
+                )
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -142,6 +148,11 @@ class Manifest:
     def _check(self) -> None:
         if len(self.images_per_class) != len(self.classes) or sum(self.images_per_class) != self.num_samples:
             raise ValueError("classes, images_per_class and num_samples do not fit together")
+        if min(self.images_per_class, default=0) < 0:
+            raise ValueError(f"images_per_class is {min(self.images_per_class)}, allowed are numbers >= 0")
+        for name, checksum in (("checksum", self.checksum), ("tables_checksum", self.tables_checksum)):
+            if not re.fullmatch("[0-9a-f]{64}", checksum):
+                raise ValueError(f"{name} is {checksum!r}, allowed are 64 hexadecimal digits")
 
 
 def file_checksum(beton: Path) -> str:
@@ -174,6 +185,17 @@ def _block_digest(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return digest(file.read(CHECKSUM_BLOCK))
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError(f"a key is there twice among {', '.join(key for key, _ in pairs)}")
+    return content
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _from_json(hint: Any, value: Any, where: str) -> Any:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -38,6 +38,7 @@ from tqdm import tqdm
 import ffcv_imagenet
 from ffcv_imagenet.atomic import atomic_file, write_atomically
 from ffcv_imagenet.data import manifest as manifests
+from ffcv_imagenet.data.beton import JPEG_MODE, RAW_MODE, tables_checksum
 from ffcv_imagenet.data.encode import EncodedImage, encode_files
 from ffcv_imagenet.data.index import EntryIndex, IndexWriter, write_index
 from ffcv_imagenet.data.manifest import Manifest, WriteParameters
@@ -55,9 +56,6 @@ _MODE_OPTIONS = {
     "smart_threshold": (("smart",), 2.0),
     "jpeg_quality": (("jpg", "smart", "proportion"), 90),
 }
-
-#: Of an image in its metadata. FFCV has them in a numba dict, which compiles for a second to look into.
-_MODE_JPEG, _MODE_RAW = 0, 1
 
 #: Images from which the size of the file is estimated.
 SPACE_SAMPLE = 64
@@ -208,8 +206,8 @@ def write_split(
                     bar.update()
             if not labels:
                 raise ValueError(f"none of the {len(paths)} files can be stored; {paths[0]}: {skipped.popitem()[1]}")
-            checksum = writer.finish()
-            index.finish(checksum)
+            checksums = writer.finish()
+            index.finish(checksums.file)
             manifest = Manifest(
                 format_version=manifests.FORMAT_VERSION,
                 split=split,
@@ -222,7 +220,8 @@ def write_split(
                 skipped=skipped,
                 versions=_versions(),
                 num_bytes=partial.stat().st_size,
-                checksum=checksum,
+                checksum=checksums.file,
+                tables_checksum=checksums.tables,
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
             manifest.verify(partial)
@@ -249,6 +248,13 @@ def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([("file", "reason"), *skipped.items()])
     write_atomically(skipped_list(beton), text.getvalue().encode())
+
+
+class Checksums(NamedTuple):
+    """What a manifest keeps of a file: the checksum of all of it, and that of its tables."""
+
+    file: str
+    tables: str
 
 
 class BetonWriter:
@@ -290,13 +296,13 @@ class BetonWriter:
         pointer = self._page_start + self._page_used
         self._page[self._page_used : self._page_used + size] = image.data
         self._page_used += size
-        mode = _MODE_JPEG if image.is_jpeg else _MODE_RAW
+        mode = JPEG_MODE if image.is_jpeg else RAW_MODE
         self._metadata[self._num_appended] = ((mode, image.width, image.height, pointer), label)
         self._allocations[self._num_appended] = (self._num_appended, pointer, size)
         self._num_appended += 1
 
-    def finish(self) -> str:
-        """Write what is left, wait until all is on the disk, and return the checksum of the file.
+    def finish(self) -> Checksums:
+        """Write what is left, wait until all is on the disk, and return the checksums for the manifest.
 
         Fewer samples than announced may have come.
 
@@ -308,11 +314,13 @@ class BetonWriter:
         self._flush_page()
         table = self._allocations.tobytes()
         self._write(self._page_start, table)
-        head = self._head(alloc_table_ptr=self._page_start)
+        header, metadata = self._header(alloc_table_ptr=self._page_start), self._metadata.tobytes()
+        head = (header + metadata).ljust(self._data_start, b"\0")
         self._write(0, head)
         with self._naming_file():
             os.fsync(self._file.fileno())
-        return manifests.combine_digests(manifests.block_digests(head) + self._digests + manifests.block_digests(table))
+        digests = manifests.block_digests(head) + self._digests + manifests.block_digests(table)
+        return Checksums(manifests.combine_digests(digests), tables_checksum(header, metadata, table))
 
     def _flush_page(self) -> None:
         self._page[self._page_used :] = bytes(len(self._page) - self._page_used)
@@ -321,7 +329,7 @@ class BetonWriter:
         self._page_start += len(self._page)
         self._page_used = 0
 
-    def _head(self, alloc_table_ptr: int) -> bytes:
+    def _header(self, alloc_table_ptr: int) -> bytes:
         header = np.zeros((), HeaderType)
         header["version"] = CURRENT_VERSION
         header["num_fields"] = len(_FIELDS)
@@ -334,8 +342,7 @@ class BetonWriter:
             descriptor["type_id"] = type_ids[type(field)]
             descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
             descriptor["arguments"] = field.to_binary()[0]
-        head = header.tobytes() + fields.tobytes() + self._metadata.tobytes()
-        return head.ljust(self._data_start, b"\0")
+        return header.tobytes() + fields.tobytes()
 
     def _write(self, position: int, data: bytes | bytearray) -> None:
         rest = memoryview(data)
