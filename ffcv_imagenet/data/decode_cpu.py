@@ -14,7 +14,7 @@ from dataclasses import replace
 import llvmlite.binding
 import numba
 import numpy as np
-from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
@@ -22,6 +22,7 @@ from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
+from ffcv_imagenet.data.beton import JPEG_MODE
 from ffcv_imagenet.data.crops import center_boxes, random_boxes
 from ffcv_imagenet.data.index import EntryIndex
 
@@ -40,15 +41,10 @@ _decode_crop = types.ExternalFunction(
 )
 _resize_crop = types.ExternalFunction("fic_resize_crop", _int32(_address, _address, *[_int32] * 9, _address))
 
-_JPEG_MODE = int(IMAGE_MODES["jpg"])
 
-
-class DamagedSampleError(ValueError):
-    """A sample that cannot be decoded: its index in the file, and an error code."""
-
-    def __init__(self, sample: int, code: int):
-        reason = "it lies outside the file" if code == OUTSIDE_FILE else native.error_message(code)
-        super().__init__(f"sample {sample} is damaged: {reason}")
+def error_message(code: int) -> str:
+    """What the error code of a sample means."""
+    return "it lies outside the file" if code == OUTSIDE_FILE else native.error_message(code)
 
 
 @intrinsic
@@ -87,15 +83,15 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     place = np.searchsorted(pointers, pointer)
     if place >= len(pointers) or pointers[place] != pointer:
         return OUTSIDE_FILE
-    size = sizes[place]
-    if size > len(content) or pointer > len(content) - size:
+    size, length = sizes[place], np.uint64(len(content))
+    if size > length or pointer > length - size:
         return OUTSIDE_FILE
     height, width = np.int64(field["height"]), np.int64(field["width"])
     top, left, h, w, flip = box[0], box[1], box[2], box[3], box[4]
     data = np.uintp(content.ctypes.data) + np.uintp(pointer)
     target = np.uintp(out.ctypes.data)
     rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
-    if field["mode"] != _JPEG_MODE:
+    if field["mode"] != JPEG_MODE:
         if size < np.uint64(height * width * 3):
             return OUTSIDE_FILE
         return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, target)
@@ -111,21 +107,20 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
 
 @njit(parallel=True, nogil=True, cache=True)
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
-    """Decode samples in parallel.
+    """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
+
+    It does not raise: numba never frees what a compiled function has in its hands at that moment, a batch here.
 
     Args:
         samples: [B] indices in the file.
         boxes: [B, 5] int32: top, left, height, width, flip.
         batch: [B, height, width, 3] uint8, the output.
-        codes: [B, 1] int32, scratch for error codes.
+        codes: [B, 1] int32, output: 0, or why a sample cannot be decoded (:func:`error_message`).
         metadata: FFCV's records of the image field.
         content: the whole file, [bytes] uint8.
         pointers: where stored bytes begin in the file, sorted, uint64.
         sizes: how many they are, in the order of ``pointers``, uint64.
         jobs: [1] ``_JOB``.
-
-    Raises:
-        DamagedSampleError: for the first such sample of the batch.
     """
     job = jobs[0]
     decoders = carray(_void_pointer(job["decoders"]), job["num_decoders"], np.uint64)
@@ -136,9 +131,8 @@ def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, size
         codes[i, 0] = _decode_sample(
             sample, metadata[sample], boxes[i], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
         )
-    for i in range(len(samples)):
         if codes[i, 0] != 0:
-            raise DamagedSampleError(samples[i], codes[i, 0])
+            batch[i] = 0
 
 
 class CropDecoder(SimpleRGBImageDecoder):
@@ -158,7 +152,7 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._job = np.zeros((), _JOB)
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask FFCV for the output, and for a crop box and an error code per sample."""
+        """Ask FFCV for the output, and for a crop box and, last, an error code per sample; the loader looks at it."""
         shape, byte, int32 = (self.resolution, self.resolution, 3), np.dtype("u1"), np.dtype("i4")
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
         return state, (AllocationQuery(shape, byte), AllocationQuery((5,), int32), AllocationQuery((1,), int32))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Full
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
@@ -21,11 +22,11 @@ from ffcv.memory_managers import OSCacheManager
 from ffcv.memory_managers.os_cache import OSCacheContext
 from ffcv.pipeline import Compiler, PipelineSpec
 from ffcv.pipeline.graph import Graph
-from ffcv.reader import Reader
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
 
-from ffcv_imagenet.data.decode_cpu import CropDecoder, DamagedSampleError, RandomResizedCropDecoder
+from ffcv_imagenet.data.beton import Samples, read_samples
+from ffcv_imagenet.data.decode_cpu import CropDecoder, RandomResizedCropDecoder, error_message
 from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
@@ -37,11 +38,13 @@ BATCHES_AHEAD = 3
 class Batch(NamedTuple):
     """``images [B, 3, H, W] uint8 0..255`` (channels_last) and ``labels [B] int64``, on the training device.
 
-    Valid until the next batch is asked for: its memory is used again.
+    ``replaced`` of its images are there twice: they stand in for damaged samples. Valid until the next batch is asked
+    for: its memory is used again.
     """
 
     images: Tensor
     labels: Tensor
+    replaced: int
 
 
 class BatchLoader(FFCVLoader):
@@ -55,6 +58,9 @@ class BatchLoader(FFCVLoader):
         batch_size: images per batch; the last batch of an epoch may be smaller.
         num_workers: decoding threads, 0: one per usable core.
         device: where the batches go.
+        on_damaged: what a sample that cannot be decoded leads to. ``fail``: an error that names it. ``replace``: the
+            next good sample of the batch, image and label, stands in for it. ``leave_out``: the batch is that much
+            smaller (none at all when nothing is left). Either way the sample is named on stderr, once.
 
     Raises:
         FileNotFoundError: the file or its manifest is not there.
@@ -70,6 +76,7 @@ class BatchLoader(FFCVLoader):
         batch_size: int,
         num_workers: int,
         device: torch.device,
+        on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
     ):
         # FFCV's own constructor is left out: it builds Python sets over all samples, seconds and hundreds of MB for
         # ImageNet, which only its other memory manager needs. This sets the same attributes.
@@ -81,9 +88,10 @@ class BatchLoader(FFCVLoader):
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order
         self.drop_last, self.recompile, self.next_epoch = False, False, 0
-        self.reader = _read(path, manifest)
+        self.on_damaged, self._reported = on_damaged, set[int]()
+        self.reader = read_samples(path, manifest)
         decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
-        self.memory_manager = _FileMemory(self.reader)
+        self.memory_manager = _FileMemory(path, self.reader)
         to_device = [ToDevice(device)] if device.type == "cuda" else []
         self.pipeline_specs = {
             "image": PipelineSpec("image", transforms=[decoder, ToTensor(), *to_device, ToTorchImage()]),
@@ -103,7 +111,7 @@ class BatchLoader(FFCVLoader):
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
 
         Raises:
-            ValueError: a damaged sample; names it.
+            ValueError: a damaged sample, which it names, or with ``on_damaged="replace"`` nothing else in a batch.
         """
         self.next_epoch = epoch
         self.decoder.resolution = resolution
@@ -111,12 +119,30 @@ class BatchLoader(FFCVLoader):
             self.decoder.set_epoch(epoch)
         batches = iter(self)
         try:
-            for images, labels in batches:
-                yield Batch(images, labels.view(-1))
-        except DamagedSampleError as error:
-            raise ValueError(f"{self.fname}: {error}") from None
+            for (images, labels), replaced in batches:
+                yield Batch(images, labels.view(-1), replaced)
         finally:
             batches.close()
+
+    def without_damaged(self, samples: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """What to decode instead of the samples of a batch, [B] indices, some of which have an error code."""
+        good = codes == 0
+        for sample, code in zip(samples[~good].tolist(), codes[~good].tolist(), strict=True):
+            message = f"{self.fname}: sample {sample} is damaged: {error_message(code)}"
+            if self.on_damaged == "fail":
+                raise ValueError(message)
+            if sample not in self._reported:
+                self._reported.add(sample)
+                print(f"warning: {message}; it is skipped", file=sys.stderr, flush=True)
+        if self.on_damaged == "leave_out":
+            return samples[good]
+        if not good.any():
+            raise ValueError(f"{self.fname}: all {len(samples)} samples of a batch are damaged")
+        places = np.flatnonzero(good)
+        next_good = places[np.searchsorted(places, np.flatnonzero(~good)) % len(places)]
+        replaced = samples.copy()
+        replaced[~good] = samples[next_good]
+        return replaced
 
     def __iter__(self) -> _BatchIterator:
         iterator = _BatchIterator(self, self.next_traversal_order())
@@ -127,11 +153,11 @@ class BatchLoader(FFCVLoader):
 class _FileMemory(OSCacheManager):
     """The whole file, mapped into memory; without FFCV's tables of pages, which a mapped file does not need."""
 
-    def __init__(self, reader: Reader):
-        self.reader = reader
-        order = np.argsort(reader.alloc_table["ptr"])
-        self.ptrs, self.sizes = reader.alloc_table["ptr"][order], reader.alloc_table["size"][order]
+    def __init__(self, path: Path, samples: Samples):
+        order = np.argsort(samples.pointer)
+        self.ptrs, self.sizes = samples.pointer[order], samples.size[order]
         self.context = OSCacheContext(self)
+        self.context.mmap = np.memmap(path, np.uint8, mode="r")
 
 
 class _BatchIterator(EpochIterator):
@@ -142,21 +168,24 @@ class _BatchIterator(EpochIterator):
         if on_gpu:
             torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
         numba.set_num_threads(self.loader.num_workers)
-        slots = self.loader.batches_ahead + 2
+        slots, number = self.loader.batches_ahead + 2, 0
         copied: list[Any] = [None] * slots
         used: list[Any] = [None] * slots
         try:
-            for number, indices in enumerate(self.iter_ixes):
+            for indices in self.iter_ixes:
                 slot = number % slots
                 if copied[slot] is not None:
                     # The host's memory of the slot is written at once, so that its last copy must be over.
                     copied[slot].synchronize()
-                result = self.run_pipeline(number, indices, slot, used[slot])
+                result, replaced = self._decode(indices, slot, used[slot])
+                if result is None:
+                    continue
                 if on_gpu:
                     copied[slot] = torch.cuda.Event()
                     copied[slot].record(self.cuda_streams[slot])
-                if not self._put((slot, result)):
+                if not self._put((slot, (result, replaced))):
                     return
+                number += 1
                 if on_gpu:
                     # The consumer has asked for the batch before this one, so all its work on the batch
                     # batches_ahead + 1 before is submitted; that slot is free once the work is done.
@@ -166,6 +195,19 @@ class _BatchIterator(EpochIterator):
             self._put(None)
         except Exception as error:
             self._put(error)
+
+    def _decode(self, samples: np.ndarray, slot: int, used: Any) -> tuple[Any, int]:
+        """A batch and how many samples of it were replaced; None where all were left out."""
+        result = self.run_pipeline(0, samples, slot, used)
+        [decoder] = self.loader.graph.operation_to_node[self.loader.decoder]
+        codes = self.memory_allocations["operation"][decoder.id][-1][slot, : len(samples), 0]
+        if not codes.any():
+            return result, 0
+        kept = self.loader.without_damaged(samples, codes)
+        if self.loader.device.type == "cuda":
+            self.cuda_streams[slot].synchronize()  # the copy of what is overwritten now
+        replaced = int(np.count_nonzero(codes)) if len(kept) == len(samples) else 0
+        return self.run_pipeline(0, kept, slot, used) if len(kept) else None, replaced
 
     def _put(self, item: Any) -> bool:
         """Hand ``item`` over; False when the consumer has left."""
@@ -215,13 +257,3 @@ def _torch_threads_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _read(path: Path, manifest: Manifest) -> Reader:
-    try:
-        reader = Reader(str(path))
-    except Exception as error:  # FFCV checks nothing but the version, so that anything may go wrong
-        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from None
-    if len(reader.metadata) != manifest.num_samples or set(reader.handlers) != {"image", "label"}:
-        raise ValueError(f"{path} is damaged: it is not the file that its manifest describes")
-    return reader
