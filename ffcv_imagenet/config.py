@@ -76,6 +76,16 @@ class DataOptions:
 
     train: str | None = option(OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None)
     val: str = option(Text(), "validation .beton file")
+    order: str = option(
+        Choice("random", "quasi_random"),
+        "order of the training images; quasi_random reads large pieces, for files larger than the memory",
+        "random",
+    )
+    on_error: str = option(
+        Choice("fail", "skip"),
+        "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
+        "fail",
+    )
     decode: str = option(Choice("cpu"), "where images are decoded", "cpu")
     num_workers: int = option(Integer(0, 1024), "decoding threads per process (0: its share of the usable cores)", 0)
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)

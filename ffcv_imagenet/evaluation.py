@@ -27,7 +27,8 @@ def evaluate(
 
     Args:
         model: on ``device``; left in evaluation mode.
-        loader: this rank's part of the images; every image counts once over all ranks.
+        loader: this rank's part of the images; every image counts once over all ranks (or, where the loader leaves
+            damaged ones out, not at all: :attr:`Scores.images` are the rest).
         normalize: from a batch's uint8 images to the model's input.
         device: of the model.
         resolution: side of the images in pixels.

@@ -21,7 +21,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data import decode_cpu
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.distributed import World, find_world, on_main, process_group
 from ffcv_imagenet.evaluation import evaluate
 from ffcv_imagenet.loggers import check_installed, make_loggers
@@ -53,6 +53,10 @@ RESUMABLE_CHANGES = (
     "logging.",
     "checkpoint.",
 )
+
+
+#: Bytes that ``data.order=quasi_random`` reads at a time.
+READ_TOGETHER = 8 << 20
 
 
 def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] = ()) -> EpochLog:
@@ -119,9 +123,10 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
             source = f"{place}, epoch {state['epochs_done']}"
         elif source is None:
             raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or model.weights=FILE")
+        loader = _make_val_loader(config, world)
         scores = evaluate(
             model,
-            _make_val_loader(config, world),
+            loader,
             Normalize().to(world.device),
             device=world.device,
             resolution=config.validation.resolution,
@@ -129,9 +134,11 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
             flip_tta=config.validation.flip_tta,
         )
     if world.is_main:
+        left_out = loader.num_samples - scores.images
+        damaged = f", {left_out} damaged ones left out" if left_out else ""
         print(
             f"top-1 {100 * scores.top_1:.3f} %  top-5 {100 * scores.top_5:.3f} %  val loss {scores.loss:.4f}  "
-            f"({scores.images} images; {source})"
+            f"({scores.images} images{damaged}; {source})"
         )
     return scores
 
@@ -153,7 +160,6 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
         val_data.num_classes,
         {resolution.min_res, resolution.max_res, config.validation.resolution},
     )
-    order = ShuffledOrder(train_data.num_samples, training.seed, training.batch_size, world.rank, world.size)
     model = _make_model(config, val_data.num_classes, world)
     return Trainer(
         model=model,
@@ -167,10 +173,11 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
                 min_area=config.data.min_crop_area,
                 flip=config.data.flip,
             ),
-            order,
+            _train_order(config, train_data, world),
             batch_size=batch,
             num_workers=_num_workers(config, world),
             device=world.device,
+            on_damaged="fail" if config.data.on_error == "fail" else "replace",
         ),
         val_loader=_make_val_loader(config, world),
         world=world,
@@ -192,6 +199,19 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
         ),
     )
+
+
+def _train_order(config: TrainConfig, data: Manifest, world: World) -> ShuffledOrder:
+    shape = (data.num_samples, config.training.seed, config.training.batch_size, world.rank, world.size)
+    if config.data.order == "random":
+        return ShuffledOrder(*shape)
+    if world.is_main and not data.parameters.shuffle:
+        print(
+            f"warning: {config.data.train} holds its images class by class: with data.order=quasi_random a batch mixes "
+            f"few classes; write it with --write.shuffle=1",
+            file=sys.stderr,
+        )
+    return QuasiRandomOrder(*shape, block=max(1, READ_TOGETHER * data.num_samples // data.num_bytes))
 
 
 def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Module:
@@ -216,6 +236,8 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
         batch_size=config.validation.batch_size,
         num_workers=_num_workers(config, world),
         device=world.device,
+        # Nothing can stand in for a validation image; the scores are those of the rest, on any number of processes.
+        on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
 
 

@@ -53,6 +53,8 @@ class EpochLog:
     """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks.
 
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start.
+    ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
+    not in the scores.
     """
 
     epoch: int
@@ -66,6 +68,8 @@ class EpochLog:
     seconds: float
     total_seconds: float
     wait_share: float
+    skipped: int
+    val_skipped: int
 
 
 class Trainer:
@@ -115,7 +119,7 @@ class Trainer:
         """
         for epoch in range(self.epochs_done, self.options.epochs):
             start = time.perf_counter()
-            train_loss, train_seconds, waited = self.train_epoch(epoch)
+            train_loss, train_seconds, waited, skipped = self.train_epoch(epoch)
             scores = evaluate(
                 self.model,
                 self.val_loader,
@@ -139,6 +143,8 @@ class Trainer:
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
                 wait_share=waited / train_seconds,
+                skipped=skipped,
+                val_skipped=self.val_loader.num_samples - scores.images,
             )
             self.log.append(asdict(line))
             self.epochs_done = epoch + 1
@@ -149,12 +155,12 @@ class Trainer:
                 print(format_line(line, self.options.epochs), flush=True)
         return EpochLog(**self.log[-1])
 
-    def train_epoch(self, epoch: int) -> tuple[float, float, float]:
-        """Train one epoch; returns mean loss, seconds, and seconds spent waiting for data."""
+    def train_epoch(self, epoch: int) -> tuple[float, float, float, int]:
+        """Train one epoch; returns mean loss, seconds, seconds spent waiting for data, and skipped images."""
         options, accumulation = self.options, self.options.accumulation
         resolution = options.resolution(epoch)
         steps = len(self.train_loader) // accumulation
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        loss_sum, skipped = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         self.distributed_model.train()
         batches = _TimedBatches(self.train_loader.epoch(epoch, resolution))
         start = last_shown = time.perf_counter()
@@ -165,8 +171,10 @@ class Trainer:
                 self.loss.set_progress((epoch + step / steps) / options.epochs)
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
-                        loss = self._backward(next(batches))
+                        batch = next(batches)
+                        loss = self._backward(batch)
                     loss_sum += loss
+                    skipped += batch.replaced
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 self.optimizer.zero_grad(set_to_none=True)
@@ -182,7 +190,8 @@ class Trainer:
                 f"the training loss is {mean_loss} in epoch {epoch + 1}, learning rate {lr:.4g}; "
                 f"a lower lr.lr or training.precision=fp32 may help"
             )
-        return mean_loss, time.perf_counter() - start, batches.waited
+        all_skipped = sum_over_ranks(torch.tensor(float(skipped), device=self.world.device)).item()
+        return mean_loss, time.perf_counter() - start, batches.waited, int(all_skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on. Called on every rank."""
@@ -239,10 +248,12 @@ def best_epoch(log: list[dict[str, Any]]) -> int:
 
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
+    skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
+    damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
     return (
         f"epoch {line.epoch:3d}/{epochs}  top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %  "
         f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
-        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s"
+        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
     )
 
 

@@ -1,12 +1,16 @@
 """Whole runs in this process, on the CPU and on real .beton files."""
 
 import json
+import re
+import shutil
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.metrics import Scores
@@ -236,3 +240,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_so(digits, tmp_path):
 def test_training_on_a_gpu(digits, tmp_path, precision):
     train(config(digits, tmp_path, **{"dist.device": "cuda", "training.precision": precision}))
     assert log(tmp_path)[-1]["val_loss"] < log(tmp_path)[0]["val_loss"]
+
+
+def test_damaged_images_stop_the_run_or_are_skipped_and_counted(digits, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    for split, places in (("train", [0, 5, 9]), ("val", [1, -1])):
+        samples = read_samples(data / f"{split}.beton")
+        for number in np.flatnonzero(samples.is_jpeg)[places].tolist():
+            with (data / f"{split}.beton").open("r+b") as file:
+                file.seek(int(samples.pointer[number]) + 2)
+                file.write(bytes(50))
+    options = {"training.batch_size": 96, "training.accumulation": 3}  # every image in every epoch
+    with pytest.raises(ValueError, match=r"train.beton: sample \d+ is damaged"):
+        train(config(data, tmp_path, **options))
+    skip = options | {"data.on_error": "skip", "data.order": "quasi_random", "checkpoint.resume": "auto"}
+    train(config(data, tmp_path, **skip | {"logging.name": "skip"}))
+    assert [(line["skipped"], line["val_skipped"]) for line in log(tmp_path, "skip")] == [(3, 2), (3, 2)]
+    shown = capsys.readouterr()
+    assert shown.out.count("damaged: 3 training and 2 validation images skipped") == 2
+    assert len(re.findall(r"sample \d+ is damaged: .*; it is skipped", shown.err)) == 5
+    assert "train.beton holds its images class by class" in shown.err
+    scores = evaluate_only(config(data, tmp_path, **skip | {"logging.name": "skip", "training.eval_only": 1}))
+    assert scores.images == 29
+    assert "(29 images, 2 damaged ones left out; " in capsys.readouterr().out

@@ -1,9 +1,11 @@
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +18,26 @@ from ffcv.transforms import ToTensor
 from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder, decode_batch
 from ffcv_imagenet.data.loader import BatchLoader
-from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
 CPU = torch.device("cpu")
 
 
-def train_loader(digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True):
+def train_loader(digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True, on_damaged="fail"):
     order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
     decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
-    return BatchLoader(digits / "train.beton", decoder, order, batch_size=batch, num_workers=workers, device=CPU)
+    options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
+    return BatchLoader(digits / "train.beton", decoder, order, **options)
 
 
-def val_loader(digits: Path, *, batch=8, workers=1):
-    decoder = CenterCropDecoder(35)
-    return BatchLoader(
-        digits / "val.beton", decoder, ShardedOrder(31), batch_size=batch, num_workers=workers, device=CPU
-    )
+def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail"):
+    options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
+    return BatchLoader(digits / "val.beton", CenterCropDecoder(35), ShardedOrder(31), **options)
+
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def copies(loader, epoch, resolution):
@@ -147,20 +152,82 @@ def test_a_file_copied_elsewhere_gives_the_same_batches(digits, tmp_path):
     assert same(copies(train_loader(digits), 0, 32), copies(train_loader(tmp_path / "moved"), 0, 32))
 
 
-def test_a_damaged_sample_is_named_and_good_ones_are_still_read(digits, tmp_path):
+@pytest.fixture
+def damaged(digits, tmp_path):
+    """A copy of the digits' folder, and a function that damages some of the JPEG samples of a file of it."""
     shutil.copytree(digits, tmp_path / "damaged")
-    beton = tmp_path / "damaged" / "val.beton"
-    samples = read_samples(beton)
-    number = int(np.flatnonzero(samples.is_jpeg)[2])
-    with beton.open("r+b") as file:
-        file.seek(int(samples.pointer[number]) + 2)
-        file.write(b"\0" * 50)
-    loader = val_loader(tmp_path / "damaged", batch=1)
-    batches = loader.epoch(0, 35)
+
+    def damage(split, places):
+        beton = tmp_path / "damaged" / f"{split}.beton"
+        samples = read_samples(beton)
+        numbers = np.flatnonzero(samples.is_jpeg)[places]
+        with beton.open("r+b") as file:
+            for number in numbers:
+                file.seek(int(samples.pointer[number]) + 2)
+                file.write(b"\0" * 50)
+        return tmp_path / "damaged", numbers.tolist()
+
+    return damage
+
+
+def test_a_damaged_sample_is_named_and_good_ones_are_still_read(digits, damaged):
+    folder, [number] = damaged("val", [2])
+    batches = val_loader(folder, batch=1).epoch(0, 35)
     got = [next(batches).images.clone() for _ in range(number)]
     with pytest.raises(ValueError, match=rf"val.beton: sample {number} is damaged: "):
         next(batches)
     assert all(torch.equal(a, b[0]) for a, b in zip(got, copies(val_loader(digits, batch=1), 0, 35), strict=False))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_next_good_sample_of_the_batch_stands_in_for_damaged_ones(digits, damaged, workers, capsys):
+    folder, numbers = damaged("train", [0, 1, 7, 20, -1])
+    good = train_loader(digits)
+    expected, order = copies(good, 2, 32), good.traversal_order.sample_order(2).reshape(6, 16)
+    loader = train_loader(folder, workers=workers, on_damaged="replace")
+    for _ in range(2):  # the second time nothing is left of the first
+        batches = loader.epoch(2, 32)
+        got = [(batch.images.clone(), batch.labels.clone(), batch.replaced) for batch in batches]
+        for samples, (images, labels, replaced), (right, right_labels) in zip(order, got, expected, strict=True):
+            bad = np.isin(samples, numbers)
+            assert replaced == bad.sum()
+            for place in range(16):
+                source = next(i % 16 for i in range(place, place + 16) if not bad[i % 16])
+                assert torch.equal(images[place], right[source])
+                assert labels[place] == right_labels[source]
+        assert sum(replaced for *_, replaced in got) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5  # once per sample
+    assert all(re.search(rf"train.beton: sample {n} is damaged: .*; it is skipped", "\n".join(lines)) for n in numbers)
+
+
+def test_a_batch_of_damaged_samples_alone_is_an_error(damaged):
+    folder, _ = damaged("train", slice(None))
+    loader = train_loader(folder, batch=1, on_damaged="replace")
+    with pytest.raises(ValueError, match=r"train.beton: all 1 samples of a batch are damaged"):
+        copies(loader, 0, 32)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 31])
+def test_damaged_validation_images_are_left_out(digits, damaged, batch):
+    folder, numbers = damaged("val", [0, 3, 4, -1])
+    right = [torch.cat(parts) for parts in zip(*copies(val_loader(digits), 0, 35), strict=True)]
+    got = copies(val_loader(folder, batch=batch, on_damaged="leave_out"), 0, 35)
+    images, labels = [torch.cat(parts) for parts in zip(*got, strict=True)]
+    kept = np.setdiff1d(np.arange(31), numbers)
+    assert torch.equal(images, right[0][kept])
+    assert torch.equal(labels, right[1][kept])
+
+
+def test_damaged_samples_free_their_batches(damaged):
+    folder, _ = damaged("val", slice(None))
+    loader = val_loader(folder, batch=31, on_damaged="leave_out")
+    for resolution in (8, 700):
+        copies(loader, 0, resolution)
+    before = resident_mib()
+    for _ in range(8):  # of 217 MiB each
+        copies(loader, 0, 700)
+    assert resident_mib() - before < 500
 
 
 def test_a_changed_resolution_compiles_nothing(digits):
@@ -198,3 +265,34 @@ def test_stock_ffcv_loader_takes_our_operations(digits):
     got = [images.clone() for (images,) in loader]
     expected = copies(val_loader(digits), 0, 35)
     assert all(torch.equal(a.permute(0, 3, 1, 2), b) for a, (b, _) in zip(got, expected, strict=True))
+
+
+def test_a_quasi_random_order_asks_for_the_next_parts_of_the_file_before_they_are_needed(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "data")
+    order = QuasiRandomOrder(96, seed=0, global_batch=16, block=8, window=2)
+    decoder = RandomResizedCropDecoder(32, seed=0)
+    beton = tmp_path / "data" / "train.beton"
+    loader = BatchLoader(beton, decoder, order, batch_size=16, num_workers=1, device=CPU)
+    samples = read_samples(beton)
+
+    with beton.open("rb", buffering=0) as file:
+
+        def in_memory(sample):
+            try:
+                return bool(os.preadv(file.fileno(), [bytearray(1)], int(samples.pointer[sample]), os.RWF_NOWAIT))
+            except BlockingIOError:
+                return False
+            except OSError:
+                pytest.skip("this file system does not tell what is in memory")
+
+        os.sync()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if in_memory(95):
+            pytest.skip("this file system does not give memory back")
+        reading = loader.read_ahead()
+        for _ in range(6):
+            next(reading)
+        deadline = time.monotonic() + 20
+        while not all(map(in_memory, range(96))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert all(map(in_memory, range(96)))

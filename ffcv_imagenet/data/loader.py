@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import sys
 import weakref
@@ -29,7 +30,7 @@ from ffcv_imagenet.data.beton import Samples, read_samples
 from ffcv_imagenet.data.decode_cpu import CropDecoder, RandomResizedCropDecoder, error_message
 from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 
 #: Batches that are decoded before the consumer asks for them.
 BATCHES_AHEAD = 3
@@ -49,6 +50,8 @@ class Batch(NamedTuple):
 
 class BatchLoader(FFCVLoader):
     """An FFCV Loader of image batches that starts fast and whose errors reach the consumer.
+
+    ``num_samples`` is the number of images in the file.
 
     Args:
         path: a .beton file with the fields ``image`` and ``label``, and its manifest. An entry-point index beside it
@@ -88,7 +91,7 @@ class BatchLoader(FFCVLoader):
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order
         self.drop_last, self.recompile, self.next_epoch = False, False, 0
-        self.on_damaged, self._reported = on_damaged, set[int]()
+        self.num_samples, self.on_damaged, self._reported = manifest.num_samples, on_damaged, set[int]()
         self.reader = read_samples(path, manifest)
         decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
         self.memory_manager = _FileMemory(path, self.reader)
@@ -123,6 +126,25 @@ class BatchLoader(FFCVLoader):
                 yield Batch(images, labels.view(-1), replaced)
         finally:
             batches.close()
+
+    def read_ahead(self) -> Iterator[None]:
+        """Before each batch, ask the system for the parts of the file that are needed a window later."""
+        order, asked = self.traversal_order, 0
+        if not isinstance(order, QuasiRandomOrder):
+            yield from itertools.repeat(None)
+        blocks = order.blocks(self.next_epoch)
+        # Of ours the samples lie in the order of their indices; for others this asks for too little, or in vain.
+        start = self.reader.pointer[blocks[:, 0]].tolist()
+        last = blocks[:, 1] - 1
+        end = (self.reader.pointer[last] + self.reader.size[last]).tolist()
+        with Path(self.fname).open("rb", buffering=0) as file:
+            for batch in itertools.count():
+                needed = batch * self.batch_size * order.world_size // order.block + order.window
+                for number in range(asked, min(needed, len(blocks))):
+                    length = max(0, end[number] - start[number])
+                    os.posix_fadvise(file.fileno(), start[number], length, os.POSIX_FADV_WILLNEED)
+                    asked = number + 1
+                yield
 
     def without_damaged(self, samples: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """What to decode instead of the samples of a batch, [B] indices, some of which have an error code."""
@@ -169,10 +191,12 @@ class _BatchIterator(EpochIterator):
             torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
         numba.set_num_threads(self.loader.num_workers)
         slots, number = self.loader.batches_ahead + 2, 0
+        read_ahead = self.loader.read_ahead()
         copied: list[Any] = [None] * slots
         used: list[Any] = [None] * slots
         try:
             for indices in self.iter_ixes:
+                next(read_ahead)
                 slot = number % slots
                 if copied[slot] is not None:
                     # The host's memory of the slot is written at once, so that its last copy must be over.

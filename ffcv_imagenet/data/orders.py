@@ -41,11 +41,65 @@ class ShuffledOrder(_RankOrder):
         """Global batches per epoch."""
         return self.num_samples // self.global_batch
 
+    def permutation(self, epoch: int) -> np.ndarray:
+        """All sample indices in the order of an epoch, ``[num_samples] int64``."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+
     def sample_order(self, epoch: int) -> np.ndarray:
         """This rank's sample indices of an epoch, ``[steps * global_batch / world_size] int64``."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+        order = self.permutation(epoch)
         batches = order[: self.steps * self.global_batch].reshape(self.steps, self.world_size, -1)
         return np.ascontiguousarray(batches[:, self.rank]).reshape(-1)
+
+
+class QuasiRandomOrder(ShuffledOrder):
+    """A shuffle that reads the file in large pieces, for data sets that do not fit into memory.
+
+    The file is cut into blocks of neighbouring samples, at other places in every epoch. The blocks are shuffled;
+    ``window`` blocks at a time, all their samples are shuffled. So each part of the file is read once per epoch, as a
+    whole, a batch needs one window (two where one ends) in memory, and mixes samples of up to ``window`` places. In all
+    else (seed, ranks, global batches, what is left over) it is a :class:`ShuffledOrder`; ``block=1`` makes it one.
+
+    To shuffle pages is the idea of FFCV's QUASI_RANDOM (Leclerc et al., "FFCV: Accelerating Training by Removing Data
+    Bottlenecks", 2023), which knows no ranks.
+
+    Args:
+        num_samples, seed, global_batch, rank, world_size: see :class:`ShuffledOrder`.
+        block: neighbouring samples that are read together.
+        window: blocks whose samples are mixed.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        block: int,
+        window: int = 256,
+    ):
+        super().__init__(num_samples, seed, global_batch, rank, world_size)
+        self.block, self.window = block, window
+
+    def blocks(self, epoch: int) -> np.ndarray:
+        """The blocks of an epoch in the order in which they are needed: first sample and the one behind the last.
+
+        [blocks, 2] int64.
+        """
+        generator = np.random.default_rng([self.seed, epoch, 1])
+        bounds = np.arange(generator.integers(self.block), self.num_samples, self.block)
+        bounds = np.concatenate([[0], bounds[bounds > 0], [self.num_samples]])
+        return generator.permutation(np.stack([bounds[:-1], bounds[1:]], axis=1))
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """All sample indices in the order of an epoch, ``[num_samples] int64``."""
+        window = np.empty(self.num_samples, np.int64)
+        for number, (first, behind) in enumerate(self.blocks(epoch).tolist()):
+            window[first:behind] = number // self.window
+        shuffled = super().permutation(epoch)
+        return shuffled[np.argsort(window[shuffled], kind="stable")]
 
 
 class ShardedOrder(_RankOrder):
