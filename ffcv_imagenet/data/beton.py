@@ -51,14 +51,19 @@ class Samples:
     size: np.ndarray
 
     @property
+    def image(self) -> np.ndarray:
+        """FFCV's records of the images, [samples]."""
+        return self._column("image")
+
+    @property
     def pointer(self) -> np.ndarray:
         """Where each image begins in the file, [samples] uint64."""
-        return self._column("image")["data_ptr"]
+        return self.image["data_ptr"]
 
     @property
     def mode(self) -> np.ndarray:
         """JPEG_MODE or RAW_MODE, [samples] uint8."""
-        return self._column("image")["mode"]
+        return self.image["mode"]
 
     @property
     def is_jpeg(self) -> np.ndarray:
@@ -68,12 +73,12 @@ class Samples:
     @property
     def height(self) -> np.ndarray:
         """In pixels, [samples] uint16."""
-        return self._column("image")["height"]
+        return self.image["height"]
 
     @property
     def width(self) -> np.ndarray:
         """In pixels, [samples] uint16."""
-        return self._column("image")["width"]
+        return self.image["width"]
 
     @property
     def label(self) -> np.ndarray:

@@ -161,14 +161,30 @@ class CropDecoder(SimpleRGBImageDecoder):
     def box_function(self) -> Callable:
         """A function ``(samples, metadata, job, boxes)`` for numba that fills the crop boxes of a batch."""
 
-    def generate_code(self) -> Callable:
-        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk."""
-        self._job["num_samples"] = len(self.metadata)
+    def decode(
+        self,
+        samples: np.ndarray,
+        boxes: np.ndarray,
+        batch: np.ndarray,
+        codes: np.ndarray,
+        metadata: np.ndarray,
+        storage: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> None:
+        """:func:`decode_batch` outside of a Loader; ``storage`` is its content, pointers and sizes."""
+        self._describe_job(len(metadata))
+        decode_batch(samples, boxes, batch, codes, metadata, *storage, self._job.reshape(1))
+
+    def _describe_job(self, num_samples: int) -> None:
+        self._job["num_samples"] = num_samples
         self._job["num_decoders"], self._job["decoders"] = len(self._decoders), self._decoders.ctypes.data
         self._job["every"] = 0
         if self.index is not None:
             self._job["every"] = self.index.every
             self._job["offsets"], self._job["entries"] = self.index.offsets.ctypes.data, self.index.entries.ctypes.data
+
+    def generate_code(self) -> Callable:
+        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk."""
+        self._describe_job(len(self.metadata))
         address = self._job.ctypes.data
         fill_boxes = Compiler.compile(self.box_function())
 

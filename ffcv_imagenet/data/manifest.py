@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from tqdm import tqdm
+
 from ffcv_imagenet.atomic import write_atomically
 
 #: Changes when a reader of the old manifest would misread the new one.
@@ -159,7 +161,8 @@ def file_checksum(beton: Path) -> str:
     """Checksum of a .beton file, read on all cores."""
     starts = range(0, beton.stat().st_size, CHECKSUM_BLOCK)
     with ThreadPoolExecutor() as threads:  # hashlib lets other threads run
-        return combine_digests(threads.map(lambda start: _block_digest(beton, start), starts))
+        digests = threads.map(lambda start: _block_digest(beton, start), starts)
+        return combine_digests(tqdm(digests, f"checksum of {beton.name}", len(starts), leave=False, disable=None))
 
 
 def block_digests(data: bytes | bytearray | memoryview) -> list[bytes]:
