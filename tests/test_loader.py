@@ -285,7 +285,7 @@ def test_a_quasi_random_order_asks_for_the_next_parts_of_the_file_before_they_ar
             except OSError:
                 pytest.skip("this file system does not tell what is in memory")
 
-        os.sync()
+        os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if in_memory(95):
             pytest.skip("this file system does not give memory back")
