@@ -101,6 +101,7 @@ def write_synthetic(beton: Path, samples: int) -> None:
         parameters=resolve_parameters(),
         source_folder="synthetic",
         source_digest="",
+        skipped={},
         versions={},
         num_bytes=beton.stat().st_size,
         checksum=checksums.file,

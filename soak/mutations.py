@@ -191,6 +191,7 @@ def write_small(beton: Path) -> int:
         parameters=WriteParameters("proportion", None, 0.5, None, 90, True, -1, False, 0, _PAGE_SIZE >> 20),
         source_folder="",
         source_digest="",
+        skipped={},
         versions={},
         num_bytes=beton.stat().st_size,
         checksum=checksums.file,
