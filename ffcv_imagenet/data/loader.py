@@ -80,7 +80,7 @@ class BatchLoader(FFCVLoader):
         self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order
-        self.drop_last, self.recompile, self.next_epoch = False, False, 0
+        self.drop_last, self.recompile, self.next_epoch, self.first_batch = False, False, 0, 0
         self.reader = _read(path, manifest)
         decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
         self.memory_manager = _FileMemory(self.reader)
@@ -97,15 +97,15 @@ class BatchLoader(FFCVLoader):
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
 
-    def epoch(self, epoch: int, resolution: int) -> Iterator[Batch]:
-        """This rank's batches of an epoch, images of side ``resolution``.
+    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from ``first_batch`` on, images of side ``resolution``.
 
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
 
         Raises:
             ValueError: a damaged sample; names it.
         """
-        self.next_epoch = epoch
+        self.next_epoch, self.first_batch = epoch, first_batch
         self.decoder.resolution = resolution
         if isinstance(self.decoder, RandomResizedCropDecoder):
             self.decoder.set_epoch(epoch)
@@ -119,7 +119,7 @@ class BatchLoader(FFCVLoader):
             batches.close()
 
     def __iter__(self) -> _BatchIterator:
-        iterator = _BatchIterator(self, self.next_traversal_order())
+        iterator = _BatchIterator(self, self.next_traversal_order()[self.first_batch * self.batch_size :])
         _running.add(iterator)
         return iterator
 
