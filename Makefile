@@ -2,7 +2,7 @@
 #   make demo [DATA=/path/to/folder/with/train/and/val]
 #   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
 
-.PHONY: setup demo test lint fuzz
+.PHONY: setup demo test lint fuzz soak
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,10 @@ lint: setup
 # Feed the decoder damaged files, a million times each way (clang with libFuzzer).
 fuzz: setup
 	$(MAKE) -C fuzz fuzz
+
+# The long forms of the tests: random kills and damages (tens of minutes).
+soak: setup
+	for script in soak/*.py; do .venv/bin/python $$script || exit 1; done
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile
