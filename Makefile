@@ -23,9 +23,9 @@ lint: setup
 fuzz: setup
 	$(MAKE) -C fuzz fuzz
 
-# Faults in large numbers, of which the tests try a few; a line per kind.
+# Faults in large numbers (kills, damage), of which the tests try a few; a line per kind. Takes tens of minutes.
 soak: setup
-	@set -e; for script in soak/*.py; do PYTHONPATH=. .venv/bin/python $$script; done
+	@set -e; for script in soak/*.py; do .venv/bin/python $$script; done
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: written whole, read without running code from them."""
+"""Checkpoints of a run: written whole, checked before they are used, read without running code from them."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,45 +10,59 @@ from typing import Any
 import torch
 
 from ffcv_imagenet.atomic import atomic_file
+from ffcv_imagenet.tensor_file import read_tensor_file
 
-FORMAT = 1
+FORMAT = 2
+_NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?\.pt")
 
 
 class CheckpointFolder:
-    """The checkpoints ``epoch_NNNN.pt`` of one run, NNNN being the number of finished epochs.
+    """The checkpoints of one run: ``epoch_NNNN.pt`` after NNNN epochs, ``epoch_NNNN_step_SSSSSS.pt`` some steps later.
 
-    Keeps the newest ``keep`` files and the one with the best top-1. ``params`` (plain values) goes into each.
+    Keeps the newest ``keep`` ends of epochs, the one with the best top-1, and the newest ``keep`` of the epoch that is
+    under way. ``params`` (plain values) goes into each.
     """
 
     def __init__(self, path: Path, keep: int, params: dict[str, Any] | None = None):
         self.path, self.keep, self.params = path, keep, params
 
-    def save(self, state: dict[str, Any], epochs_done: int, best_epoch: int | None) -> Path:
+    def save(self, state: dict[str, Any], epochs_done: int, step: int = 0, best_epoch: int | None = None) -> Path:
         """Write ``state`` (tensors and plain values only) and remove the files that are no longer kept."""
         self.path.mkdir(parents=True, exist_ok=True)
-        target = self._file(epochs_done)
+        target = self.path / (f"epoch_{epochs_done:04d}" + (f"_step_{step:06d}" if step else "") + ".pt")
         with atomic_file(target) as file:
             torch.save({"format": FORMAT, "params": self.params, **state}, file)
-        kept = {*self.files()[-self.keep :], target, self._file(best_epoch or 0)}
+        ends = [file for file in self.files() if _position(file)[1] == 0]
+        under_way = [file for file in self.files() if _position(file) > (epochs_done, 0)]
+        best = [file for file in ends if _position(file)[0] == best_epoch]
+        kept = {target, *ends[-self.keep :], *under_way[-self.keep :], *best}
         for old in set(self.files()) - kept:
             old.unlink()
+        for left_by_a_killed_process in self.path.glob(".epoch_*.partial"):
+            left_by_a_killed_process.unlink()
         return target
 
     def files(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted(self.path.glob("epoch_*.pt"))
+        return sorted((file for file in self.path.glob("epoch_*.pt") if _NAME.fullmatch(file.name)), key=_position)
 
     def newest(self) -> dict[str, Any] | None:
-        """The last checkpoint that can be read whole, or None; says so when it has to pass over one."""
-        for file in reversed(self.files()):
+        """The last checkpoint that is undamaged, or None without any; says so when it has to pass over one.
+
+        Raises:
+            ValueError: there are checkpoints, and all of them are damaged.
+        """
+        files = self.files()
+        for file in reversed(files):
             try:
                 return load_checkpoint(file)
             except ValueError as error:
                 print(f"warning: {error}; trying the one before", file=sys.stderr)
+        if files:
+            raise ValueError(
+                f"none of the {len(files)} checkpoints in {self.path} can be used; without them it starts anew"
+            )
         return None
-
-    def _file(self, epochs_done: int) -> Path:
-        return self.path / f"epoch_{epochs_done:04d}.pt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -60,9 +75,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        state = read_tensor_file(path)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {error}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this program (format {FORMAT})")
     return state
+
+
+def _position(file: Path) -> tuple[int, int]:
+    """Finished epochs, and steps after them."""
+    match = _NAME.fullmatch(file.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)

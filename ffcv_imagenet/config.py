@@ -151,6 +151,11 @@ class TrainingOptions:
         "auto",
     )
     seed: int = option(Integer(0, 2**31), "seed of weights, order and crops", 0)
+    on_nonfinite: str = option(
+        Choice("fail", "skip"),
+        "when the loss is NaN or infinite: fail, or skip the step and count it in the log",
+        "fail",
+    )
     eval_only: bool = option(Switch(), "evaluate a checkpoint (checkpoint.resume) or model.weights, don't train", False)
 
 
@@ -188,13 +193,14 @@ class LoggingOptions:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Checkpoints, written after every epoch."""
+    """Checkpoints, written after every epoch, every so many steps, and when a signal stops the training."""
 
     resume: str = option(
         Text(),
         "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a file",
         "none",
     )
+    every_steps: int = option(Integer(0), "steps between checkpoints in the middle of an epoch (0: none)", 1000)
     keep: int = option(Integer(1), "how many of the newest to keep; the best is always kept", 2)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -61,20 +63,47 @@ def find_world(device: str = "auto") -> World:
 def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
     """Join the other processes for the length of a ``with`` block (nccl on GPUs, gloo on CPUs).
 
-    A collective that waits longer than ``timeout_minutes`` for another process is an error.
+    Raises:
+        ConnectionError: another process ended, or one waited longer than ``timeout_minutes`` for another.
     """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     if world.size == 1:
         yield
         return
-    dist.init_process_group(
-        "nccl" if world.device.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout_minutes)
-    )
+    backend, timeout = "nccl" if world.device.type == "cuda" else "gloo", timedelta(minutes=timeout_minutes)
     try:
+        # torchrun may keep its store when it starts the processes again; the addresses of those before are still in it.
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ConnectionError(
+            f"another process has ended, or has not answered for dist.timeout_minutes={timeout_minutes:g} ({reason})"
+        ) from error
+    # Only when all went well: it would wait for processes that are gone.
+    dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed; gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def launcher() -> str | None:
+    """The torchrun that started this process, by machine, process and start time; None without one.
+
+    It is the same after torchrun has started its processes anew (``--max-restarts``).
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    parent = os.getppid()
+    started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{platform.node()} {parent} {started}"
 
 
 def on_main(world: World, function: Callable[[], T]) -> T:
@@ -111,6 +140,38 @@ def broadcast_buffers(model: nn.Module) -> None:
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+class MaxOverRanks:
+    """The largest of the numbers that the processes tell, found while their devices compute.
+
+    Called equally often on every process. Alone, a process gets its own number at once; several get the largest number
+    of the call before, so that none has to wait for the slowest, nor for its device.
+    """
+
+    def __init__(self, timeout_minutes: float):
+        self.group: Any = None
+        if dist.is_initialized():
+            self.group = dist.new_group(backend="gloo", timeout=timedelta(minutes=timeout_minutes))
+        self.number = torch.zeros(1, dtype=torch.int32)
+        self.exchange: dist.Work | None = None
+
+    def __call__(self, number: int) -> int:
+        """Tell ``number``."""
+        if self.group is None:
+            return number
+        known = self.finish()
+        self.number.fill_(number)
+        self.exchange = dist.all_reduce(self.number, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        return known
+
+    def finish(self) -> int:
+        """Wait for the last exchange; returns its result, 0 without one."""
+        if self.exchange is None:
+            return 0
+        self.exchange.wait()
+        self.exchange = None
+        return int(self.number)
 
 
 def gather(value: Any) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -22,6 +24,8 @@ def evaluate(
     resolution: int,
     precision: str,
     flip_tta: bool,
+    after_batch: Callable[[], None] = lambda: None,
+    calls: int = 0,
 ) -> Scores:
     """Evaluate ``model``, with the statistics of rank 0's normalisation layers; the same call on every rank.
 
@@ -34,6 +38,9 @@ def evaluate(
         resolution: side of the images in pixels.
         precision: bf16, fp16 or fp32.
         flip_tta: average the logits of an image and of its mirror image.
+        after_batch: called after every batch, and then until it has been called ``calls`` times, which makes it equally
+            often on ranks with fewer batches.
+        calls: at least the number of batches of any rank.
 
     Raises:
         ValueError: no rank has any image.
@@ -48,5 +55,9 @@ def evaluate(
             if flip_tta:
                 logits = (logits + model(images.flip(3))) / 2
         sums.add(logits, batch.labels)
+        after_batch()
+        calls -= 1
+    for _ in range(calls):
+        after_batch()
     sum_over_ranks(sums.sums)
     return sums.scores()

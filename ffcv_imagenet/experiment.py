@@ -6,9 +6,8 @@ import contextlib
 import datetime
 import functools
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,16 @@ from ffcv_imagenet.data import decode_cpu
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
-from ffcv_imagenet.distributed import World, find_world, on_main, process_group
+from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, process_group
 from ffcv_imagenet.evaluation import evaluate
+from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.loggers import check_installed, make_loggers
 from ffcv_imagenet.metrics import Scores
 from ffcv_imagenet.models import build_model, check_resolutions, load_weights
 from ffcv_imagenet.optim import make_sgd
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.precision import choose_precision
+from ffcv_imagenet.run_lock import hold
 from ffcv_imagenet.runlog import RunFolder, describe_environment
 from ffcv_imagenet.schedules import resolution_at
 from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
@@ -46,6 +47,7 @@ RESUMABLE_CHANGES = (
     "data.num_workers",
     "training.accumulation",
     "training.precision",
+    "training.on_nonfinite",
     "validation.batch_size",
     "dist.device",
     "dist.cpu_threads",
@@ -74,32 +76,40 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: a user's mistake, found before anything starts.
+        BlockingIOError: another process is writing this run.
         FloatingPointError: the loss is not finite.
+        ConnectionError: another process has ended or does not answer.
+        Interrupted: a signal came; everything is saved.
     """
     world = find_world(config.dist.device)
     path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
     loggers: dict[str, Any] = {"tensorboard": config.logging.tensorboard, "wandb": config.logging.wandb}
-    with process_group(world, config.dist.timeout_minutes):
-        on_main(world, lambda: check_installed(**loggers))
-        trainer = _make_trainer(config, world)
-        params = _params(config, world, path.name, recipe, command)
-        state, params = on_main(world, lambda: _begin(config, path, params))
-        if state is not None:
-            trainer.load_state_dict(state)
-        if not world.is_main:
-            return trainer.fit(None, None)
-        folder = RunFolder(path, make_loggers(path, params, **loggers))
-        folder.write_params(params)
-        folder.write_status("running")
+    with contextlib.ExitStack() as stack:
+        folder = None
         try:
-            with _interrupted_by_sigterm():
-                last = trainer.fit(folder, _checkpoints(config, path, params))
+            with process_group(world, config.dist.timeout_minutes):
+                on_main(world, lambda: check_installed(**loggers))
+                exchange = MaxOverRanks(config.dist.timeout_minutes)
+                stop = stack.enter_context(StopSignals(exchange))
+                trainer = _make_trainer(config, world, stop)
+                params = _params(config, world, path.name, recipe, command)
+                state, params = on_main(world, lambda: _begin(config, path, params, stack))
+                if state is not None:
+                    trainer.load_state_dict(state)
+                if world.is_main:
+                    folder = RunFolder(path, make_loggers(path, params, **loggers))
+                    folder.write_params(params)
+                    folder.write_status("running")
+                last = trainer.fit(folder, _checkpoints(config, path, params) if world.is_main else None)
+                exchange.finish()
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt)
-            folder.write_status("interrupted" if stopped else "failed", None if stopped else str(error))
+            if folder is not None:
+                stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
+                folder.write_status("interrupted" if stopped else "failed", None if stopped else str(error))
             raise
-        folder.write_status("finished")
-        print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
+        if folder is not None:
+            folder.write_status("finished")
+            print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
         return last
 
 
@@ -115,12 +125,12 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
         num_classes = _read_manifest(config.data.val).num_classes
         check_resolutions(config.model.arch, num_classes, {config.validation.resolution})
         model = _make_model(config, num_classes, world)
-        state = on_main(world, lambda: _resume_state(config, _checkpoints(config, path)))
+        state = on_main(world, lambda: _resume_state(config.checkpoint.resume, _checkpoints(config, path)))
         source = config.model.weights
         if state is not None:
             _load_model(model, state)
             place = path if config.checkpoint.resume == "auto" else config.checkpoint.resume
-            source = f"{place}, epoch {state['epochs_done']}"
+            source = f"{place}, epoch {state['epochs_done']}" + (f", step {state['step']}" if state["step"] else "")
         elif source is None:
             raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or model.weights=FILE")
         loader = _make_val_loader(config, world)
@@ -148,7 +158,7 @@ def default_name(config: TrainConfig, recipe: str) -> str:
     return f"{recipe}_{config.model.arch}_{config.loss.name}_seed{config.training.seed}"
 
 
-def _make_trainer(config: TrainConfig, world: World) -> Trainer:
+def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Trainer:
     assert config.data.train is not None  # Checked with the configuration.
     train_data, val_data = _read_manifest(config.data.train), _read_manifest(config.data.val)
     if train_data.classes != val_data.classes:
@@ -161,10 +171,11 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
         {resolution.min_res, resolution.max_res, config.validation.resolution},
     )
     model = _make_model(config, val_data.num_classes, world)
+    skip_nonfinite = training.on_nonfinite == "skip"
     return Trainer(
         model=model,
         loss=config.make_loss().to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
+        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, fused=skip_nonfinite),
         train_loader=BatchLoader(
             Path(config.data.train),
             DECODERS[config.data.decode].RandomResizedCropDecoder(
@@ -181,6 +192,7 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
         ),
         val_loader=_make_val_loader(config, world),
         world=world,
+        stop=stop,
         options=TrainerOptions(
             epochs=training.epochs,
             accumulation=training.accumulation,
@@ -197,6 +209,8 @@ def _make_trainer(config: TrainConfig, world: World) -> Trainer:
             val_resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
+            skip_nonfinite=skip_nonfinite,
+            checkpoint_steps=config.checkpoint.every_steps,
         ),
     )
 
@@ -266,9 +280,9 @@ def _checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | None 
     return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params)
 
 
-def _resume_state(config: TrainConfig, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
+def _resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
     """The checkpoint to go on from, or None."""
-    match config.checkpoint.resume:
+    match resume:
         case "none":
             return None
         case "auto":
@@ -277,51 +291,57 @@ def _resume_state(config: TrainConfig, checkpoints: CheckpointFolder) -> dict[st
             return load_checkpoint(Path(file))
 
 
-def _begin(config: TrainConfig, path: Path, params: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _begin(
+    config: TrainConfig, path: Path, params: dict[str, Any], stack: contextlib.ExitStack
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The state to go on from, if any, and what ``params.json`` shall say. On rank 0.
 
+    From here on until ``stack`` is closed no other process can write into the run's folder.
+
     Raises:
+        BlockingIOError: another process is writing this run.
         FileExistsError: the folder holds another run.
         ValueError: the run to go on with has other options or data.
     """
-    checkpoints = _checkpoints(config, path)
-    state = _resume_state(config, checkpoints)
-    own_file = Path(config.checkpoint.resume).resolve().parent == checkpoints.path.resolve()
-    earlier = RunFolder(path).read_params() if path.is_dir() else None
-    if earlier is not None and config.checkpoint.resume != "auto" and not own_file:
+    resume, checkpoints = config.checkpoint.resume, _checkpoints(config, path)
+    new, earlier, state = not path.is_dir(), None, None
+    if not new:  # A new folder is made when there is no mistake left to find.
+        stack.enter_context(hold(path))
+        earlier = RunFolder(path).read_params()
+    if earlier is not None and _started_by_same_launcher(earlier, params):
+        state = checkpoints.newest()  # torchrun --max-restarts
+    elif earlier is not None and resume != "auto" and Path(resume).resolve().parent != checkpoints.path.resolve():
         raise FileExistsError(
             f"{path} holds a run already: give checkpoint.resume=auto to go on with it, or another logging.name"
         )
     if state is None:
-        return None, params
-    first = state["params"]
-    was, now = _what_is_computed(first), _what_is_computed(params)
-    for key, value in now.items():
-        if key in was and was[key] != value:
-            raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
-    if earlier is None:
-        return state, params
-    again = {key: params[key] for key in ("started", "world_size", "hardware", "versions", "command")}
-    return state, {**earlier, "resumed": [*earlier.get("resumed", []), again]}
+        state = _resume_state(resume, checkpoints)
+    if state is not None:
+        first = state["params"]
+        was, now = _what_is_computed(first), _what_is_computed(params)
+        for key, value in now.items():
+            if key in was and was[key] != value:
+                raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
+        if earlier is not None:
+            again = {
+                key: params[key] for key in ("started", "launcher", "world_size", "hardware", "versions", "command")
+            }
+            params = {**earlier, "resumed": [*earlier.get("resumed", []), again]}
+    if new:
+        stack.enter_context(hold(path))
+        if RunFolder(path).read_params() is not None:
+            raise FileExistsError(f"{path} holds a run already, which has just been started")
+    return state, params
+
+
+def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -> bool:
+    last_start = earlier.get("resumed", [earlier])[-1]
+    return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
 
 
 def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
     options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
     return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM (a scheduler, or torchrun when another process failed) end the run as Ctrl-C does."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
@@ -345,5 +365,6 @@ def _params(config: TrainConfig, world: World, name: str, recipe: str, command: 
         "world_size": world.size,
         "micro_batch": config.per_rank_batch(world.size),
         "precision": choose_precision(config.training.precision, world.device),
+        "launcher": launcher(),
         **describe_environment(world.device),
     }

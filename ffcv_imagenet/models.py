@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from ffcv_imagenet.tensor_file import read_tensor_file
+
 #: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
 SMALL_MODELS = {"resnet10": lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)}
 
@@ -107,9 +109,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"weights not found: {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
+        content = read_tensor_file(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a file of weights: {error}") from None
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")

@@ -33,9 +33,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with momentum; the learning rate is set before every step."""
-    return torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum)
+def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, fused: bool = False) -> torch.optim.SGD:
+    """SGD with momentum; the learning rate is set before every step.
+
+    A ``fused`` one takes no step while its attribute ``found_inf`` is not zero, which is decided on the device.
+    """
+    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum, fused=fused)
+    if fused and momentum > 0:
+        # torch would leave them uninitialised when the first step is not taken.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -29,6 +29,9 @@ ConfigT = TypeVar("ConfigT")
 
 #: Exit status of an entry script after a user's mistake.
 USER_ERROR_STATUS = 2
+#: Exit status of a training that a signal of the system has stopped, with everything saved: start it again (sysexits.h
+#: calls it EX_TEMPFAIL).
+REQUEUE_STATUS = 75
 #: Exit status after Ctrl-C.
 INTERRUPTED_STATUS = 130
 

@@ -1,8 +1,9 @@
 """A run's folder: parameters, one log line per epoch, and how the run ended.
 
-``params.json`` says what ran, ``log.jsonl`` has one JSON object per finished epoch, ``status.json`` the state:
-running, finished, failed or interrupted. Every file is written under a temporary name and renamed, so that a reader
-never sees half of one.
+``params.json`` says what ran, ``log.jsonl`` has one JSON object per finished epoch, ``status.json`` the state: running,
+finished, failed (``error`` says why) or interrupted (by a signal, with everything saved: start it again). A process
+that is killed cannot write it, so that its run stays "running"; :func:`ffcv_imagenet.run_lock.is_active` tells whether
+that is true. Every file is written under a temporary name and renamed, so that a reader never sees half of one.
 """
 
 from __future__ import annotations

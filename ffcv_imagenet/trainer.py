@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +22,17 @@ from ffcv_imagenet.checkpoint import CheckpointFolder
 from ffcv_imagenet.data.loader import Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
 from ffcv_imagenet.evaluation import evaluate
+from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.losses import Loss
 from ffcv_imagenet.optim import set_lr
+from ffcv_imagenet.options import USER_ERROR_STATUS
 from ffcv_imagenet.precision import autocast
 from ffcv_imagenet.runlog import RunFolder
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
 _BAR_SECONDS = 0.5
+#: What a process tells the others, like a signal's number but below those, when it has seen a loss that is not finite.
+_NONFINITE_SEEN = 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ class TrainerOptions:
     ``accumulation`` micro-batches make a step; ``precision`` is bf16, fp16 or fp32; ``resolution(epoch)`` is the
     side of the training images in pixels, ``val_resolution`` that of the validation images; ``lr(epoch)`` the
     learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image.
+    ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
+    one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
+    0 for none.
     """
 
     epochs: int
@@ -46,13 +56,16 @@ class TrainerOptions:
     val_resolution: int
     flip_tta: bool
     progress_bar: bool
+    skip_nonfinite: bool = False
+    checkpoint_steps: int = 0
 
 
 @dataclass(frozen=True)
 class EpochLog:
     """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks.
 
-    ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start.
+    ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
+    without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
     ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
     not in the scores.
     """
@@ -68,8 +81,25 @@ class EpochLog:
     seconds: float
     total_seconds: float
     wait_share: float
+    skipped_steps: int
     skipped: int
     val_skipped: int
+
+
+@dataclass
+class EpochProgress:
+    """Where the training stands inside an epoch.
+
+    ``losses [steps] float64`` is, on the device, this rank's sum over the micro-batches of each step (0 for steps to
+    come); ``step`` the number of steps done, ``seconds`` of training so far, ``waited`` of these for data; ``skipped``
+    the damaged images of this rank.
+    """
+
+    losses: Tensor
+    step: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 class Trainer:
@@ -82,6 +112,7 @@ class Trainer:
         train_loader: batches of this rank, ``steps * accumulation`` of them per epoch.
         val_loader: this rank's part of the validation images.
         world: this process among all.
+        stop: asked after every step whether to stop.
         options: see :class:`TrainerOptions`.
     """
 
@@ -94,18 +125,23 @@ class Trainer:
         train_loader: BatchLoader,
         val_loader: BatchLoader,
         world: World,
+        stop: StopSignals,
         options: TrainerOptions,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.world, self.options = world, options
+        self.world, self.stop, self.options = world, stop, options
         self.normalize = Normalize().to(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.distributed_model: nn.Module = model
         if world.size > 1:
             device_ids = [world.device] if world.device.type == "cuda" else None
             self.distributed_model = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
+        self.steps = len(train_loader) // options.accumulation
+        self.most_val_batches = max(gather(len(val_loader)))
         self.epochs_done = 0
+        self.progress = self._new_epoch()
         self.log: list[dict[str, Any]] = []
         torch.manual_seed(options.seed * world.size + world.rank)
 
@@ -115,11 +151,13 @@ class Trainer:
         Rank 0 writes the log and the checkpoints to ``folder`` and ``checkpoints``; other ranks are given None.
 
         Raises:
-            FloatingPointError: the training loss is not finite.
+            FloatingPointError: the training loss or the weights are not finite.
+            Interrupted: a signal came; a checkpoint is written.
         """
         for epoch in range(self.epochs_done, self.options.epochs):
+            self.train_epoch(epoch, checkpoints)
+            train_loss, skipped_steps = self._check_finite(checkpoints)
             start = time.perf_counter()
-            train_loss, train_seconds, waited, skipped = self.train_epoch(epoch)
             scores = evaluate(
                 self.model,
                 self.val_loader,
@@ -128,8 +166,11 @@ class Trainer:
                 resolution=self.options.val_resolution,
                 precision=self.options.precision,
                 flip_tta=self.options.flip_tta,
+                after_batch=functools.partial(self._after_val_batch, checkpoints),
+                calls=self.most_val_batches,
             )
-            seconds = time.perf_counter() - start
+            train_seconds = self.progress.seconds
+            seconds = train_seconds + time.perf_counter() - start
             images = len(self.train_loader) * self.train_loader.batch_size * self.world.size
             line = EpochLog(
                 epoch=epoch + 1,
@@ -142,68 +183,78 @@ class Trainer:
                 images_per_second=images / train_seconds,
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
-                wait_share=waited / train_seconds,
-                skipped=skipped,
+                wait_share=self.progress.waited / train_seconds,
+                skipped_steps=skipped_steps,
+                skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
             )
             self.log.append(asdict(line))
-            self.epochs_done = epoch + 1
-            state = self.state_dict()
-            if folder is not None and checkpoints is not None:
+            self.epochs_done, self.progress = epoch + 1, self._new_epoch()
+            if folder is not None:
                 folder.write_log(self.log)
-                checkpoints.save(state, self.epochs_done, best_epoch(self.log))
+            self._save(checkpoints)
+            if folder is not None:
                 print(format_line(line, self.options.epochs), flush=True)
         return EpochLog(**self.log[-1])
 
-    def train_epoch(self, epoch: int) -> tuple[float, float, float, int]:
-        """Train one epoch; returns mean loss, seconds, seconds spent waiting for data, and skipped images."""
-        options, accumulation = self.options, self.options.accumulation
+    def train_epoch(self, epoch: int, checkpoints: CheckpointFolder | None) -> None:
+        """Train the rest of an epoch; ``progress`` tells how it went."""
+        options, accumulation, progress = self.options, self.options.accumulation, self.progress
         resolution = options.resolution(epoch)
-        steps = len(self.train_loader) // accumulation
-        loss_sum, skipped = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
+        first_step = progress.step
         self.distributed_model.train()
-        batches = _TimedBatches(self.train_loader.epoch(epoch, resolution))
-        start = last_shown = time.perf_counter()
-        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}", steps) as bar:
-            for step in range(steps):
-                lr = options.lr(epoch + step / steps)
+        loader_batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
+        batches = _TimedBatches(loader_batches, progress.waited)
+        now = last_shown = time.perf_counter()
+        start, seconds_before = now, progress.seconds
+        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
+            for step in range(first_step, self.steps):
+                lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
-                self.loss.set_progress((epoch + step / steps) / options.epochs)
+                self.loss.set_progress((epoch + step / self.steps) / options.epochs)
+                if self.buffers_before:
+                    torch._foreach_copy_(self.buffers_before, list(self.model.buffers()))
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
                         batch = next(batches)
                         loss = self._backward(batch)
-                    loss_sum += loss
-                    skipped += batch.replaced
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                self.optimizer.zero_grad(set_to_none=True)
+                    progress.losses[step].add_(loss)
+                    progress.skipped += batch.replaced
+                self._update_weights(progress.losses[step])
                 now = time.perf_counter()
+                progress.step, progress.seconds = step + 1, seconds_before + now - start
+                progress.waited = batches.waited
+                seen_nonfinite = False
                 if bar is not None and now - last_shown > _BAR_SECONDS:
-                    last_shown = now
-                    rate = (step + 1) * accumulation * self.train_loader.batch_size * self.world.size / (now - start)
-                    bar.set_postfix_str(f"loss {loss.item():.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
-                    bar.update(step + 1 - bar.n)
-        mean_loss = (sum_over_ranks(loss_sum) / (steps * accumulation * self.world.size)).item()
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"the training loss is {mean_loss} in epoch {epoch + 1}, learning rate {lr:.4g}; "
-                f"a lower lr.lr or training.precision=fp32 may help"
-            )
-        all_skipped = sum_over_ranks(torch.tensor(float(skipped), device=self.world.device)).item()
-        return mean_loss, time.perf_counter() - start, batches.waited, int(all_skipped)
+                    last_shown, images = now, accumulation * self.train_loader.batch_size * self.world.size
+                    rate = (progress.step - first_step) * images / (now - start)
+                    shown = progress.losses[step].item() / accumulation
+                    seen_nonfinite = not math.isfinite(shown)
+                    bar.set_postfix_str(f"loss {shown:.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
+                    bar.update(progress.step - bar.n)
+                self._after_step(checkpoints, seen_nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on. Called on every rank."""
+        """Everything that the rest of the training depends on. Called on every rank, between two steps.
+
+        The statistics of rank 0's normalisation layers are enough: before a step, and before an evaluation, all ranks
+        take them over.
+        """
         rng = {"cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.world.device)
+        progress = self.progress
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "loss": self.loss.state_dict(),
             "epochs_done": self.epochs_done,
+            "step": progress.step,
+            "losses": sum_over_ranks(progress.losses.clone()),
+            "skipped": self._sum(progress.skipped),
+            "seconds": progress.seconds,
+            "waited": progress.waited,
             "log": self.log,
             "rng": gather(rng),
         }
@@ -211,23 +262,129 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state; the random state of ranks that did not exist then stays as it is."""
         self.model.load_state_dict(state["model"])
+        fused = self.optimizer.param_groups[0]["fused"]  # how it is computed now, not when the state was saved
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = fused
         self.scaler.load_state_dict(state["scaler"])
         self.loss.load_state_dict(state["loss"])
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
+        self.progress = self._new_epoch()
+        self.progress.step, self.progress.seconds = state["step"], state["seconds"]
+        self.progress.waited = state["waited"]
+        if self.world.is_main:  # They are the sums over the ranks.
+            self.progress.losses.copy_(state["losses"])
+            self.progress.skipped = state["skipped"]
         if self.world.rank < len(state["rng"]):
             rng = state["rng"][self.world.rank]
             torch.set_rng_state(rng["cpu"])
             if self.world.device.type == "cuda" and "cuda" in rng:
                 torch.cuda.set_rng_state(rng["cuda"], self.world.device)
 
+    def _sum(self, number: int) -> int:
+        """The sum over the ranks."""
+        return int(sum_over_ranks(torch.tensor(number, device=self.world.device)).item())
+
+    def _new_epoch(self) -> EpochProgress:
+        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=self.world.device))
+
     def _backward(self, batch: Batch) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
         images = self.normalize(batch.images)
         with autocast(self.options.precision, self.world.device):
             loss = self.loss(self.distributed_model(images), batch.labels)
+        if self.options.skip_nonfinite:
+            # Times 1, or times NaN: then all gradients are NaN, on all ranks, and all of them skip the step.
+            loss = loss * (1 + 0 * loss.detach())
         self.scaler.scale(loss / self.options.accumulation).backward()
         return loss.detach()
+
+    def _update_weights(self, loss: Tensor) -> None:
+        """Take the optimizer's step. ``loss`` becomes NaN when it is skipped for gradients that are not finite.
+
+        Under fp16 the scaler skips such steps anyway, and they are no failure: it is searching for its scale.
+        """
+        if self.options.skip_nonfinite:
+            if not self.scaler.is_enabled():
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
+                self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+            skipped = ~loss.isfinite()
+            for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+                torch.where(skipped, before, buffer, out=buffer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _after_step(self, checkpoints: CheckpointFolder | None, seen_nonfinite: bool) -> None:
+        """Write a checkpoint when it is time; stop when a process was asked to, or has seen a loss to stop for."""
+        step, every = self.progress.step, self.options.checkpoint_steps
+        agreed = self.stop.agreed(_NONFINITE_SEEN if seen_nonfinite else 0)
+        if agreed > _NONFINITE_SEEN:
+            self._stop(checkpoints, agreed)
+        elif every and step % every == 0 and step < self.steps:
+            self._save(checkpoints)
+        elif agreed:
+            self._check_finite(checkpoints)
+
+    def _after_val_batch(self, checkpoints: CheckpointFolder | None) -> None:
+        signum = self.stop.agreed()
+        if signum > _NONFINITE_SEEN:
+            self._stop(checkpoints, signum)
+
+    def _stop(self, checkpoints: CheckpointFolder | None, signum: int) -> None:
+        stopped = Interrupted(signum)
+        file = self._save(checkpoints)
+        if file is not None:
+            print(
+                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto goes on from there",
+                file=sys.stderr,
+            )
+        raise stopped
+
+    def _save(self, checkpoints: CheckpointFolder | None) -> Path | None:
+        """Write a checkpoint on rank 0, if everything in it is finite; called on every rank."""
+        if self.progress.step:
+            self._check_finite(checkpoints)
+        state = self.state_dict()
+        if checkpoints is None:
+            return None
+        best = best_epoch(self.log) if self.log else None
+        return checkpoints.save(state, self.epochs_done, self.progress.step, best)
+
+    def _check_finite(self, checkpoints: CheckpointFolder | None) -> tuple[float, int]:
+        """Mean loss of the epoch so far (of the steps not skipped), and how many were skipped. Called on every rank.
+
+        Raises:
+            FloatingPointError: a loss is not finite and shall not be skipped, or a whole epoch is skipped, or there are
+                weights that are not finite.
+        """
+        losses = sum_over_ranks(self.progress.losses[: self.progress.step].clone())
+        losses = losses.cpu() / (self.options.accumulation * self.world.size)
+        finite = losses.isfinite()
+        skipped = int((~finite).sum())
+        if skipped == self.steps or (skipped and not self.options.skip_nonfinite):
+            first = int(finite.int().argmin())
+            raise self._nonfinite_error(f"the training loss is {losses[first].item()}", checkpoints, first)
+        floats = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if sum_over_ranks((~torch.stack([value.isfinite().all() for value in floats])).sum()).item():
+            raise self._nonfinite_error("the weights are not finite", checkpoints, self.progress.step - 1)
+        return losses[finite].mean().item(), skipped
+
+    def _nonfinite_error(self, what: str, checkpoints: CheckpointFolder | None, step: int) -> BaseException:
+        """The error for rank 0 to show; on the others, a silent end."""
+        if checkpoints is None:
+            return SystemExit(USER_ERROR_STATUS)
+        epoch, files = self.epochs_done, checkpoints.files()
+        if self.options.skip_nonfinite:
+            advice = "training.on_nonfinite=skip does not help"
+        else:
+            advice = "training.precision=fp32 or training.on_nonfinite=skip may help"
+        return FloatingPointError(
+            f"{what} after step {step + 1} of {self.steps} in epoch {epoch + 1}, "
+            f"learning rate {self.options.lr(epoch + step / self.steps):.4g}; "
+            f"last good checkpoint: {files[-1] if files else 'none'}; a lower lr.lr may help, {advice}"
+        )
 
     def _gradient_sync(self, sync: bool) -> contextlib.AbstractContextManager:
         """Gradients are summed over the ranks in the last micro-batch of a step only."""
@@ -235,10 +392,11 @@ class Trainer:
             return contextlib.nullcontext()
         return self.distributed_model.no_sync()
 
-    def _bar(self, title: str, steps: int) -> contextlib.AbstractContextManager[tqdm | None]:
+    def _bar(self, title: str) -> contextlib.AbstractContextManager[tqdm | None]:
         if not (self.world.is_main and self.options.progress_bar):
             return contextlib.nullcontext()
-        return tqdm(desc=title, total=steps, unit="step", leave=False, dynamic_ncols=True)
+        done = self.progress.step
+        return tqdm(desc=title, total=self.steps, initial=done, unit="step", leave=False, dynamic_ncols=True)
 
 
 def best_epoch(log: list[dict[str, Any]]) -> int:
@@ -248,20 +406,18 @@ def best_epoch(log: list[dict[str, Any]]) -> int:
 
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
-    skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
-    damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
     return (
         f"epoch {line.epoch:3d}/{epochs}  top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %  "
         f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
-        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
+        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s"
     )
 
 
 class _TimedBatches:
     """The batches of a generator, with the seconds that its consumer had to wait for them."""
 
-    def __init__(self, batches: Iterator[Batch]):
-        self.batches, self.waited = batches, 0.0
+    def __init__(self, batches: Iterator[Batch], waited: float):
+        self.batches, self.waited = batches, waited
 
     def __next__(self) -> Batch:
         start = time.perf_counter()

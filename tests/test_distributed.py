@@ -1,10 +1,13 @@
 """Real runs of several gloo processes on the CPU, started by torchrun."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +24,9 @@ from ffcv_imagenet.options import build
 ROOT = Path(__file__).parent.parent
 
 
-def torchrun(processes, digits, tmp_path, *words, name="run"):
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+def torchrun_command(processes, digits, tmp_path, *words, name="run", launcher=()):
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launcher),
         *(
             str(ROOT / "train_imagenet.py"),
             f"--data.train={digits / 'train.beton'}",
@@ -34,7 +37,22 @@ def torchrun(processes, digits, tmp_path, *words, name="run"):
         *("--validation.batch_size=4", "--dist.device=cpu", f"--logging.folder={tmp_path}", f"--logging.name={name}"),
         *words,
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def torchrun(*arguments, **keywords):
+    return subprocess.run(torchrun_command(*arguments, **keywords), capture_output=True, text=True, timeout=300)
+
+
+def send_to_rank_1(torchrun, number, after):
+    """Send a signal to the second process when the file ``after`` is there."""
+    while not after.exists():
+        assert torchrun.poll() is None, torchrun.communicate()
+        time.sleep(0.005)
+    for child in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
+        if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+            os.kill(int(child), number)
+            return
+    raise AssertionError("no process with LOCAL_RANK=1")
 
 
 def log(tmp_path, name="run"):
@@ -62,20 +80,39 @@ def test_two_processes_train(trained):
     assert params["world_size"] == 2
 
 
-def test_two_processes_resume_to_the_same_weights(trained, digits, tmp_path):
-    folder = tmp_path / "parts"
-    checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    # The whole run's folder, as it was after its first epoch.
-    (checkpoints / "epoch_0001.pt").write_bytes((trained / "two" / "checkpoints" / "epoch_0001.pt").read_bytes())
-    (folder / "params.json").write_bytes((trained / "two" / "params.json").read_bytes())
-    result = torchrun(2, digits, tmp_path, "--checkpoint.resume=auto", name="parts")
-    assert result.returncode == 0, result.stderr
-    whole, parts = weights(trained, "two"), weights(tmp_path, "parts")
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert [line["train_loss"] for line in log(trained, "two")] == [
-        line["train_loss"] for line in log(tmp_path, "parts")
-    ]
+def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(trained, digits, tmp_path):
+    command = torchrun_command(
+        2, digits, tmp_path, "--checkpoint.every_steps=1", name="again", launcher=["--max-restarts=2"]
+    )
+    checkpoints = tmp_path / "again" / "checkpoints"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # Only one of the processes gets the signal, and both stop after the same step.
+        send_to_rank_1(process, signal.SIGUSR1, checkpoints / "epoch_0000_step_000001.pt")
+        send_to_rank_1(process, signal.SIGKILL, checkpoints / "epoch_0001.pt")
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert "interrupted by SIGUSR1: saved" in errors
+    assert len(json.loads((tmp_path / "again" / "params.json").read_text())["resumed"]) == 2
+    whole, again = weights(trained, "two"), weights(tmp_path, "again")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    times = ("images_per_second", "seconds", "total_seconds", "wait_share")
+    for one, other in zip(log(trained, "two"), log(tmp_path, "again"), strict=True):
+        assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
+
+
+def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
+    words = ("--checkpoint.every_steps=1", "--dist.timeout_minutes=0.25")
+    command = torchrun_command(2, digits, tmp_path, *words, launcher=["--shutdown-timeout=1"])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        send_to_rank_1(process, signal.SIGSTOP, tmp_path / "run" / "checkpoints" / "epoch_0000_step_000001.pt")
+        stopped = time.monotonic()
+        _, errors = process.communicate(timeout=300)
+    assert time.monotonic() - stopped < 60
+    assert process.returncode != 0
+    assert re.search(r"^error: .* has not answered for dist.timeout_minutes=0.25", errors, re.MULTILINE)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "has not answered" in status["error"]
 
 
 def test_top_1_is_the_same_for_any_number_of_processes(trained, digits, tmp_path):

@@ -9,8 +9,19 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 
 #: Lower layers first; a module may import modules of lower layers, and of its own only where listed in SAME_LAYER.
 LAYERS = [
-    {"native", "atomic", "schedules", "metrics", "precision", "augment", "options", "loggers"},
-    {"losses", "models", "optim", "checkpoint", "runlog", "report", "distributed"},
+    {
+        "native",
+        "atomic",
+        "run_lock",
+        "schedules",
+        "tensor_file",
+        "metrics",
+        "precision",
+        "augment",
+        "options",
+        "loggers",
+    },
+    {"interruption", "losses", "models", "optim", "checkpoint", "runlog", "report", "distributed"},
     {"data"},
     {"evaluation"},
     {"trainer"},

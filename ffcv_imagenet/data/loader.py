@@ -90,7 +90,7 @@ class BatchLoader(FFCVLoader):
         self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order
-        self.drop_last, self.recompile, self.next_epoch = False, False, 0
+        self.drop_last, self.recompile, self.next_epoch, self.first_batch = False, False, 0, 0
         self.num_samples, self.on_damaged, self._reported = manifest.num_samples, on_damaged, set[int]()
         self.reader = read_samples(path, manifest)
         decoder.index = EntryIndex.open(path, manifest.checksum, manifest.num_samples)
@@ -108,15 +108,15 @@ class BatchLoader(FFCVLoader):
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
 
-    def epoch(self, epoch: int, resolution: int) -> Iterator[Batch]:
-        """This rank's batches of an epoch, images of side ``resolution``.
+    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from ``first_batch`` on, images of side ``resolution``.
 
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
 
         Raises:
             ValueError: a damaged sample, which it names, or with ``on_damaged="replace"`` nothing else in a batch.
         """
-        self.next_epoch = epoch
+        self.next_epoch, self.first_batch = epoch, first_batch
         self.decoder.resolution = resolution
         if isinstance(self.decoder, RandomResizedCropDecoder):
             self.decoder.set_epoch(epoch)
@@ -129,7 +129,7 @@ class BatchLoader(FFCVLoader):
 
     def read_ahead(self) -> Iterator[None]:
         """Before each batch, ask the system for the parts of the file that are needed a window later."""
-        order, asked = self.traversal_order, 0
+        order = self.traversal_order
         if not isinstance(order, QuasiRandomOrder):
             yield from itertools.repeat(None)
         blocks = order.blocks(self.next_epoch)
@@ -137,8 +137,9 @@ class BatchLoader(FFCVLoader):
         start = self.reader.pointer[blocks[:, 0]].tolist()
         last = blocks[:, 1] - 1
         end = (self.reader.pointer[last] + self.reader.size[last]).tolist()
+        asked = self.first_batch * self.batch_size * order.world_size // order.block
         with Path(self.fname).open("rb", buffering=0) as file:
-            for batch in itertools.count():
+            for batch in itertools.count(self.first_batch):
                 needed = batch * self.batch_size * order.world_size // order.block + order.window
                 for number in range(asked, min(needed, len(blocks))):
                     length = max(0, end[number] - start[number])
@@ -167,7 +168,7 @@ class BatchLoader(FFCVLoader):
         return replaced
 
     def __iter__(self) -> _BatchIterator:
-        iterator = _BatchIterator(self, self.next_traversal_order())
+        iterator = _BatchIterator(self, self.next_traversal_order()[self.first_batch * self.batch_size :])
         _running.add(iterator)
         return iterator
 

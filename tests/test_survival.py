@@ -1,0 +1,204 @@
+"""What happens to a run: signals, losses that are not finite, hostile files, a second process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_checkpoint import Hostile
+from test_experiment import config, log, same, weights
+
+from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.interruption import Interrupted, StopSignals
+from ffcv_imagenet.losses import CrossEntropy
+from ffcv_imagenet.run_lock import hold, is_active
+from ffcv_imagenet.trainer import Trainer
+
+TIMES = ("images_per_second", "seconds", "total_seconds", "wait_share")
+
+
+def without_times(lines):
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def status(tmp_path, name="run"):
+    return json.loads((tmp_path / "runs" / name / "status.json").read_text())
+
+
+def checkpoints(tmp_path, name="run"):
+    return sorted(file.name for file in (tmp_path / "runs" / name / "checkpoints").iterdir())
+
+
+def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits, tmp_path, monkeypatch, capsys):
+    # A network with dropout and a loss that changes: the random state and the schedules have to come back too.
+    changes = {"model.arch": "squeezenet1_1", "loss.name": "maxsup", "training.accumulation": 2, "data.num_workers": 1}
+    train(config(digits, tmp_path, **changes, **{"logging.name": "whole"}))
+
+    # The signal comes before the n-th time that the trainer asks for one: after each of six steps and of one batch of
+    # validation images, in two epochs.
+    asked, agreed = 0, StopSignals.agreed
+    stops = {2: signal.SIGTERM, 7: signal.SIGUSR1, 9: signal.SIGINT, 14: signal.SIGTERM}
+
+    def signal_then_agree(self, value=0):
+        nonlocal asked
+        asked += 1
+        assert is_active(tmp_path / "runs" / "parts")
+        if asked in stops:
+            os.kill(os.getpid(), stops[asked])
+        return agreed(self, value)
+
+    monkeypatch.setattr(StopSignals, "agreed", signal_then_agree)
+    before = signal.getsignal(signal.SIGTERM)
+    again = {"logging.name": "parts", "checkpoint.resume": "auto"}
+    for workers, code, file in (
+        (2, 75, "epoch_0000_step_000002.pt"),
+        (1, 75, "epoch_0000_step_000006.pt"),
+        (2, 130, "epoch_0001_step_000001.pt"),
+        (1, 75, "epoch_0001_step_000006.pt"),
+    ):
+        with pytest.raises(Interrupted) as caught:
+            train(config(digits, tmp_path, **changes | again | {"data.num_workers": workers}))
+        assert caught.value.code == code
+        assert status(tmp_path, "parts") == {"state": "interrupted", "error": None}
+        assert file in checkpoints(tmp_path, "parts")
+        assert f"{file}; checkpoint.resume=auto goes on" in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGTERM) == before
+    train(config(digits, tmp_path, **changes | again))
+
+    assert same(weights(tmp_path, "whole"), weights(tmp_path, "parts"))
+    assert without_times(log(tmp_path, "whole")) == without_times(log(tmp_path, "parts"))
+    for line in log(tmp_path, "parts"):
+        assert 0 < line["seconds"] <= line["total_seconds"]
+        assert line["wait_share"] <= 1
+    assert checkpoints(tmp_path, "whole") == checkpoints(tmp_path, "parts")
+    assert status(tmp_path, "parts")["state"] == "finished"
+    assert not is_active(tmp_path / "runs" / "parts")
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch):
+    with StopSignals(lambda number: number) as stop:
+        for _ in range(2):  # Both from one Ctrl-C under torchrun.
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.agreed() == signal.SIGINT
+        monkeypatch.setattr("ffcv_imagenet.interruption._SAME_CTRL_C_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_two_processes_cannot_write_one_run(digits, tmp_path):
+    run = tmp_path / "runs" / "run"
+    with hold(run), pytest.raises(BlockingIOError, match="another process is writing this run"):
+        train(config(digits, tmp_path, **{"checkpoint.resume": "auto"}))
+    assert [file.name for file in run.iterdir()] == ["lock"]
+
+
+class Broken(CrossEntropy):
+    """NaN, infinite, or infinite with gradients that are finite, in the n-th batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches, self.seen = batches, 0
+
+    def forward(self, logits, target):
+        self.seen += 1
+        loss = super().forward(logits, target)
+        return loss + self.batches[self.seen] if self.seen in self.batches else loss
+
+
+def train_broken(cfg, batches):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffcv_imagenet.config.TrainConfig.make_loss", lambda self: Broken(batches))
+        return train(cfg)
+
+
+def test_a_loss_that_is_not_finite_is_named_and_never_saved(digits, tmp_path):
+    last = "epoch_0001_step_000002.pt"
+    lr = 0.01 * (1 - 3 / 6)  # in the second epoch's fourth step
+    with pytest.raises(FloatingPointError) as caught:
+        train_broken(config(digits, tmp_path, **{"checkpoint.every_steps": 2}), {10: float("nan")})
+    for words in ("loss is nan", "step 4 of 6 in epoch 2", f"learning rate {lr:.4g};", f"checkpoints/{last};"):
+        assert words in str(caught.value)
+    assert checkpoints(tmp_path)[-1] == last
+    assert status(tmp_path) == {"state": "failed", "error": str(caught.value)}
+    # It goes on from there when the loss is finite again.
+    train_broken(
+        config(digits, tmp_path, **{"checkpoint.resume": "auto", "training.on_nonfinite": "skip"}), {2: float("nan")}
+    )
+    assert [line["skipped_steps"] for line in log(tmp_path)] == [0, 1]
+
+
+def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):
+    # After the last step of the first epoch, of which no loss tells.
+    update, updates = Trainer._update_weights, []
+
+    def spoil(self, loss):
+        update(self, loss)
+        updates.append(loss)
+        if len(updates) == 6:
+            next(self.model.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(Trainer, "_update_weights", spoil)
+    with pytest.raises(FloatingPointError, match="the weights are not finite after step 6 of 6 in epoch 1"):
+        train(config(digits, tmp_path))
+    assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision):
+    seen = []
+    update = Trainer._update_weights
+
+    def watch(self, loss):
+        if len(seen) in (0, 4):  # The forward pass of a broken step has broken the statistics too.
+            self.model.bn1.running_var.fill_(float("nan"))
+        before = [value.clone() for value in self.model.parameters()]
+        update(self, loss)
+        after = [value.clone() for value in self.model.state_dict().values()]
+        assert all(value.isfinite().all() for value in after)
+        seen.append(all(torch.equal(a, b) for a, b in zip(before, self.model.parameters(), strict=True)))
+
+    monkeypatch.setattr(Trainer, "_update_weights", watch)
+    changes = {"training.on_nonfinite": "skip", "training.epochs": 1, "lr.peak_epoch": 0.5, "checkpoint.every_steps": 1}
+    train_broken(
+        config(digits, tmp_path, **changes, **{"training.precision": precision}), {1: float("nan"), 5: float("inf")}
+    )
+    (line,) = log(tmp_path)
+    assert line["skipped_steps"] == 2
+    assert seen[0]
+    assert seen[4]
+    if precision == "fp32":  # The scaler of fp16 skips a step while it is searching for its scale: no failure.
+        assert sum(seen) == 2
+    assert 0 < line["train_loss"] < 3
+    assert 0 < line["val_loss"] < 3
+
+
+def test_skipping_every_step_is_an_error(digits, tmp_path):
+    with pytest.raises(FloatingPointError, match="loss is nan after step 1 of 6 in epoch 1"):
+        train_broken(
+            config(digits, tmp_path, **{"training.on_nonfinite": "skip"}), dict.fromkeys(range(99), float("nan"))
+        )
+
+
+def test_a_hostile_checkpoint_is_refused_wherever_it_is_given(digits, tmp_path):
+    marker, file = tmp_path / "was_here", tmp_path / "runs" / "run" / "checkpoints" / "epoch_0001.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"format": 2, "model": Hostile(f"touch {marker}")}, file)
+    for changes in ({"checkpoint.resume": "auto"}, {"checkpoint.resume": file}, {"model.weights": file}):
+        for start in (train, evaluate_only):
+            with pytest.raises(ValueError, match=r"more than tensors and plain values|none of the 1 checkpoints"):
+                start(config(digits, tmp_path, **changes, **{"training.eval_only": int(start is evaluate_only)}))
+    assert not marker.exists()
+
+
+def test_killed_at_random_moments_a_run_ends_the_same(digits):
+    # The short form of `make soak`; two processes are killed in test_distributed.
+    soak = Path(__file__).parent.parent / "soak" / "kills.py"
+    command = [sys.executable, soak, "--kills=3", "--rank-kills=0", f"--data={digits}"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"kills survived: 3 .* runs bitwise equal: (\d) of \1; bytes lost: 0", result.stdout)
