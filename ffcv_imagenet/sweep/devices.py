@@ -57,9 +57,7 @@ def make_slots(
     if gpus:
         size = gpus_per_run or 1
         if size > len(gpus):
-            raise ValueError(
-                f"sweep.gpus_per_run: got {size}, allowed are at most the {len(gpus)} GPUs here"
-            )
+            raise ValueError(f"sweep.gpus_per_run: got {size}, allowed are at most the {len(gpus)} GPUs here")
         groups = [tuple(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     elif gpus_per_run:
         raise ValueError(f"sweep.gpus_per_run: got {gpus_per_run}, allowed is none where no GPU is used")

@@ -132,11 +132,12 @@ def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
             raise ValueError(f"{name}: {key} is swept twice")
         if key in _words_keys(rest):
             raise ValueError(f"{name}: {key} is given for all runs as well, allowed is one of the two")
-        texts = values.pop(name).split(",")
+        given = values.pop(name)
+        texts = given.split(",")
         if key == "training.seed":
             texts = [seed for text in texts for seed in _seed_range(text)]
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"{name}: got {','.join(texts)}, allowed are different values")
+        if not texts or len(set(texts)) < len(texts):
+            raise ValueError(f"{name}: got {given}, allowed are different values")
         axes[key] = texts
     for key in ("logging.name", "checkpoint.resume", "training.eval_only"):
         if key in _words_keys(rest):

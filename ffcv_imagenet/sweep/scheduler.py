@@ -72,7 +72,12 @@ class Scheduler:
         output = job.run.folder / OUTPUT
         job.output_start = output.stat().st_size if output.is_file() else 0
         job.epoch_began = time.monotonic()
-        job.process = start(job.run.command, job.run.folder, slot)
+        try:
+            job.process = start(job.run.command, job.run.folder, slot)
+        except OSError as error:
+            job.state, job.error = "failed", str(error)
+            self.view.event(job, f"cannot be started ({error})")
+            return
         if job.process is None:
             job.state = "elsewhere"
             self.view.event(job, "is at work already, started elsewhere: waiting for it")
@@ -111,7 +116,8 @@ class Scheduler:
             job.state = "stopped"
             self.view.event(job, f"stopped after epoch {job.progress.epochs_done}")
             return
-        line = last_error(job.run.folder, job.output_start)
+        # What SIGKILL ends (by hand, or for want of memory) cannot say why.
+        line = "" if status == -signal.SIGKILL else last_error(job.run.folder, job.output_start)
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         job.error = f"{how}: {line}" if line else how
         # torchrun's own status is always 1; our line on a mistake shows through it.

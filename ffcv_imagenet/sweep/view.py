@@ -106,7 +106,7 @@ def state_text(job: Job) -> str:
     """A job's state in words."""
     match job.state:
         case "running":
-            return str(job.slot)
+            return f"running, {job.slot}"
         case "elsewhere":
             return "at work elsewhere"
         case "waiting":
