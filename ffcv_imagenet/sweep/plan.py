@@ -233,6 +233,8 @@ def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:
     script = Path(ffcv_imagenet.__file__).parent.parent / "train_imagenet.py"
     if not script.is_file():
         raise FileNotFoundError(f"{script} is not there: install the package from its source with pip install -e .")
+    if script.is_relative_to(Path.cwd()):  # The shorter name, as a user types it.
+        script = script.relative_to(Path.cwd())
     # --standalone finds a free port, so that several torchruns on a machine don't meet.
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}") if processes > 1 else ()
     return (sys.executable, *torchrun, str(script), *words)
