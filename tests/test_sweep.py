@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ import torch
 from rich.console import Console
 from rich.live import Live
 
+from ffcv_imagenet.config import SweepOptions
+from ffcv_imagenet.sweep import __main__ as command
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Job, Progress, Run, make_job, read_progress, sweep_seconds_left
-from ffcv_imagenet.sweep.plan import make_plan
+from ffcv_imagenet.sweep.plan import Plan, make_plan
 from ffcv_imagenet.sweep.processes import OUTPUT, is_active, last_error, processes_of, start
 from ffcv_imagenet.sweep.scheduler import Scheduler
-from ffcv_imagenet.sweep.view import LiveView, PlainView, duration
+from ffcv_imagenet.sweep.view import LiveView, PlainView, duration, status_table
 
 ROOT = Path(__file__).parent.parent
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -236,10 +239,10 @@ def trainer(tmp_path):
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
 
-    def make(name, epochs=2, seconds=0.05, how="succeeds"):
+    def make(name, epochs=2, seconds=0.05, how="succeeds", number=1):
         folder = tmp_path / name
         command = (sys.executable, "-S", str(script), str(folder), str(epochs), str(seconds), how)
-        return make_job(Run(1, name, folder, epochs, command), is_active(folder))
+        return make_job(Run(number, name, folder, epochs, command), is_active(folder))
 
     return make
 
@@ -384,6 +387,68 @@ def test_the_live_view_has_a_line_per_run(trainer):
     assert any(all(word in line for word in ("first", "GPU 0", "2/3", "87.65", "1234", "60 s")) for line in lines)
     assert any(all(word in line for word in ("second", "new", "0/5")) for line in lines)
     assert any("0 of 2 finished, about 6 min left" in line for line in lines)
+
+
+def test_a_small_terminal_shows_what_is_at_work(trainer):
+    jobs = [trainer(f"run{number}", number=number) for number in range(1, 41)]
+    for job in jobs[:20]:
+        job.state = "finished"
+    jobs[20].state, jobs[21].state, jobs[22].state = "failed", "running", "elsewhere"
+    file = io.StringIO()
+    console = Console(file=file, width=100)
+    console.print(status_table(jobs, 2, 5))
+    shown = re.findall(r"run\d+", file.getvalue())
+    assert shown == ["run21", "run22", "run23", "run24", "run25"]
+    assert "20 of 40 finished, 1 failed" in file.getvalue()
+    assert "; 35 not shown" in file.getvalue()
+
+
+@pytest.fixture
+def main_with(monkeypatch):
+    """Runs the command with jobs of the stand-in as its plan."""
+
+    def run(jobs, *words, dry_run=False):
+        options = SweepOptions(retries=0, stop_seconds=10)
+        plan = Plan(tuple(job.run for job in jobs), (Slot((), CORES[:1]),), options, dry_run)
+        monkeypatch.setattr(command, "make_plan", lambda argv: plan)
+        command.main(words)
+
+    return run
+
+
+def test_the_plan_is_shown_and_a_dry_run_stops_there(trainer, main_with, capsys):
+    schedule([trainer("half", 2)])
+    jobs = [trainer("half", 4, number=1), trainer("whole", 3, number=2), trainer("third", 3, number=3)]
+    main_with(jobs, dry_run=True)
+    assert not jobs[1].run.folder.exists()
+    assert capsys.readouterr().out.splitlines()[-6:] == [
+        "   1  half     2/4 epochs  resumes after epoch 2",
+        "   2  whole    0/3 epochs  new",
+        "   3  third    0/3 epochs  new",
+        f"Side by side: 1 (core {CORES[0]})",
+        "To do: 3 of 3 runs; epochs: 8, waves: 3",
+        "Time: about 0 s, by the epochs that are done",
+    ]
+
+
+def test_a_failed_run_is_the_sweeps_exit_status(trainer, main_with, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main_with([trainer("bad", how="mistake"), trainer("good")])
+    assert ended.value.code == 1
+    captured = capsys.readouterr()
+    assert "good: finished" in captured.out
+    assert re.match(r"failed: bad: exit status 1: error: lr.lr: got -1; see .*bad/output.txt\n$", captured.err)
+
+
+def test_a_stopped_sweep_says_how_to_go_on(trainer, main_with, capsys):
+    job = trainer("run", 1000)
+    send = lambda: (wait_for(lambda: read_progress(job.run.folder).epochs_done), os.kill(os.getpid(), signal.SIGINT))  # noqa: E731
+    threading.Thread(target=send).start()
+    with pytest.raises(SystemExit) as ended:
+        main_with([job], "--sweep.seeds=0", "--data.train=a b.beton")
+    assert ended.value.code == 130
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "Stopped. To go on: python -m ffcv_imagenet.sweep --sweep.seeds=0 '--data.train=a b.beton'"
 
 
 def test_the_line_that_says_what_went_wrong(tmp_path):

@@ -61,8 +61,8 @@ def describe(plan: Plan, jobs: Sequence[Job]) -> str:
         f"{state_text(job)}"
         for job in jobs
     ]
-    lines += [f"Side by side: {len(plan.slots)}, each with its own of: {'; '.join(map(str, plan.slots))}"]
-    lines += [f"To do: {len(to_do)} of {len(jobs)} runs in {waves} waves, {epochs} epochs"]
+    lines += [f"Side by side: {len(plan.slots)} ({'; '.join(map(str, plan.slots))})"]
+    lines += [f"To do: {len(to_do)} of {len(jobs)} runs; epochs: {epochs}, waves: {waves}"]
     seconds = sweep_seconds_left(jobs, len(plan.slots))
     if seconds is None:
         lines += ["Time: not known before a first epoch"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ffcv_imagenet.sweep.jobs import Job, seconds_left, sweep_seconds_left
+from ffcv_imagenet.sweep.jobs import Job, State, seconds_left, sweep_seconds_left
 
 _REFRESH_SECONDS = 1.0
 
@@ -74,7 +74,8 @@ class LiveView:
         """The table, at most once a second."""
         if time.monotonic() - self.shown >= _REFRESH_SECONDS:
             self.shown = time.monotonic()
-            self.live.update(status_table(jobs, slots), refresh=True)
+            rows = self.live.console.height - 3  # The header, the line below, and the cursor.
+            self.live.update(status_table(jobs, slots, rows), refresh=True)
 
 
 @contextlib.contextmanager
@@ -83,19 +84,25 @@ def open_view(console: Console) -> Iterator[View]:
     if not console.is_terminal:
         yield PlainView()
         return
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=console, auto_refresh=False) as live:
         yield LiveView(live)
 
 
-def status_table(jobs: Sequence[Job], slots: int) -> Table:
-    """One row per job; below, how many are finished and how long the rest may take."""
-    table = Table(box=None, pad_edge=False, caption=_left(jobs, slots), caption_justify="left")
+def status_table(jobs: Sequence[Job], slots: int, rows: int) -> Table:
+    """One row per job; below, how many are finished and how long the rest may take.
+
+    Where there are more jobs than ``rows``, those at work and the failed ones are shown before others.
+    """
+    ranks: dict[State, int] = {"running": 0, "elsewhere": 0, "failed": 1, "stopped": 1, "waiting": 2, "finished": 3}
+    shown = sorted(jobs, key=lambda job: ranks[job.state])[: max(1, rows)]
+    hidden = f"; {len(jobs) - len(shown)} not shown" if len(shown) < len(jobs) else ""
+    table = Table(box=None, pad_edge=False, caption=_left(jobs, slots) + hidden, caption_justify="left")
     table.add_column("", justify="right")
     table.add_column("run", overflow="fold", ratio=1)
     table.add_column("state", no_wrap=True)
     for title in ("epoch", "top-1 (%)", "images/s", "left"):
         table.add_column(title, justify="right", no_wrap=True)
-    for job in jobs:
+    for job in sorted(shown, key=lambda job: job.run.number):
         left = seconds_left(job, jobs) if job.state in ("running", "elsewhere") else None
         cells = [str(job.run.number), job.run.name, state_text(job), _epochs(job), _top_1(job), _rate(job)]
         table.add_row(*cells, "" if left is None else duration(left), style={"failed": "red"}.get(job.state))
