@@ -265,6 +265,16 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
+def send_when(condition, number):
+    """Send this process a signal as soon as a condition holds."""
+
+    def send():
+        wait_for(condition)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+
+
 def test_runs_share_the_slots_each_on_its_own_devices(trainer, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-2")
     jobs = [trainer(name, seconds=0.2) for name in "abcd"]
@@ -305,12 +315,7 @@ def test_a_failed_run_is_started_again_and_does_not_stop_the_others(trainer, cap
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_lets_the_runs_write_their_state_and_kills_what_does_not_end(trainer, number):
     jobs = [trainer("good", 1000), trainer("stubborn", 1000, how="stubborn"), trainer("waiting")]
-    threading.Thread(
-        target=lambda: (
-            wait_for(lambda: all(read_progress(job.run.folder).epochs_done for job in jobs[:2])),
-            os.kill(os.getpid(), number),
-        )
-    ).start()
+    send_when(lambda: all(read_progress(job.run.folder).epochs_done for job in jobs[:2]), number)
     before = signal.getsignal(number)
     assert schedule(jobs, stop_seconds=0.5)
     assert [job.state for job in jobs] == ["stopped", "stopped", "waiting"]
@@ -442,8 +447,7 @@ def test_a_failed_run_is_the_sweeps_exit_status(trainer, main_with, capsys):
 
 def test_a_stopped_sweep_says_how_to_go_on(trainer, main_with, capsys):
     job = trainer("run", 1000)
-    send = lambda: (wait_for(lambda: read_progress(job.run.folder).epochs_done), os.kill(os.getpid(), signal.SIGINT))  # noqa: E731
-    threading.Thread(target=send).start()
+    send_when(lambda: read_progress(job.run.folder).epochs_done, signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
         main_with([job], "--sweep.seeds=0", "--data.train=a b.beton")
     assert ended.value.code == 130
