@@ -17,8 +17,8 @@ set -euo pipefail
 source slurm/requeue.sh
 
 # torchrun's agents, one per node, meet at the first node.
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 run_and_requeue srun --kill-on-bad-exit=1 torchrun \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" \
-    --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 10000))" \
+    --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="${nodes%%$'\n'*}:$((20000 + SLURM_JOB_ID % 10000))" \
     train_imagenet.py "$@" --checkpoint.resume=auto

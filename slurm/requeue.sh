@@ -8,10 +8,11 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 # run_and_requeue COMMAND...: run it. At USR1 or TERM, ask it to stop (it writes its checkpoint) and put the job back
 # into the queue, where the same command goes on; its exit status otherwise.
 run_and_requeue() {
-    local stopped=0 status=0
+    local stopped=0 status=0 child=
+    trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' USR1 TERM
     "$@" &
-    local child=$!
-    trap 'stopped=1; kill -TERM "$child" 2>/dev/null || true' USR1 TERM
+    child=$!
+    [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true # The signal came just before.
     # A signal ends `wait` early.
     while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
     wait "$child" || status=$?

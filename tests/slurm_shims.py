@@ -10,9 +10,10 @@ ROOT = Path(__file__).parent.parent
 # One copy of the command per node; signals go to all of them, as srun does it.
 SRUN = """#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
-tasks=()
+tasks=() stopped=0
+trap 'stopped=1; kill -TERM "${tasks[@]}" 2>/dev/null' TERM
 for ((node = 0; node < ${SLURM_JOB_NUM_NODES:-1}; node++)); do "$@" & tasks+=($!); done
-trap 'kill -TERM "${tasks[@]}" 2>/dev/null' TERM
+[ $stopped = 0 ] || kill -TERM "${tasks[@]}"
 status=0
 for task in "${tasks[@]}"; do
     while kill -0 "$task" 2>/dev/null; do wait "$task"; done

@@ -52,6 +52,7 @@ def test_a_job_that_slurm_stops_is_requeued(tmp_path, name, variables, called, e
     status = {"finished": "0", "failed": "2", "stopped": ""}[ends]
     with start_batch(tmp_path, name, "--lr.lr=1", STATUS=status, **variables) as job:
         while not (tmp_path / "called.txt").is_file() or not (tmp_path / "called.txt").read_text():
+            assert job.poll() is None or (tmp_path / "called.txt").is_file(), job.stdout.read()
             time.sleep(0.01)
         if ends == "stopped":
             os.kill(job.pid, signal.SIGUSR1)
