@@ -269,3 +269,25 @@ class TrainConfig:
                 f"({world_size} processes x training.accumulation={self.training.accumulation})"
             )
         return self.training.batch_size // parts
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How the runs of a sweep share the machine."""
+
+    gpus_per_run: int | None = option(
+        OrNone(Integer(1)), "GPUs of each run, one process per GPU (none: 1 where there are GPUs)", None
+    )
+    cores_per_run: int | None = option(
+        OrNone(Integer(1)), "CPU cores of each run (none: an equal share; without GPUs, as many runs as fit)", None
+    )
+    retries: int = option(Integer(0), "how often a failed run is started again (never after a user's mistake)", 1)
+    stop_seconds: float = option(Real(0), "after Ctrl-C, how long the runs may take to write their checkpoints", 60)
+    only: int | None = option(OrNone(Integer(1)), "start no run but the one of this number in the plan", None)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Configuration of ``python -m ffcv_imagenet.sweep``, beside what is swept."""
+
+    sweep: SweepOptions = group(SweepOptions)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slurm_shims import start_batch
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.beton import read_samples
@@ -24,18 +25,20 @@ from ffcv_imagenet.options import build
 ROOT = Path(__file__).parent.parent
 
 
-def torchrun_command(processes, digits, tmp_path, *words, name="run", launcher=()):
+def words_of_run(digits, tmp_path, name, *words):
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launcher),
-        *(
-            str(ROOT / "train_imagenet.py"),
-            f"--data.train={digits / 'train.beton'}",
-            f"--data.val={digits / 'val.beton'}",
-        ),
+        *(f"--data.train={digits / 'train.beton'}", f"--data.val={digits / 'val.beton'}"),
         *("--model.arch=resnet10", "--resolution.min_res=32", "--resolution.max_res=32", "--validation.resolution=35"),
         *("--training.batch_size=24", "--lr.base_batch=24", "--lr.lr=0.01", "--lr.peak_epoch=1", "--training.epochs=2"),
         *("--validation.batch_size=4", "--dist.device=cpu", f"--logging.folder={tmp_path}", f"--logging.name={name}"),
         *words,
+    ]
+
+
+def torchrun_command(processes, digits, tmp_path, *words, name="run", launcher=()):
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launcher),
+        *(str(ROOT / "train_imagenet.py"), *words_of_run(digits, tmp_path, name, *words)),
     ]
 
 
@@ -168,3 +171,17 @@ def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):
     assert result.returncode != 0
     assert re.search(rf"error on rank 1: .*val.beton: sample {number} is damaged", result.stderr)
     assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text())["state"] in ("interrupted", "failed")
+
+
+def test_two_nodes_give_the_weights_of_two_processes_on_one(trained, digits, tmp_path):
+    # Two torchrun agents that meet by c10d, as slurm/many_nodes.sh starts them.
+    words = words_of_run(digits, tmp_path, "nodes", f"--dist.cpu_threads={max(1, len(os.sched_getaffinity(0)) // 2)}")
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    with start_batch(shims, "many_nodes.sh", *words, SLURM_JOB_NUM_NODES="2", SLURM_JOB_NODELIST="a,b") as job:
+        output, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, output
+    assert output.count("final top-1") == 1
+    one_node, two_nodes = weights(trained, "two"), weights(tmp_path, "nodes")
+    assert all(torch.equal(one_node[key], two_nodes[key]) for key in one_node)
+    assert not (shims / "scontrol.txt").exists()

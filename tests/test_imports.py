@@ -27,6 +27,7 @@ LAYERS = [
     {"trainer"},
     {"config"},
     {"experiment"},
+    {"sweep"},
 ]
 #: What these must not import, although it is below them.
 FORBIDDEN = {

@@ -1,0 +1,240 @@
+"""From the command line of a sweep to its runs, every one of them checked before any is started."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ffcv_imagenet
+from ffcv_imagenet.config import SweepConfig, SweepOptions, TrainConfig
+from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.experiment import RESUMABLE_CHANGES, default_name
+from ffcv_imagenet.losses import LOSS_OPTIONS
+from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
+from ffcv_imagenet.sweep.jobs import Run
+
+#: Short names of what is swept most.
+_SHORT = {"loss": "loss.name", "seeds": "training.seed"}
+#: The sweep sets these itself.
+_FIXED = ("logging.folder", "logging.name", "checkpoint.resume", "training.eval_only", "dist.device")
+#: Longer names of runs are cut.
+_MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is going to do: its runs, the slots in which they run, and how."""
+
+    runs: tuple[Run, ...]
+    slots: tuple[Slot, ...]
+    options: SweepOptions
+    dry_run: bool
+
+
+def make_plan(argv: Sequence[str]) -> Plan:
+    """Read a sweep's command line and check every run's full configuration.
+
+    Raises:
+        ValueError, FileNotFoundError: what train_imagenet.py would refuse, or a run folder of that name that was made
+            with other options or data.
+    """
+    values, rest = _parse(argv)
+    dry_run, runs_folder = values.pop("dry_run", False), values.pop("runs", None)
+    axes = _axes(values, rest)
+    options = build(SweepConfig, values).sweep
+    if runs_folder is not None:
+        rest = [*rest, f"--logging.folder={runs_folder}"]
+
+    recipe = "+".join(file.stem for file in config_files(rest)) or "none"
+    gpus: list[str] | None = None
+    runs: list[Run] = []
+    for chosen in _combinations(axes, rest):
+        words = [*rest, *(f"--{key}={value}" for key, value in chosen.items()), "--checkpoint.resume=auto"]
+        config = parse(TrainConfig, words, "")
+        if gpus is None:
+            gpus = _gpus(config)
+        processes = (options.gpus_per_run or 1) if gpus else 1
+        name = _run_name(config, recipe, [key for key in chosen if key in axes])
+        folder = Path(config.logging.folder) / name
+        _check_data_and_folder(config, folder, processes)
+        command = _command([*words, f"--logging.name={name}"], processes)
+        runs.append(Run(len(runs) + 1, name, folder, config.training.epochs, command))
+
+    names = [run.name for run in runs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the sweep has the run {twice} twice: allowed are different values")
+    if options.only is not None:
+        if options.only > len(runs):
+            raise ValueError(f"sweep.only: got {options.only}, allowed is a run's number from 1 to {len(runs)}")
+        runs = [runs[options.only - 1]]
+    slots = make_slots(
+        gpus or [],
+        sorted(os.sched_getaffinity(0)),
+        gpus_per_run=options.gpus_per_run,
+        cores_per_run=options.cores_per_run,
+        runs=len(runs),
+    )
+    return Plan(tuple(runs), tuple(slots), options, dry_run)
+
+
+def _parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The sweep's own options by name, and the words for train_imagenet.py."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ffcv_imagenet.sweep",
+        description="Train every combination of the swept options, side by side, and compare them in one table.",
+        epilog="All options of train_imagenet.py (see there) are allowed too, for all runs, and any of them can be "
+        "swept: --sweep.lr.lr=0.5,1.0. Options of a loss go to the runs with a loss that takes them.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        exit_on_error=False,
+    )
+    parser.add_argument("--runs", metavar="FOLDER", help="folder of all runs (short for --logging.folder)")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    parser.add_argument("--sweep.loss", metavar="A,B", help="losses to compare (short for --sweep.loss.name)")
+    parser.add_argument("--sweep.seeds", metavar="0,1", help="seeds of each, also 0-4 (for --sweep.training.seed)")
+    for group in dataclasses.fields(TrainConfig):
+        for field in dataclasses.fields(group.metadata["group"]):
+            parser.add_argument(f"--sweep.{group.name}.{field.name}", help=argparse.SUPPRESS)
+    for field in dataclasses.fields(SweepOptions):
+        text = f"{field.metadata['help']} ({field.metadata['checker'].help()}; default: {str(field.default).lower()})"
+        parser.add_argument(f"--sweep.{field.name}", metavar="X", help=text.replace("%", "%%"))
+    try:
+        namespace, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    return vars(namespace), rest
+
+
+def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
+    """Take what is swept out of ``values``: the texts of each swept option."""
+    axes = {}
+    own = {f"sweep.{field.name}" for field in dataclasses.fields(SweepOptions)}
+    for name in [name for name in values if name not in own]:
+        short = name.removeprefix("sweep.")
+        key = _SHORT.get(short, short)
+        if key in _FIXED:
+            raise ValueError(f"{name}: allowed are options other than {', '.join(_FIXED)}")
+        if key in axes:
+            raise ValueError(f"{name}: {key} is swept twice")
+        if key in _words_keys(rest):
+            raise ValueError(f"{name}: {key} is given for all runs as well, allowed is one of the two")
+        given = values.pop(name)
+        texts = given.split(",")
+        if key == "training.seed":
+            texts = [seed for text in texts for seed in _seed_range(text)]
+        if not texts or len(set(texts)) < len(texts):
+            raise ValueError(f"{name}: got {given}, allowed are different values")
+        axes[key] = texts
+    for key in ("logging.name", "checkpoint.resume", "training.eval_only"):
+        if key in _words_keys(rest):
+            raise ValueError(f"{key}: a sweep sets it itself")
+    return axes
+
+
+def _words_keys(words: Sequence[str]) -> set[str]:
+    return {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
+
+
+def _seed_range(text: str) -> list[str]:
+    """``0-4`` is 0, 1, 2, 3, 4; anything else is left to the strict check of a seed."""
+    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
+    return [str(seed) for seed in range(int(match[1]), int(match[2]) + 1)] if match else [text]
+
+
+def _combinations(axes: dict[str, list[str]], rest: Sequence[str]) -> list[dict[str, str]]:
+    """The options of each run; all other options change faster than the seed.
+
+    Where several losses are swept, an option that only some of them take goes to those: for the others it is
+    ``none``, and they are not repeated for its values.
+    """
+    keys = sorted(axes, key=lambda key: (key != "training.seed", key != "loss.name", key))
+    given = {*axes, *_words_keys(rest), *(key for file in config_files(rest) for key in read_yaml(file))}
+    losses = axes.get("loss.name", [])
+    combinations: list[dict[str, str]] = []
+    for values in itertools.product(*(axes[key] for key in keys)):
+        chosen = dict(zip(keys, values, strict=True))
+        taken = LOSS_OPTIONS.get(chosen.get("loss.name", ""), {})
+        for key in given:
+            name = key.removeprefix("loss.")
+            if name not in taken and any(name in LOSS_OPTIONS.get(loss, {}) for loss in losses):
+                chosen[key] = "none"
+        if chosen not in combinations:
+            combinations.append(chosen)
+    return combinations
+
+
+def _gpus(config: TrainConfig) -> list[str]:
+    if config.dist.device == "cpu":
+        return []
+    gpus = visible_gpus(torch.cuda.device_count())
+    if not gpus and config.dist.device == "cuda":
+        raise ValueError("dist.device: got cuda, allowed without GPUs is cpu or auto")
+    return gpus
+
+
+def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
+    """The name that train_imagenet.py would give, and the swept options that are not in it.
+
+    It depends on this run's options alone, so that another sweep finds it, and it is one folder's name: other
+    characters than letters, digits and ``._+=-`` are replaced, and where that happens or the name is cut, a hash of
+    the whole is added.
+    """
+    options = flatten(config)
+    named = {"model.arch", "loss.name", "training.seed"}
+    extra = [f"_{key}={_text(options[key])}" for key in sorted(swept) if key not in named and options[key] is not None]
+    whole = default_name(config, recipe) + "".join(extra)
+    name = re.sub(r"[^A-Za-z0-9._+=-]", "-", whole)
+    if name == whole and len(name) <= _MAX_NAME and not name.startswith("."):
+        return name
+    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+@functools.cache
+def _manifest(path: str) -> Manifest:
+    return Manifest.read(Path(path))
+
+
+def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
+    """Refuse what the run would stumble over; see :func:`make_plan`."""
+    if config.training.eval_only or config.data.train is None:
+        raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
+    now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
+    now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
+    now["micro_batch"] = config.per_rank_batch(processes)
+    file = folder / "params.json"
+    if not file.is_file():
+        return
+    params = json.loads(file.read_text())
+    was = params.get("config", {}) | params
+    for key, value in now.items():
+        if key in was and was[key] != value:
+            raise ValueError(f"{folder} holds a run with {key}={was[key]}, got {value}: give another --runs folder")
+
+
+def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:
+    script = Path(ffcv_imagenet.__file__).parent.parent / "train_imagenet.py"
+    if not script.is_file():
+        raise FileNotFoundError(f"{script} is not there: install the package from its source with pip install -e .")
+    if script.is_relative_to(Path.cwd()):  # The shorter name, as a user types it.
+        script = script.relative_to(Path.cwd())
+    # --standalone finds a free port, so that several torchruns on a machine don't meet.
+    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}") if processes > 1 else ()
+    return (sys.executable, *torchrun, str(script), *words)
