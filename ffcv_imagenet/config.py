@@ -9,6 +9,24 @@ from ffcv_imagenet.losses import LOSS_OPTIONS, Loss, make_loss
 from ffcv_imagenet.options import Choice, Integer, OrNone, Real, Switch, Text, Words, group, option
 from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule
 
+#: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
+#: to (the data, the precision, the size of a micro-batch) is compared instead.
+RESUMABLE_CHANGES = (
+    "data.train",
+    "data.val",
+    "data.decode",
+    "data.num_workers",
+    "training.accumulation",
+    "training.precision",
+    "training.on_nonfinite",
+    "validation.batch_size",
+    "dist.device",
+    "dist.cpu_threads",
+    "dist.timeout_minutes",
+    "logging.",
+    "checkpoint.",
+)
+
 
 @dataclass(frozen=True)
 class WriteDataOptions:
@@ -241,6 +259,10 @@ class TrainConfig:
             raise ValueError("data.train is required: give --data.train=FILE.beton")
         self.make_loss()
         self.make_lr()
+
+    def default_name(self, recipe: str) -> str:
+        """A run's name from what is compared: recipe, architecture, loss and seed."""
+        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}"
 
     def make_loss(self) -> Loss:
         """The loss that the options describe."""

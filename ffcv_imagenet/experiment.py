@@ -16,7 +16,7 @@ from torch import nn
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
-from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
 from ffcv_imagenet.data import decode_cpu
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
@@ -37,25 +37,6 @@ from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
 
 #: Values of ``data.decode``: the module with the decoders for training and validation.
 DECODERS = {"cpu": decode_cpu}
-
-#: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
-#: to (the data, the precision, the size of a micro-batch) is compared instead.
-RESUMABLE_CHANGES = (
-    "data.train",
-    "data.val",
-    "data.decode",
-    "data.num_workers",
-    "training.accumulation",
-    "training.precision",
-    "training.on_nonfinite",
-    "validation.batch_size",
-    "dist.device",
-    "dist.cpu_threads",
-    "dist.timeout_minutes",
-    "logging.",
-    "checkpoint.",
-)
-
 
 #: Bytes that ``data.order=quasi_random`` reads at a time.
 READ_TOGETHER = 8 << 20
@@ -82,7 +63,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
         Interrupted: a signal came; everything is saved.
     """
     world = find_world(config.dist.device)
-    path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
+    path = Path(config.logging.folder) / (config.logging.name or config.default_name(recipe))
     loggers: dict[str, Any] = {"tensorboard": config.logging.tensorboard, "wandb": config.logging.wandb}
     with contextlib.ExitStack() as stack:
         folder = None
@@ -120,7 +101,7 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
         ValueError, FileNotFoundError: a user's mistake.
     """
     world = find_world(config.dist.device)
-    path = Path(config.logging.folder) / (config.logging.name or default_name(config, recipe))
+    path = Path(config.logging.folder) / (config.logging.name or config.default_name(recipe))
     with process_group(world, config.dist.timeout_minutes):
         num_classes = _read_manifest(config.data.val).num_classes
         check_resolutions(config.model.arch, num_classes, {config.validation.resolution})
@@ -151,11 +132,6 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
             f"({scores.images} images{damaged}; {source})"
         )
     return scores
-
-
-def default_name(config: TrainConfig, recipe: str) -> str:
-    """A run's name from what is compared: recipe, architecture, loss and seed."""
-    return f"{recipe}_{config.model.arch}_{config.loss.name}_seed{config.training.seed}"
 
 
 def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Trainer:

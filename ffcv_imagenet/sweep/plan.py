@@ -19,9 +19,8 @@ from typing import Any
 import torch
 
 import ffcv_imagenet
-from ffcv_imagenet.config import SweepConfig, SweepOptions, TrainConfig
+from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.experiment import RESUMABLE_CHANGES, default_name
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -196,7 +195,7 @@ def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
     options = flatten(config)
     named = {"model.arch", "loss.name", "training.seed"}
     extra = [f"_{key}={_text(options[key])}" for key in sorted(swept) if key not in named and options[key] is not None]
-    whole = default_name(config, recipe) + "".join(extra)
+    whole = config.default_name(recipe) + "".join(extra)
     name = re.sub(r"[^A-Za-z0-9._+=-]", "-", whole)
     if name == whole and len(name) <= _MAX_NAME and not name.startswith("."):
         return name
