@@ -19,7 +19,7 @@ from mutations import write_small
 #: Resident memory of the process may differ by this much, in MiB; each iterator has 11 MiB of batches.
 ALLOWED_MIB = 40
 
-_BATCH, _RESOLUTION = 12, 256
+_BATCH, _RESOLUTION = 2, 640  # 12 batches, of which the thread has 5 ready before it waits
 
 
 class Growth(NamedTuple):

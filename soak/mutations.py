@@ -20,6 +20,7 @@ import argparse
 import ctypes
 import dataclasses
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -55,9 +56,11 @@ class Outcome:
 def run(mutations: int, seed: int, folder: Path) -> Outcome:
     """Try ``mutations`` mutations in child processes, with files in ``folder``."""
     outcome, first = Outcome(Counter(), []), 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     while first < mutations:
         command = [sys.executable, __file__, "--child", folder, "--seed", seed, "--mutations", mutations]
-        child = subprocess.run([*map(str, command), "--first", str(first)], stdout=subprocess.PIPE, text=True)
+        command += ["--first", first]
+        child = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment)
         ready, *lines = child.stdout.splitlines() or [""]
         if ready != _READY:
             raise RuntimeError(f"the child cannot read the undamaged file, status {child.returncode}")
