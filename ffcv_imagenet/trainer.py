@@ -406,10 +406,12 @@ def best_epoch(log: list[dict[str, Any]]) -> int:
 
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
+    skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
+    damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
     return (
         f"epoch {line.epoch:3d}/{epochs}  top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %  "
         f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
-        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s"
+        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
     )
 
 

@@ -32,7 +32,7 @@ def test_loader(photographs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert table.read_text() == done.stdout
     assert "12 images per epoch" in done.stdout
-    assert "| 32 px, 1 worker |" in done.stdout
+    assert "| 32 px, 1 worker " in done.stdout
     assert "\n| ffcv_imagenet " in done.stdout
     assert "\n| torchvision " in done.stdout
 
