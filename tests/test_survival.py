@@ -3,16 +3,19 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_checkpoint import Hostile
 from test_experiment import config, log, same, weights
 
+from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.losses import CrossEntropy
@@ -35,8 +38,15 @@ def checkpoints(tmp_path, name="run"):
 
 
 def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits, tmp_path, monkeypatch, capsys):
-    # A network with dropout and a loss that changes: the random state and the schedules have to come back too.
+    # A network with dropout, a loss that changes and a damaged image: the random state, the schedules and the count of
+    # skipped images have to come back too.
+    digits = shutil.copytree(digits, tmp_path / "data")
+    samples = read_samples(digits / "train.beton")
+    with (digits / "train.beton").open("r+b") as file:
+        file.seek(int(samples.pointer[np.flatnonzero(samples.is_jpeg)[0]]) + 2)
+        file.write(bytes(50))
     changes = {"model.arch": "squeezenet1_1", "loss.name": "maxsup", "training.accumulation": 2, "data.num_workers": 1}
+    changes |= {"data.on_error": "skip"}
     train(config(digits, tmp_path, **changes, **{"logging.name": "whole"}))
 
     # The signal comes before the n-th time that the trainer asks for one: after each of six steps and of one batch of
@@ -73,6 +83,7 @@ def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits,
     assert same(weights(tmp_path, "whole"), weights(tmp_path, "parts"))
     assert without_times(log(tmp_path, "whole")) == without_times(log(tmp_path, "parts"))
     for line in log(tmp_path, "parts"):
+        assert line["skipped"] == 1
         assert 0 < line["seconds"] <= line["total_seconds"]
         assert line["wait_share"] <= 1
     assert checkpoints(tmp_path, "whole") == checkpoints(tmp_path, "parts")
