@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu_kernels_on_host import HostKernels, build
 from native_library import Decoder
 
 from ffcv_imagenet.data.digits import draw_digits
@@ -48,3 +49,11 @@ def decoder(request):
     if decoder.simd != (request.param == "simd"):
         pytest.skip("no SIMD on this processor")
     return decoder
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory):
+    """The GPU's kernels, compiled for the host."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    return HostKernels(build(tmp_path_factory.mktemp("kernels")))

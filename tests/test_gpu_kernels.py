@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from gpu_kernels_on_host import HostKernels, build
 from jpeg_samples import SUBSAMPLINGS, encode, encode_440, noise, photographs, random_box, size_of, waves
 
 from ffcv_imagenet import native
@@ -17,11 +16,9 @@ from ffcv_imagenet.data.gather import Gatherer
 from ffcv_imagenet.data.index import EntryIndex
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    return HostKernels(build(tmp_path_factory.mktemp("kernels")))
+@pytest.fixture
+def kernels(host_kernels):
+    return host_kernels
 
 
 def cpu_crop(jpeg, index, box, side):

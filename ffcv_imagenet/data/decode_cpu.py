@@ -230,7 +230,7 @@ class RandomResizedCropDecoder(CropDecoder):
 
     def boxes(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`CropDecoder`."""
-        boxes, job = np.empty((len(samples), 5), np.int32), self._job
+        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
         random_boxes(samples, self.metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
         return boxes
 

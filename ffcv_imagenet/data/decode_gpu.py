@@ -284,7 +284,12 @@ class _GPUBatches:
         try:
             with loader.memory_manager.schedule_epoch([]):
                 for start in range(0, len(self.order), loader.batch_size):
-                    submitted = self._submit(self.order[start : start + loader.batch_size])
+                    try:
+                        submitted = self._submit(self.order[start : start + loader.batch_size])
+                    except Exception:
+                        if pending is not None:  # the batch before is not to blame
+                            self._finish(pending)
+                        raise
                     if submitted is None:
                         return
                     if pending is not None:
