@@ -3,12 +3,15 @@
 Without a GPU the kernels run on the host, in the same thread, queues and buffers.
 """
 
+import functools
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from images import draw_folder
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data import decode_gpu
@@ -19,6 +22,7 @@ from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.kernels import CudaKernels
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
 CPU = torch.device("cpu")
 
@@ -49,8 +53,16 @@ def cpu_loader(folder, split="train", batch=16):
     return BatchLoader(*arguments(folder, split, batch), batch_size=batch, num_workers=1, device=CPU)
 
 
+@functools.cache
+def whole_files(kernels, folder, split="train", batch=16):
+    """Loaders by GPU and by CPU of files that no test changes."""
+    return gpu_loader(kernels, folder, split, batch), cpu_loader(folder, split, batch)
+
+
 def copies(loader, epoch, resolution):
-    return [(batch.images.to(CPU, copy=True), batch.labels.to(CPU, copy=True)) for batch in loader.epoch(epoch, resolution)]
+    return [
+        (batch.images.to(CPU, copy=True), batch.labels.to(CPU, copy=True)) for batch in loader.epoch(epoch, resolution)
+    ]
 
 
 def same(a, b):
@@ -62,7 +74,7 @@ def same(a, b):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_batches_are_the_cpus(kernels, digits, split):
     """JPEG and raw samples mixed, several epochs and resolutions, the last batch a smaller one."""
-    ours, theirs = gpu_loader(kernels, digits, split), cpu_loader(digits, split)
+    ours, theirs = whole_files(kernels, digits, split)
     for epoch, resolution in ((0, 32), (3, 48), (3, 20)):
         got = copies(ours, epoch, resolution)
         assert same(got, copies(theirs, epoch, resolution))
@@ -76,18 +88,18 @@ def test_batches_are_the_cpus(kernels, digits, split):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_batches_are_normalised_in_the_training_type(kernels, digits, dtype):
     (images, _), *_ = copies(gpu_loader(kernels, digits, dtype=dtype), 1, 32)
-    (pixels, _), *_ = copies(cpu_loader(digits), 1, 32)
+    (pixels, _), *_ = copies(whole_files(kernels, digits)[1], 1, 32)
     normalize = Normalize()
     assert images.dtype == dtype
     assert torch.equal(images, normalize(pixels).to(dtype))
     assert normalize(images) is images
 
 
-def test_buffers_grow_with_the_batches(kernels, digits, monkeypatch):
-    loader = gpu_loader(kernels, digits)
+def test_buffers_grow_with_the_batches(kernels, digits):
+    loader, theirs = whole_files(kernels, digits)
     for staging in loader.batch_decoder._staging:
         staging.buffer = kernels.host_buffer(1)
-    assert same(copies(loader, 0, 32), copies(cpu_loader(digits), 0, 32))
+    assert same(copies(loader, 0, 32), copies(theirs, 0, 32))
 
 
 def damage(folder, split, at):
@@ -115,57 +127,111 @@ def test_a_damaged_sample_gives_the_cpus_error(kernels, digits, tmp_path, at):
     assert messages[0] == messages[1]
 
 
-def test_what_the_kernels_suspect_and_the_cpu_accepts_is_the_cpus(kernels, digits, tmp_path):
-    """An entry with a wrong predictor: the kernels see that it does not fit, the CPU starts left of it."""
-    shutil.copytree(digits, tmp_path / "changed")
-    beton = tmp_path / "changed" / "val.beton"
-    index = EntryIndex.path(beton)
-    samples = read_samples(beton)
-    number = int(np.flatnonzero(samples.is_jpeg)[0])
-    content = bytearray(index.read_bytes())
-    offsets = np.frombuffer(content, "<u8", len(samples.pointer) + 1, 128)
-    entries = 128 + 8 * (len(samples.pointer) + 1) + int(offsets[number])
-    content[entries + 4] ^= 1 << 5  # of the second of the row
-    content[entries + 8 + 4] ^= 1 << 5
-    index.write_bytes(content)
-    loader = gpu_loader(kernels, tmp_path / "changed", "val")
-    assert same(copies(loader, 0, 35), copies(cpu_loader(tmp_path / "changed", "val"), 0, 35))
+def test_what_the_kernels_suspect_and_the_cpu_accepts_is_the_cpus(kernels, tmp_path):
+    """An entry in the middle of a crop with a wrong predictor: the CPU starts left of it and never looks."""
+    folder = draw_folder(tmp_path / "images", train=1, val=2, size=(40, 240))
+    write_splits(folder, tmp_path, ("val",), resolve_parameters(mode="jpg"))
+    beton = tmp_path / "val.beton"
+    content = bytearray(EntryIndex.path(beton).read_bytes())
+    offsets = np.frombuffer(bytes(content), "<u8", 4, 128)
+    entries = 128 + 8 * 5 + int(offsets[1])
+    for row in range(3):
+        content[entries + 8 * (4 * row + 2) + 4] ^= 1 << 5
+    EntryIndex.path(beton).write_bytes(content)
+    shares, batches = [], []
+    for loader in (
+        BatchLoader(beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=CPU),
+        GPUBatchLoader(
+            beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=kernels.device,
+            dtype=torch.uint8, kernels=kernels,
+        ),
+    ):  # fmt: skip
+        batches.append(copies(loader, 0, 35))
+        shares.append(loader.cpu_share)
+    assert same(*batches)
+    assert shares == [1, 0.25]
 
 
 def test_an_error_in_the_thread_reaches_the_consumer(kernels, digits, monkeypatch):
-    loader = gpu_loader(kernels, digits)
+    loader, _ = whole_files(kernels, digits)
     monkeypatch.setattr(loader.batch_decoder, "submit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         copies(loader, 0, 32)
 
 
 def test_leaving_early_ends_the_thread_and_the_next_epoch_is_whole(kernels, digits):
-    loader = gpu_loader(kernels, digits, batch=8)
+    loader, theirs = whole_files(kernels, digits, batch=4)
     before = threading.active_count()
     for _ in range(5):
         for _batch in loader.epoch(0, 32):
             break
     assert threading.active_count() == before
-    assert same(copies(loader, 2, 32), copies(cpu_loader(digits, batch=8), 2, 32))
+    assert same(copies(loader, 2, 32), copies(theirs, 2, 32))
 
 
 def test_batches_stay_whole_until_the_next_is_asked_for(kernels, digits):
     """The thread works ahead meanwhile."""
-    expected = copies(cpu_loader(digits, batch=4), 1, 32)
-    for batch, (images, labels) in zip(gpu_loader(kernels, digits, batch=4).epoch(1, 32), expected, strict=True):
-        threading.Event().wait(0.01)
+    ours, theirs = whole_files(kernels, digits, batch=4)
+    for batch, (images, labels) in zip(ours.epoch(1, 32), copies(theirs, 1, 32), strict=True):
+        time.sleep(0.01)
         assert torch.equal(batch.images.to(CPU), images)
         assert torch.equal(batch.labels.to(CPU), labels)
 
 
 def test_users_mistakes_are_one_clear_line(kernels, digits, tmp_path, monkeypatch):
     options = {"batch_size": 8, "num_workers": 1, "dtype": torch.uint8}
-    with pytest.raises(ValueError, match="data.decode: got gpu, allowed on the device cpu is cpu"):
+    with pytest.raises(ValueError, match=r"data.decode: got gpu, allowed on the device cpu is cpu"):
         GPUBatchLoader(*arguments(digits, "val", 8), device=CPU, **options)
     shutil.copytree(digits, tmp_path / "plain")
     EntryIndex.path(tmp_path / "plain" / "val.beton").unlink()
-    with pytest.raises(FileNotFoundError, match=r"val.beton has no entry-point index, which data.decode=gpu needs: python -m"):
+    with pytest.raises(
+        FileNotFoundError, match=r"val.beton has no entry-point index, which data.decode=gpu needs: python -m"
+    ):
         gpu_loader(kernels, tmp_path / "plain", "val")
     monkeypatch.setattr(decode_gpu.CudaKernels.__init__.__globals__["importlib"].util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="data.decode: got gpu, which needs NVIDIA's cuda.core: pip install cuda-core"):
+    with pytest.raises(
+        ValueError, match=r"data.decode: got gpu, which needs NVIDIA's cuda.core: pip install cuda-core"
+    ):
         CudaKernels(torch.device("cuda"))
+
+
+def test_a_training_gives_the_same_weights(host_kernels, digits, tmp_path, monkeypatch):
+    """On the CPU, where everything is float32: the same images in the same order, and so the same numbers."""
+    from test_experiment import config, log, same, weights
+
+    from ffcv_imagenet import experiment
+
+    monkeypatch.setattr(experiment, "GPUBatchLoader", functools.partial(GPUBatchLoader, kernels=host_kernels))
+    for decode in ("cpu", "gpu"):
+        changes = {"training.epochs": 1, "lr.peak_epoch": 0.5, "resolution.end_ramp": 0}
+        changes |= {"data.decode": decode, "logging.name": decode}
+        experiment.train(config(digits, tmp_path, **changes))
+    assert same(weights(tmp_path, "cpu", 1), weights(tmp_path, "gpu", 1))
+    assert log(tmp_path, "cpu")[0]["cpu_decoded"] == 1
+    assert 0.2 < log(tmp_path, "gpu")[0]["cpu_decoded"] < 0.8
+
+
+def test_auto_takes_the_gpu_where_it_can_and_cores_are_few(digits, tmp_path, monkeypatch):
+    gpu, indexed, plain = torch.device("cuda"), digits / "train.beton", tmp_path / "plain.beton"
+    assert decode_gpu.choose_decoder("gpu", plain, CPU, 64) == "gpu"
+    assert decode_gpu.choose_decoder("cpu", indexed, gpu, 1) == "cpu"
+    monkeypatch.setattr(decode_gpu, "is_installed", lambda: True)
+    assert decode_gpu.choose_decoder("auto", indexed, gpu, 2) == "gpu"
+    assert decode_gpu.choose_decoder("auto", indexed, gpu, decode_gpu.CORES_ENOUGH) == "cpu"
+    assert decode_gpu.choose_decoder("auto", indexed, CPU, 2) == "cpu"
+    assert decode_gpu.choose_decoder("auto", plain, gpu, 2) == "cpu"
+    monkeypatch.setattr(decode_gpu, "is_installed", lambda: False)
+    assert decode_gpu.choose_decoder("auto", indexed, gpu, 2) == "cpu"
+
+
+@pytest.mark.gpu
+def test_decoding_beside_work_on_another_stream(digits):
+    """The consumer's stream is kept busy, so that a missing wait between the streams would show."""
+    ours, theirs = whole_files(CudaKernels(torch.device("cuda")), digits, batch=4)
+    weights, got = torch.randn(4096, 4096, device="cuda"), []
+    for batch in ours.epoch(1, 32):
+        for _ in range(20):
+            weights = torch.tanh(weights @ weights)
+        got.append((batch.images.clone(), batch.labels.clone()))
+    got = [(images.cpu(), labels.cpu()) for images, labels in got]
+    assert same(got, copies(theirs, 1, 32))

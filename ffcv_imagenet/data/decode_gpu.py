@@ -25,7 +25,8 @@ from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.decode_cpu import CropDecoder
 from ffcv_imagenet.data.gather import ALIGNMENT, Gathered, Gatherer
-from ffcv_imagenet.data.kernels import KERNELS, THREADS, CudaKernels, Event, Kernels
+from ffcv_imagenet.data.index import EntryIndex
+from ffcv_imagenet.data.kernels import KERNELS, THREADS, CudaKernels, Event, Kernels, is_installed
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 
@@ -37,6 +38,10 @@ GROWTH = 1.5
 
 #: Blocks that share an image's work in the two resizing kernels.
 BLOCKS_PER_IMAGE = 16
+
+#: With so many cores per GPU ``auto`` leaves decoding to them. A core decodes some 4,000 crops of 160 px in a second
+#: (benchmarks/RESULTS.md); what a GPU uses up is an estimate: not measured.
+CORES_ENOUGH = 8
 
 _MOST_BLOCKS = 65535  # of a grid's second dimension
 
@@ -56,6 +61,21 @@ def output_levels(dtype: torch.dtype) -> Tensor:
     elements = (values if dtype == torch.uint8 else Normalize()(values).to(dtype)).reshape(3, 256)
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[dtype.itemsize]
     return elements.contiguous().view(bits).to(torch.int32)
+
+
+def choose_decoder(name: str, path: Path, device: torch.device, cores: int) -> str:
+    """Resolve ``auto`` to cpu or gpu.
+
+    Args:
+        name: cpu, gpu or auto.
+        path: the .beton file.
+        device: where the training runs.
+        cores: usable ones of this process.
+    """
+    if name != "auto":
+        return name
+    can = device.type == "cuda" and EntryIndex.path(path).is_file() and is_installed()
+    return "gpu" if can and cores < CORES_ENOUGH else "cpu"
 
 
 class Slot(NamedTuple):
