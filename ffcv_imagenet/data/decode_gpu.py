@@ -154,8 +154,8 @@ class BatchDecoder:
             pixels = pixels.reshape(gathered.num_left, *slot.images.shape[1:])
             self.decoder.decode(numbers[left], self.decoder.boxes(numbers[left]), pixels, storage)
         with self.kernels.stream():
-            self._copy(staging, gathered.used)
-            self._start(gathered, len(numbers), slot)
+            self.copy_to_device(staging, gathered.used)
+            self.start_kernels(gathered, len(numbers), slot)
             return self.kernels.record()
 
     def gather(self, numbers: np.ndarray, left: np.ndarray, resolution: int, staging: Staging) -> Gathered:
@@ -169,12 +169,14 @@ class BatchDecoder:
         staging.buffer.numpy()[: 8 * len(numbers)] = self.labels[numbers].view(np.uint8)
         return gathered
 
-    def _copy(self, staging: Staging, size: int) -> None:
+    def copy_to_device(self, staging: Staging, size: int) -> None:
+        """Queue the copy of the first bytes of a staging buffer on the current stream."""
         self._on_device = self._grown(self._on_device, size)
         self._on_device[:size].copy_(staging.buffer[:size], non_blocking=True)
         staging.copied = self.kernels.record()
 
-    def _start(self, gathered: Gathered, count: int, slot: Slot) -> None:
+    def start_kernels(self, gathered: Gathered, count: int, slot: Slot) -> None:
+        """Queue the kernels behind it, for a batch of ``count`` images."""
         self._workspace = self._grown(self._workspace, gathered.workspace)
         status, images = self._status[:count], slot.images
         status.zero_()
