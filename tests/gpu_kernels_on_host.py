@@ -10,15 +10,15 @@ import torch
 from ffcv_imagenet import native
 from ffcv_imagenet.data.kernels import KERNELS
 
-SOURCE = Path(__file__).with_name("gpu_on_host.cpp")
+SOURCE = Path(__file__).with_name("gpu_on_host.c")
 
 
-def build(folder, *options):
+def build(folder):
     """Compile the kernels to a shared library in ``folder``."""
     library = folder / "gpu_on_host.so"
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fno-strict-aliasing"]
-    command = ["g++", *flags, "-fPIC", "-shared", *options, f"-I{native.GPU_KERNELS.parent}", str(SOURCE)]
-    subprocess.run([*command, "-o", str(library)], check=True)
+    options = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fno-strict-aliasing"]
+    command = ["gcc", *options, "-fPIC", "-shared", f"-I{native.GPU_KERNELS.parent}", str(SOURCE), "-o", str(library)]
+    subprocess.run(command, check=True)
     return library
 
 

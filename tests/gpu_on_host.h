@@ -1,17 +1,21 @@
 /* The GPU's kernels for the host: a loop over the threads of a block wherever they run side by side. */
+#ifndef GPU_ON_HOST_H
+#define GPU_ON_HOST_H
+
 #include <stdint.h>
 
-static thread_local struct {
+static _Thread_local struct {
     uint32_t x, y;
 } blockIdx, gridDim;
 
 #define KERNEL static void
-#define SHARED static thread_local
+#define SHARED static _Thread_local
 #define EACH_THREAD(thread) for (uint32_t thread = 0; thread < THREADS; thread++)
 #define MEET()
 #include "gpu_kernels.cu"
 
-extern "C" __attribute__((visibility("default"))) int32_t launch(int32_t number, uint32_t x, uint32_t y, ARGUMENTS)
+/* Run a kernel, by its place in data/kernels.py's KERNELS, on x * y blocks. */
+static inline void run_on_host(int32_t number, uint32_t x, uint32_t y, ARGUMENTS)
 {
     static void (*const kernels[])(ARGUMENTS) = {fic_gpu_filters, fic_gpu_decode, fic_gpu_resize_down,
                                                  fic_gpu_resize_across};
@@ -20,5 +24,6 @@ extern "C" __attribute__((visibility("default"))) int32_t launch(int32_t number,
     for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++)
         for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++)
             kernels[number](staging, images, workspace, status, levels, out, element_size, out_w, out_h);
-    return 0;
 }
+
+#endif
