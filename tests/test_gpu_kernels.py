@@ -6,7 +6,17 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from jpeg_samples import SUBSAMPLINGS, encode, encode_440, noise, photographs, random_box, size_of, waves
+from jpeg_samples import (
+    SUBSAMPLINGS,
+    encode,
+    encode_440,
+    encode_ones_at_block_ends,
+    noise,
+    photographs,
+    random_box,
+    size_of,
+    waves,
+)
 
 from ffcv_imagenet import native
 from ffcv_imagenet.augment import Normalize
@@ -139,6 +149,12 @@ def test_restart_markers(kernels, options, layout, every):
         *random_boxes(np.random.default_rng(3), 150, 90, 9),
     ]
     check(kernels, [jpeg] * len(boxes), boxes, 24, every)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_entry_inside_a_stuffed_byte(kernels, every):
+    boxes = [(0, 0, 8, width, 0) for width in (8, 24, 40, 64)]
+    check(kernels, [encode_ones_at_block_ends()] * 4, boxes, 16, every)
 
 
 def test_long_codes_and_extreme_coefficients(kernels):
