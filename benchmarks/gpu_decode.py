@@ -94,15 +94,16 @@ def open_data(source: Path, workdir: Path, images: int) -> Data:
         workdir.mkdir(parents=True, exist_ok=True)
         beton = prepare(source, workdir, images).indexed_beton
     manifest = Manifest.read(beton)
+    samples = read_samples(beton, manifest)
     if EntryIndex.open(beton, manifest.checksum, manifest.num_samples) is None:
         write_index(beton)
-    return Data(beton, manifest.num_samples, read_samples(beton))
+    return Data(beton, manifest.num_samples, samples)
 
 
 def crop_decoder(data: Data, resolution: int) -> RandomResizedCropDecoder:
     """The decoder that tells the crops, ready without a loader around it."""
     decoder = RandomResizedCropDecoder(resolution, seed=0)
-    decoder.metadata = np.rec.fromarrays([data.samples.height, data.samples.width], names="height,width")
+    decoder.metadata = data.samples.image
     return decoder
 
 

@@ -21,6 +21,7 @@ from ffcv_imagenet.data.decode_gpu import GPUBatchLoader
 from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.kernels import CudaKernels
 from ffcv_imagenet.data.loader import BatchLoader
+from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
@@ -44,19 +45,24 @@ def arguments(folder, split, batch):
     return folder / "val.beton", CenterCropDecoder(35), ShardedOrder(31)
 
 
-def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8):
+def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_damaged="fail"):
     options = {"batch_size": batch, "num_workers": 1, "device": kernels.device, "dtype": dtype, "kernels": kernels}
-    return GPUBatchLoader(*arguments(folder, split, batch), **options)
+    return GPUBatchLoader(*arguments(folder, split, batch), on_damaged=on_damaged, **options)
 
 
-def cpu_loader(folder, split="train", batch=16):
-    return BatchLoader(*arguments(folder, split, batch), batch_size=batch, num_workers=1, device=CPU)
+def cpu_loader(folder, split="train", batch=16, on_damaged="fail"):
+    options = {"batch_size": batch, "num_workers": 1, "device": CPU, "on_damaged": on_damaged}
+    return BatchLoader(*arguments(folder, split, batch), **options)
 
 
 @functools.cache
 def whole_files(kernels, folder, split="train", batch=16):
     """Loaders by GPU and by CPU of files that no test changes."""
     return gpu_loader(kernels, folder, split, batch), cpu_loader(folder, split, batch)
+
+
+def open_samples(beton):
+    return read_samples(beton, Manifest.read(beton))
 
 
 def copies(loader, epoch, resolution):
@@ -79,7 +85,7 @@ def test_batches_are_the_cpus(kernels, digits, split):
         got = copies(ours, epoch, resolution)
         assert same(got, copies(theirs, epoch, resolution))
         assert got[0][0].is_contiguous(memory_format=torch.channels_last)
-    raw = ~read_samples(digits / f"{split}.beton").is_jpeg
+    raw = ~open_samples(digits / f"{split}.beton").is_jpeg
     assert ours.cpu_share == np.mean(raw)
     assert theirs.cpu_share == 1
     assert len(ours) == len(theirs)
@@ -105,7 +111,7 @@ def test_buffers_grow_with_the_batches(kernels, digits):
 def damage(folder, split, at):
     """Overwrite some bytes of the third JPEG, ``at`` (a share of its length); returns its number."""
     beton = folder / f"{split}.beton"
-    samples = read_samples(beton)
+    samples = open_samples(beton)
     number = int(np.flatnonzero(samples.is_jpeg)[2])
     with beton.open("r+b") as file:
         file.seek(int(samples.pointer[number]) + int(at * int(samples.size[number])))
@@ -125,6 +131,30 @@ def test_a_damaged_sample_gives_the_cpus_error(kernels, digits, tmp_path, at):
             next(batches)
         messages.append((str(caught.value), good))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("on_damaged", ["replace", "leave_out"])
+@pytest.mark.parametrize("at", [0.01, 0.9], ids=["header", "data"])
+def test_damaged_samples_are_replaced_or_left_out_as_by_the_cpu(kernels, digits, tmp_path, at, on_damaged):
+    shutil.copytree(digits, tmp_path / "damaged")
+    damage(tmp_path / "damaged", "val", at)
+    ours = gpu_loader(kernels, tmp_path / "damaged", "val", 4, on_damaged=on_damaged)
+    theirs = cpu_loader(tmp_path / "damaged", "val", 4, on_damaged=on_damaged)
+    replaced = [[batch.replaced for batch in loader.epoch(0, 35)] for loader in (ours, theirs)]
+    assert replaced[0] == replaced[1]
+    assert sum(replaced[0]) == (on_damaged == "replace")
+    assert same(copies(ours, 0, 35), copies(theirs, 0, 35))
+    # ... and with one sample per batch nothing is left of one.
+    if on_damaged == "leave_out":
+        alone = gpu_loader(kernels, tmp_path / "damaged", "val", 1, on_damaged=on_damaged)
+        assert len(copies(alone, 0, 35)) == 30
+
+
+def test_an_epoch_can_begin_in_its_middle(kernels, digits):
+    ours, theirs = whole_files(kernels, digits)
+    whole = copies(theirs, 2, 32)
+    rest = [(batch.images.to(CPU, copy=True), batch.labels.to(CPU, copy=True)) for batch in ours.epoch(2, 32, 4)]
+    assert same(rest, whole[4:])
 
 
 def test_what_the_kernels_suspect_and_the_cpu_accepts_is_the_cpus(kernels, tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from PIL import Image
 
 from ffcv_imagenet import native
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.beton import Samples
 from ffcv_imagenet.data.decode_gpu import BatchDecoder, Slot, output_levels
 from ffcv_imagenet.data.gather import Gatherer
 from ffcv_imagenet.data.index import EntryIndex
@@ -41,16 +41,22 @@ def cpu_crop(jpeg, index, box, side):
 class GivenBoxes:
     """Decodes given boxes (top, left, height, width, flip), one for each sample."""
 
+    metadata = None
+
     def __init__(self, jpegs, indexes, boxes):
         self.jpegs, self.indexes, self.given, self.decoded = jpegs, indexes, np.array(boxes, np.int32), []
 
     def boxes(self, samples):
         return self.given[samples]
 
-    def decode(self, samples, boxes, batch, storage):
-        for sample, box, out in zip(samples, boxes.tolist(), batch, strict=True):
+    def decode(self, samples, boxes, batch, codes, metadata, storage):
+        for number, (sample, box) in enumerate(zip(samples, boxes.tolist(), strict=True)):
             self.decoded.append(int(sample))
-            out[:] = cpu_crop(self.jpegs[sample], self.indexes[sample] or None, box, out.shape[0])
+            crop = outcome(lambda s=sample, b=box: cpu_crop(self.jpegs[s], self.indexes[s] or None, b, batch.shape[1]))
+            codes[number] = crop[0] is None
+            if crop[0] is not None:
+                batch[number] = crop[0]
+            self.error = crop[1]
 
 
 class Decoding:
@@ -65,7 +71,10 @@ class Decoding:
         indexes = indexes or [native.build_index(jpeg, every) for jpeg in jpegs]
         offsets = np.cumsum([0, *map(len, indexes)]).astype(np.uint64)
         index = EntryIndex(every, offsets, np.frombuffer(b"".join(indexes), np.uint8), b"")
-        gatherer = Gatherer(content, Samples(pointers, lengths, is_jpeg, sizes[:, 1], sizes[:, 0]), index)
+        samples = SimpleNamespace(
+            pointer=pointers, size=lengths, is_jpeg=is_jpeg, height=sizes[:, 1], width=sizes[:, 0]
+        )
+        gatherer = Gatherer(content, samples, index)
         count = len(jpegs)
         self.slot = Slot(
             torch.zeros(count, side, side, 3, dtype=dtype),
@@ -75,7 +84,9 @@ class Decoding:
         decoder = GivenBoxes(jpegs, indexes, boxes)
         self.left = np.zeros(count, bool)
         batch = BatchDecoder(gatherer, decoder, np.arange(count) + 7, kernels, count, dtype)
-        batch.submit(np.arange(count), self.left, None, self.slot)
+        codes = np.zeros(count, np.int32)
+        if batch.submit(np.arange(count), self.left, codes, None, self.slot) is None:
+            raise ValueError(decoder.error)
         self.status, self.decoded = self.slot.status.numpy(), decoder.decoded
 
     @property

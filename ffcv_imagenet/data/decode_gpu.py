@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Event as ThreadEvent
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.decode_cpu import CropDecoder
 from ffcv_imagenet.data.gather import ALIGNMENT, Gathered, Gatherer
 from ffcv_imagenet.data.index import EntryIndex
@@ -88,12 +87,18 @@ class Slot(NamedTuple):
 
 
 class _Submitted(NamedTuple):
-    """A batch at which the GPU works: its samples, which of them are left to the CPU, its slot's number."""
+    """A batch at which the GPU works: its samples, how many of them stand in for damaged ones, which are left to the
+    CPU, its slot's number."""
 
     numbers: np.ndarray
+    replaced: int
     left: np.ndarray
     slot: int
     done: Event
+
+
+#: What :meth:`CropDecoder.decode` wants to know of the file.
+Storage = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Staging:
@@ -133,18 +138,19 @@ class BatchDecoder:
         self._status = torch.zeros(batch_size, dtype=torch.int32, device=kernels.device)
         self._on_device = self._workspace = torch.empty(0, dtype=torch.uint8, device=kernels.device)
 
-    def submit(self, numbers: np.ndarray, left: np.ndarray, storage: Any, slot: Slot) -> Event:
-        """Start decoding a batch; the event is behind its last step.
+    def submit(
+        self, numbers: np.ndarray, left: np.ndarray, codes: np.ndarray, storage: Storage, slot: Slot
+    ) -> Event | None:
+        """Start decoding a batch; the event is behind its last step. None, and nothing started, for damaged samples.
 
         Args:
             numbers: [B] samples of the file.
             left: [B] bool, samples for the CPU in any case; set for all that are left to it.
-            storage: FFCV's view of the file.
+            codes: [B] int32, set to the error codes of samples that the CPU cannot decode, 0 for others.
+            storage: the file's bytes, and where samples begin and how long they are, for the CPU's decoder.
             slot: the output.
-
-        Raises:
-            DamagedSampleError: one of the samples that are left to the CPU is damaged.
         """
+        codes[:] = 0
         staging, self._turn = self._staging[self._turn], 1 - self._turn
         if staging.copied is not None:
             staging.copied.synchronize()
@@ -152,7 +158,12 @@ class BatchDecoder:
         if gathered.num_left:
             pixels = staging.buffer.numpy()[gathered.pixels : gathered.used]
             pixels = pixels.reshape(gathered.num_left, *slot.images.shape[1:])
-            self.decoder.decode(numbers[left], self.decoder.boxes(numbers[left]), pixels, storage)
+            of_left = np.zeros((gathered.num_left, 1), np.int32)
+            boxes = self.decoder.boxes(numbers[left])
+            self.decoder.decode(numbers[left], boxes, pixels, of_left, self.decoder.metadata, storage)
+            codes[left] = of_left[:, 0]
+            if codes.any():
+                return None
         with self.kernels.stream():
             self.copy_to_device(staging, gathered.used)
             self.start_kernels(gathered, len(numbers), slot)
@@ -210,6 +221,7 @@ class GPUBatchLoader(BatchLoader):
         num_workers: threads for samples that are left to the CPU, 0: one per usable core.
         device: a CUDA device.
         dtype: of the images: bfloat16, float16, float32, or uint8.
+        on_damaged: as of :class:`BatchLoader`.
         kernels: where to decode; made here for ``device`` unless given.
 
     Raises:
@@ -227,19 +239,21 @@ class GPUBatchLoader(BatchLoader):
         num_workers: int,
         device: torch.device,
         dtype: torch.dtype,
+        on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
         kernels: Kernels | None = None,
     ):
         if kernels is None and device.type != "cuda":
             raise ValueError(f"data.decode: got gpu, allowed on the device {device} is cpu")
-        super().__init__(path, decoder, order, batch_size=batch_size, num_workers=num_workers, device=device)
+        options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
+        super().__init__(path, decoder, order, on_damaged=on_damaged, **options)
         if decoder.index is None:
             raise FileNotFoundError(
                 f"{path} has no entry-point index, which data.decode=gpu needs: "
                 f"python -m ffcv_imagenet.data.index {path}"
             )
         self.kernels = kernels or CudaKernels(device)
-        labels = self.reader.metadata[f"f{self.reader.field_names.index('label')}"].astype(np.int64)
-        gatherer = Gatherer(np.memmap(path, np.uint8, mode="r"), read_samples(path), decoder.index)
+        gatherer = Gatherer(self.memory_manager.context.mmap, self.reader, decoder.index)
+        labels = self.reader.label.astype(np.int64)
         self.batch_decoder = BatchDecoder(gatherer, decoder, labels, self.kernels, batch_size, dtype)
 
     def decode(self, order: np.ndarray) -> _GPUBatches:  # type: ignore[override]
@@ -248,7 +262,7 @@ class GPUBatchLoader(BatchLoader):
 
 
 class _GPUBatches:
-    """The batches of an epoch, as (images, labels), decoded by a thread of its own.
+    """The batches of an epoch, as ((images, labels), replaced), decoded by a thread of its own.
 
     A batch is handed over when it is complete and known to be good, so that the consumer never waits for the device.
     It goes back, to be written again, when the next one is asked for.
@@ -268,10 +282,10 @@ class _GPUBatches:
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], int]]:
         return self
 
-    def __next__(self) -> tuple[Tensor, Tensor]:
+    def __next__(self) -> tuple[tuple[Tensor, Tensor], int]:
         if self._held is not None:
             # The consumer's work on the batch is queued: the slot is free once that is done.
             self._free.put((self._held, self.loader.kernels.record()))
@@ -281,9 +295,9 @@ class _GPUBatches:
             raise StopIteration
         if isinstance(item, Exception):
             raise item
-        self._held, count = item
+        self._held, count, replaced = item
         slot = self._slots[item[0]]
-        return slot.images[:count].permute(0, 3, 1, 2), slot.labels[:count]
+        return (slot.images[:count].permute(0, 3, 1, 2), slot.labels[:count]), replaced
 
     def close(self) -> None:
         """End the thread. Nothing is written to the batches any more."""
@@ -302,23 +316,26 @@ class _GPUBatches:
     def _run(self) -> None:
         loader = self.loader
         numba.set_num_threads(loader.num_workers)
+        read_ahead = loader.read_ahead()
         pending: _Submitted | None = None
         try:
-            with loader.memory_manager.schedule_epoch([]):
-                for start in range(0, len(self.order), loader.batch_size):
-                    try:
-                        submitted = self._submit(self.order[start : start + loader.batch_size])
-                    except Exception:
-                        if pending is not None:  # the batch before is not to blame
-                            self._finish(pending)
-                        raise
-                    if submitted is None:
-                        return
-                    if pending is not None:
+            for start in range(0, len(self.order), loader.batch_size):
+                next(read_ahead)
+                slot = self._free_slot()
+                if slot is None:
+                    return
+                numbers = self.order[start : start + loader.batch_size]
+                try:
+                    submitted = self._submit(numbers, np.zeros(len(numbers), bool), slot)
+                except Exception:
+                    if pending is not None:  # the batch before is not to blame
                         self._finish(pending)
-                    pending = submitted
+                    raise
                 if pending is not None:
                     self._finish(pending)
+                pending = submitted
+            if pending is not None:
+                self._finish(pending)
             loader.cpu_share = self._left / max(1, self._seen)
             self._ready.put(None)
         except Exception as error:
@@ -327,8 +344,8 @@ class _GPUBatches:
             with loader.kernels.stream():
                 loader.kernels.record().synchronize()
 
-    def _submit(self, numbers: np.ndarray) -> _Submitted | None:
-        """Start a batch as soon as a slot is free; None when the consumer has left."""
+    def _free_slot(self) -> int | None:
+        """A slot that may be written, as soon as there is one; None when the consumer has left."""
         while not self._stop.is_set():
             try:
                 slot, used = self._free.get(timeout=0.1)
@@ -336,22 +353,34 @@ class _GPUBatches:
                 continue
             with self.loader.kernels.stream():
                 used.wait()
-            left = np.zeros(len(numbers), bool)
-            return _Submitted(numbers, left, slot, self._decode(numbers, left, slot))
+            return slot
         return None
 
-    def _decode(self, numbers: np.ndarray, left: np.ndarray, slot: int) -> Event:
-        loader = self.loader
+    def _submit(self, numbers: np.ndarray, left: np.ndarray, slot: int, replaced: int = 0) -> _Submitted | None:
+        """Start a batch, without its damaged samples. None where all are left out; the slot is free again then."""
+        loader, codes = self.loader, np.zeros(len(numbers), np.int32)
         storage = loader.memory_manager.context.state
-        return loader.batch_decoder.submit(numbers, left, storage, self._slots[slot])
+        done = loader.batch_decoder.submit(numbers, left, codes, storage, self._slots[slot])
+        if done is not None:
+            return _Submitted(numbers, replaced, left, slot, done)
+        kept = loader.without_damaged(numbers, codes)
+        if len(kept) == 0:
+            self._free.put((slot, loader.kernels.record()))
+            return None
+        if len(kept) == len(numbers):
+            replaced += int(np.count_nonzero(codes))
+        return self._submit(kept, np.isin(kept, numbers[left]), slot, replaced)
 
     def _finish(self, batch: _Submitted) -> None:
         """Hand a batch over when it is there. What looks damaged is decoded by the CPU, which knows what is wrong."""
         batch.done.synchronize()
         damaged = self._slots[batch.slot].status[: len(batch.numbers)].numpy() != 0
         if damaged.any():
-            batch.left[:] |= damaged
-            self._decode(batch.numbers, batch.left, batch.slot).synchronize()
+            again = self._submit(batch.numbers, batch.left | damaged, batch.slot, batch.replaced)
+            if again is None:
+                return
+            again.done.synchronize()
+            batch = again
         self._seen += len(batch.numbers)
         self._left += int(batch.left.sum())
-        self._ready.put((batch.slot, len(batch.numbers)))
+        self._ready.put((batch.slot, len(batch.numbers), batch.replaced))
