@@ -11,7 +11,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """``[B, 3, H, W] uint8 0..255`` to float32 with ImageNet's mean 0 and standard deviation 1; keeps the layout."""
+    """``[B, 3, H, W] uint8 0..255`` to float32 with ImageNet's mean 0 and standard deviation 1; keeps the layout.
+
+    Floating-point images are normalised already (by the GPU's decoder), and come back as they are.
+    """
 
     mean: Tensor
     inverse_std: Tensor
@@ -23,4 +26,6 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise a batch."""
+        if images.is_floating_point():
+            return images
         return (images.float() - self.mean) * self.inverse_std

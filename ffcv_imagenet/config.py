@@ -104,8 +104,14 @@ class DataOptions:
         "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
         "fail",
     )
-    decode: str = option(Choice("cpu"), "where images are decoded", "cpu")
-    num_workers: int = option(Integer(0, 1024), "decoding threads per process (0: its share of the usable cores)", 0)
+    decode: str = option(
+        Choice("cpu", "gpu", "auto"),
+        "where images are decoded: the same pixels; gpu needs an entry-point index; auto: gpu where cores are few",
+        "cpu",
+    )
+    num_workers: int = option(
+        Integer(0, 1024), "decoding threads on the CPU per process (0: its share of the usable cores)", 0
+    )
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
     flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)
 

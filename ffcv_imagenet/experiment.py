@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +17,8 @@ from torch import nn
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
-from ffcv_imagenet.data import decode_cpu
+from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.decode_gpu import GPUBatchLoader, choose_decoder
 from ffcv_imagenet.data.loader import BatchLoader
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
@@ -29,14 +30,11 @@ from ffcv_imagenet.metrics import Scores
 from ffcv_imagenet.models import build_model, check_resolutions, load_weights
 from ffcv_imagenet.optim import make_sgd
 from ffcv_imagenet.options import flatten
-from ffcv_imagenet.precision import choose_precision
+from ffcv_imagenet.precision import choose_precision, input_dtype
 from ffcv_imagenet.run_lock import hold
 from ffcv_imagenet.runlog import RunFolder, describe_environment
 from ffcv_imagenet.schedules import resolution_at
 from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
-
-#: Values of ``data.decode``: the module with the decoders for training and validation.
-DECODERS = {"cpu": decode_cpu}
 
 #: Bytes that ``data.order=quasi_random`` reads at a time.
 READ_TOGETHER = 8 << 20
@@ -152,9 +150,11 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
         model=model,
         loss=config.make_loss().to(world.device),
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, fused=skip_nonfinite),
-        train_loader=BatchLoader(
-            Path(config.data.train),
-            DECODERS[config.data.decode].RandomResizedCropDecoder(
+        train_loader=_make_loader(
+            config,
+            world,
+            config.data.train,
+            RandomResizedCropDecoder(
                 resolution.min_res,
                 seed=training.seed,
                 min_area=config.data.min_crop_area,
@@ -162,8 +162,6 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
             ),
             _train_order(config, train_data, world),
             batch_size=batch,
-            num_workers=_num_workers(config, world),
-            device=world.device,
             on_damaged="fail" if config.data.on_error == "fail" else "replace",
         ),
         val_loader=_make_val_loader(config, world),
@@ -219,13 +217,13 @@ def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Modul
 
 def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
     data = _read_manifest(config.data.val)
-    return BatchLoader(
-        Path(config.data.val),
-        DECODERS[config.data.decode].CenterCropDecoder(config.validation.resolution),
+    return _make_loader(
+        config,
+        world,
+        config.data.val,
+        CenterCropDecoder(config.validation.resolution),
         ShardedOrder(data.num_samples, world.rank, world.size),
         batch_size=config.validation.batch_size,
-        num_workers=_num_workers(config, world),
-        device=world.device,
         # Nothing can stand in for a validation image; the scores are those of the rest, on any number of processes.
         on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
@@ -234,7 +232,7 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
 def _set_up_torch(config: TrainConfig, world: World) -> None:
     if world.device.type == "cpu":
         # Importing ffcv has made it 1, and so does torchrun.
-        threads = config.dist.cpu_threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+        threads = config.dist.cpu_threads or _share_of_cores(world)
         torch.set_num_threads(threads)
     # TF32 for what autocast leaves in float32; training.precision=fp32 means float32.
     exact = choose_precision(config.training.precision, world.device) == "fp32"
@@ -243,9 +241,32 @@ def _set_up_torch(config: TrainConfig, world: World) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def _num_workers(config: TrainConfig, world: World) -> int:
-    """Decoding threads: what was asked for, else this process's share of the usable cores."""
-    return config.data.num_workers or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+def _share_of_cores(world: World) -> int:
+    """This process's share of the usable cores."""
+    return max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _make_loader(
+    config: TrainConfig,
+    world: World,
+    beton: str,
+    decoder: CropDecoder,
+    order: ShuffledOrder | ShardedOrder,
+    *,
+    batch_size: int,
+    on_damaged: Literal["fail", "replace", "leave_out"],
+) -> BatchLoader:
+    path, cores = Path(beton), _share_of_cores(world)
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_workers": config.data.num_workers or cores,
+        "device": world.device,
+        "on_damaged": on_damaged,
+    }
+    if choose_decoder(config.data.decode, path, world.device, cores) == "cpu":
+        return BatchLoader(path, decoder, order, **options)
+    dtype = input_dtype(choose_precision(config.training.precision, world.device))
+    return GPUBatchLoader(path, decoder, order, dtype=dtype, **options)
 
 
 def _read_manifest(path: str) -> Manifest:

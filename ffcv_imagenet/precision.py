@@ -22,6 +22,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def input_dtype(precision: str) -> torch.dtype:
+    """The type of a model's input: what autocast's first layer would make of it."""
+    return _AUTOCAST_DTYPES.get(precision, torch.float32)
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of a precision; one that does nothing for fp32."""
     dtype = _AUTOCAST_DTYPES.get(precision)

@@ -67,7 +67,7 @@ class EpochLog:
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
     without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
     ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
-    not in the scores.
+    not in the scores; ``cpu_decoded`` is the share of the training images that rank 0 decoded on the CPU.
     """
 
     epoch: int
@@ -84,6 +84,7 @@ class EpochLog:
     skipped_steps: int
     skipped: int
     val_skipped: int
+    cpu_decoded: float
 
 
 @dataclass
@@ -184,6 +185,7 @@ class Trainer:
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
                 wait_share=self.progress.waited / train_seconds,
+                cpu_decoded=self.train_loader.cpu_share,
                 skipped_steps=skipped_steps,
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,

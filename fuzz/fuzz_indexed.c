@@ -1,14 +1,49 @@
 /*
  * Input: CONTROL_BYTES, then up to 15 patches of 4 bytes (offset, xor, or-mask) for the index, then a JPEG. Without
  * patches the index is what fic_build_index made, and the pixels must equal those without one; a JPEG that cannot be
- * indexed gets an index of the right size out of its own bytes.
+ * indexed gets an index of the right size out of its own bytes. The GPU's kernels get it too: where they find nothing
+ * wrong, the CPU's decoder must have found nothing wrong, and the pixels must be equal.
  */
+#include "../tests/gpu_on_host.h"
 #include "fuzz_common.h"
 
 static int64_t expected_size(const int32_t *info, int32_t k)
 {
     int64_t mcus = (info[0] + 8 * info[3] - 1) / (8 * info[3]), rows = (info[1] + 8 * info[4] - 1) / (8 * info[4]);
     return (rows * ((mcus + k - 1) / k * 8 + 4) + 7) / 8 * 8;
+}
+
+/* In buffers of exactly the sizes that are asked for. code, out: what the CPU's decoder made of it. */
+static void compare_gpu(const uint8_t *jpeg, int64_t jpeg_size, const int32_t *info, const box *b, const uint8_t *index,
+                        int64_t index_size, int32_t k, int32_t code, const uint8_t *out)
+{
+    fic_gather_sample sample = {(uint64_t)(uintptr_t)jpeg, jpeg_size, (uint64_t)(uintptr_t)index, index_size,
+                                info[0], info[1], b->x, b->y, b->w, b->h, b->flip, 0};
+    fic_gather_result result;
+    uint8_t left = 0, *staging = malloc(1);
+    int64_t capacity = 1, pixels = (int64_t)b->out_w * b->out_h * 3;
+    while (fic_gpu_gather(&sample, &left, 1, k, b->out_w, b->out_h, staging, 0, capacity, &result) != FIC_OK) {
+        if (result.used <= capacity)
+            abort();
+        capacity = result.used;
+        staging = realloc(staging, (size_t)capacity);
+    }
+    if (!left) {
+        staging = realloc(staging, (size_t)result.used);
+        uint8_t *workspace = malloc((size_t)result.workspace), *decoded = malloc((size_t)pixels);
+        uint32_t levels[768];
+        int32_t status = 0, blocks[] = {4, (result.max_items + THREADS - 1) / THREADS, 2, 2};
+        for (uint32_t i = 0; i < 768; i++)
+            levels[i] = i % 256;
+        for (int32_t i = 0; i < 4; i++)
+            run_on_host(i, 1, (uint32_t)blocks[i], staging, 0, workspace, &status, levels, decoded, 1, b->out_w,
+                        b->out_h);
+        if (!status && (code != FIC_OK || memcmp(decoded, out, (size_t)pixels)))
+            abort();
+        free(decoded);
+        free(workspace);
+    }
+    free(staging);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -45,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     uint8_t *out, *plain;
     int32_t code = decode_both(decoder, jpeg, jpeg_size, info[0], info[1], &b, index, index_size, k, &out);
+    compare_gpu(jpeg, jpeg_size, info, &b, index, index_size, k, code, out);
     if (built > 0 && patches == 0) {
         int32_t simd = control[11] & 1;
         if (code != 0 || decode(decoder, simd, jpeg, jpeg_size, info[0], info[1], &b, NULL, 0, 0, &plain) != 0 ||

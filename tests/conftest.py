@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu_kernels_on_host import HostKernels, build
 from native_library import Decoder
 
 from ffcv_imagenet.data.digits import draw_digits
@@ -14,7 +15,7 @@ from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
@@ -48,3 +49,11 @@ def decoder(request):
     if decoder.simd != (request.param == "simd"):
         pytest.skip("no SIMD on this processor")
     return decoder
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory):
+    """The GPU's kernels, compiled for the host."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    return HostKernels(build(tmp_path_factory.mktemp("kernels")))

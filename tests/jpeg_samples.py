@@ -51,6 +51,16 @@ def encode_440(pixels, quality=90):
     return cv2.imencode(".jpg", pixels[..., ::-1], parameters)[1].tobytes()
 
 
+def encode_ones_at_block_ends():
+    """64 x 8 pixels of grey with Huffman tables in which an end of block ends in ones, and the next block begins so."""
+    dc_codes = bytes([0xFF, 0xC4, 0, 27, 0x00, *[1] * 8, *[0] * 8, 1, 2, 3, 4, 5, 6, 7, 0])  # category 0: 11111110
+    ac_codes = bytes([0xFF, 0xC4, 0, 23, 0x10, 0, 0, 4, *[0] * 13, 1, 2, 3, 0])  # end of block: 011
+    frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 8, 0, 64, 1, 1, 0x11, 0])
+    scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
+    data = int("11111110011" * 8, 2).to_bytes(11, "big").replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8\xff\xdb\0\x43\0" + b"\1" * 64 + dc_codes + ac_codes + frame + scan + data + b"\xff\xd9"
+
+
 def pillow_crop(jpeg, box, out, flip=False):
     """The reference: full decode, crop, antialiased bilinear resize."""
     x, y, w, h = box

@@ -76,3 +76,19 @@ def test_pixels(benchmark_module, photographs, capsys):
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:2] for row in rows] == [["| 4:2:0", "24"], ["| 4:4:4", "24"]]
     assert all(row.endswith("| 8 of 8 | 8 of 8 |") for row in rows)
+
+
+def test_gpu_decode_without_a_gpu(benchmark_module, photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    options = f"{photographs} --workdir {tmp_path} --images 10 --batch 4 --resolution 32 --repeats 1"
+    benchmark_module("gpu_decode").main([*options.split(), "--markdown", str(tmp_path / "table.md")])
+    text = capsys.readouterr().out
+    assert text.endswith((tmp_path / "table.md").read_text())
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    measured = [row[0] for row in rows if row[1] != "not measured"]
+    assert measured == ["| host: crop boxes", "| host: crop boxes and gathering"]
+    assert len(rows) > 10
+    (beton,) = tmp_path.glob("*/indexed/images.beton")
+    with pytest.raises(SystemExit):
+        benchmark_module("gpu_decode").main([str(beton), "--batch", "100"])
+    assert "--batch: got 100, allowed are at most the 10 images" in capsys.readouterr().err

@@ -3,7 +3,17 @@
 import native_library as native
 import numpy as np
 import pytest
-from jpeg_samples import SUBSAMPLINGS, encode, encode_440, noise, photographs, random_box, size_of, waves
+from jpeg_samples import (
+    SUBSAMPLINGS,
+    encode,
+    encode_440,
+    encode_ones_at_block_ends,
+    noise,
+    photographs,
+    random_box,
+    size_of,
+    waves,
+)
 from native_library import Decoder, NativeError
 
 RESTARTS = [{}, {"restart_marker_blocks": 1}, {"restart_marker_blocks": 5}, {"restart_marker_rows": 1}]
@@ -173,3 +183,16 @@ def test_any_index_is_survived(decoder, indexed):
     assert native.INDEX in codes
     assert native.TRUNCATED in codes
     assert code_of(decoder, jpeg, index) == 0
+
+
+def test_an_entry_inside_a_stuffed_byte(decoder):
+    """The byte that two runs of MCUs share may be 0xff."""
+    jpeg = encode_ones_at_block_ends()
+    index = decoder.index(jpeg, 3)
+    position = int(index[8:12].view("<u4")[0] & ((1 << 28) - 1)) + int(index[24:28].view("<u4")[0])
+    assert jpeg[position // 8] == 0xFF
+    assert position % 8
+    for width in (8, 24, 40, 64):
+        box = (0, 0, width, 8)
+        expected = decoder.crop(jpeg, (64, 8), box, (16, 4))
+        assert np.array_equal(decoder.crop(jpeg, (64, 8), box, (16, 4), index=index, k=3), expected)

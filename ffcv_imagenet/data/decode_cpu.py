@@ -161,6 +161,10 @@ class CropDecoder(SimpleRGBImageDecoder):
     def box_function(self) -> Callable:
         """A function ``(samples, metadata, job, boxes)`` for numba that fills the crop boxes of a batch."""
 
+    @abstractmethod
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """Crop boxes of ``samples [B] int64``: ``[B, 5] int32``, top, left, height, width, flip."""
+
     def decode(
         self,
         samples: np.ndarray,
@@ -224,6 +228,12 @@ class RandomResizedCropDecoder(CropDecoder):
 
         return fill_boxes
 
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`CropDecoder`."""
+        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
+        random_boxes(samples, self.metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+        return boxes
+
 
 class CenterCropDecoder(CropDecoder):
     """For validation: the centred square crop of :data:`CENTER_CROP_RATIO` of the shorter side."""
@@ -235,3 +245,9 @@ class CenterCropDecoder(CropDecoder):
             center_boxes(samples, metadata, CENTER_CROP_RATIO, boxes)
 
         return fill_boxes
+
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`CropDecoder`."""
+        boxes = np.empty((len(samples), 5), np.int32)
+        center_boxes(samples, self.metadata, CENTER_CROP_RATIO, boxes)
+        return boxes

@@ -70,6 +70,9 @@ class BatchLoader(FFCVLoader):
         ValueError: a damaged or foreign file, manifest or index, or more workers than numba has threads.
     """
 
+    #: Share of an epoch's images that the CPU decoded, once it is over.
+    cpu_share = 1.0
+
     def __init__(
         self,
         path: Path,
@@ -168,9 +171,13 @@ class BatchLoader(FFCVLoader):
         return replaced
 
     def __iter__(self) -> _BatchIterator:
-        iterator = _BatchIterator(self, self.next_traversal_order()[self.first_batch * self.batch_size :])
+        iterator = self.decode(self.next_traversal_order()[self.first_batch * self.batch_size :])
         _running.add(iterator)
         return iterator
+
+    def decode(self, order: np.ndarray) -> _BatchIterator:
+        """Start decoding samples in this order."""
+        return _BatchIterator(self, order)
 
 
 class _FileMemory(OSCacheManager):

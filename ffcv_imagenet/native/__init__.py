@@ -32,6 +32,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_read_image", int32, [pointer, pointer, int64, pointer, int64, pointer]),
         ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
+        ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 4, pointer, int64, int64, pointer]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -39,6 +40,15 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 
 _library = load_library(LIBRARY)
+
+#: See ``fic.h``; all arguments are numbers.
+gpu_gather = _library.fic_gpu_gather
+
+#: Its answer when the buffer is too small.
+ERROR_CAPACITY = -14
+
+#: The GPU's part of the decoder: CUDA C++ that includes headers of this folder.
+GPU_KERNELS = Path(__file__).with_name("gpu_kernels.cu")
 
 
 class Decoder:

@@ -53,10 +53,8 @@ void fic_decoder_free(fic_decoder *decoder)
     fic_whole_image_free(decoder);
     fic_filter *filters[4] = {&decoder->horizontal[0], &decoder->horizontal[1], &decoder->vertical[0],
                               &decoder->vertical[1]};
-    for (int32_t i = 0; i < 4; i++) {
+    for (int32_t i = 0; i < 4; i++)
         fic_buffer_free(&filters[i]->table);
-        fic_buffer_free(&filters[i]->scratch);
-    }
     fic_buffer_free(&decoder->scratch.rows);
     fic_buffer_free(&decoder->scratch.columns);
     fic_buffer_free(&decoder->planes);
@@ -69,6 +67,12 @@ int32_t fic_set_simd(fic_decoder *decoder, int32_t enable)
 {
     decoder->simd = enable && simd_available();
     return decoder->simd;
+}
+
+void fic_order_quantisers(const uint8_t *values, int32_t wide, uint16_t ordered[64])
+{
+    for (int32_t i = 0; i < 64; i++)
+        ordered[fic_coefficient_order[i]] = (uint16_t)(wide ? values[2 * i] << 8 | values[2 * i + 1] : values[i]);
 }
 
 int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size)
@@ -91,10 +95,7 @@ int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size
         if (code != FIC_OK)
             return code;
         uint16_t *values = decoder->quantisers[component->quantiser];
-        int32_t wide = header->quantiser_is_16bit[component->quantiser];
-        for (int32_t i = 0; i < 64; i++)
-            values[fic_coefficient_order[i]] =
-                (uint16_t)(wide ? quantiser[2 * i] << 8 | quantiser[2 * i + 1] : quantiser[i]);
+        fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], values);
         scan->dc_table[c] = dc_table;
         scan->ac_table[c] = ac_table;
         scan->plane[c].quantisers = values;
@@ -131,53 +132,28 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t wi
     return fic_resample(&task, &decoder->scratch, decoder->simd, out);
 }
 
-/* Lay out the blocks that the crop's filters reach, and where their samples go. */
-static int32_t place_planes(fic_decoder *decoder, const fic_crop *crop, fic_source source[3], int32_t origin[3][2])
+void fic_layout_planes(const fic_jpeg_header *header, const fic_crop *crop, fic_plane plane[3])
 {
-    const fic_jpeg_header *header = &decoder->header;
-    size_t offset[3], size = 0;
     for (int32_t c = 0; c < header->num_components; c++) {
-        fic_plane *plane = &decoder->scan.plane[c];
         int32_t h = c > 0 ? header->h : 1, v = c > 0 ? header->v : 1;
         int32_t width = (header->width + h - 1) / h, height = (header->height + v - 1) / v, first, last;
         fic_filter_reach(crop->x, crop->w, h, width, &first, &last);
-        plane->block_x = first / 8;
-        plane->blocks_w = last / 8 + 1 - plane->block_x;
+        plane[c].block_x = first / 8;
+        plane[c].blocks_w = last / 8 + 1 - plane[c].block_x;
         fic_filter_reach(crop->y, crop->h, v, height, &first, &last);
-        plane->block_y = first / 8;
-        plane->blocks_h = last / 8 + 1 - plane->block_y;
-        plane->stride = (8 * plane->blocks_w + 31) / 32 * 32;
-        origin[c][0] = 8 * plane->block_x;
-        origin[c][1] = 8 * plane->block_y;
-        source[c].stride = plane->stride;
-        source[c].width = 8 * plane->blocks_w;
-        source[c].height = 8 * plane->blocks_h;
-        offset[c] = size;
-        size += (size_t)plane->stride * (size_t)source[c].height;
+        plane[c].block_y = first / 8;
+        plane[c].blocks_h = last / 8 + 1 - plane[c].block_y;
+        plane[c].stride = (8 * plane[c].blocks_w + 31) / 32 * 32;
     }
-    uint8_t *memory = fic_buffer_reserve(&decoder->planes, size);
-    if (!memory)
-        return FIC_ERROR_MEMORY;
-    for (int32_t c = 0; c < header->num_components; c++) {
-        decoder->scan.plane[c].samples = memory + offset[c];
-        source[c].samples = memory + offset[c];
-    }
-    return FIC_OK;
 }
 
-typedef struct {
-    int32_t left, right, top, bottom; /* in MCUs: [left, right) x [top, bottom) */
-} mcu_range;
-
-static mcu_range needed_mcus(const fic_decoder *decoder)
+fic_mcu_range fic_needed_mcus(const fic_jpeg_header *header, const fic_plane plane[3])
 {
-    const fic_jpeg_header *header = &decoder->header;
-    mcu_range range = {INT32_MAX, 0, INT32_MAX, 0};
+    fic_mcu_range range = {INT32_MAX, 0, INT32_MAX, 0};
     for (int32_t c = 0; c < header->num_components; c++) {
-        const fic_plane *plane = &decoder->scan.plane[c];
         int32_t h = c == 0 ? header->h : 1, v = c == 0 ? header->v : 1;
-        int32_t left = plane->block_x / h, right = (plane->block_x + plane->blocks_w - 1) / h + 1;
-        int32_t top = plane->block_y / v, bottom = (plane->block_y + plane->blocks_h - 1) / v + 1;
+        int32_t left = plane[c].block_x / h, right = (plane[c].block_x + plane[c].blocks_w - 1) / h + 1;
+        int32_t top = plane[c].block_y / v, bottom = (plane[c].block_y + plane[c].blocks_h - 1) / v + 1;
         range.left = left < range.left ? left : range.left;
         range.right = right > range.right ? right : range.right;
         range.top = top < range.top ? top : range.top;
@@ -186,7 +162,33 @@ static mcu_range needed_mcus(const fic_decoder *decoder)
     return range;
 }
 
-static int32_t decode_in_order(fic_decoder *decoder, mcu_range range)
+/* Lay out the blocks that the crop's filters reach, and where their samples go. */
+static int32_t place_planes(fic_decoder *decoder, const fic_crop *crop, fic_source source[3], int32_t origin[3][2])
+{
+    const fic_jpeg_header *header = &decoder->header;
+    fic_plane *plane = decoder->scan.plane;
+    size_t offset[3], size = 0;
+    fic_layout_planes(header, crop, plane);
+    for (int32_t c = 0; c < header->num_components; c++) {
+        origin[c][0] = 8 * plane[c].block_x;
+        origin[c][1] = 8 * plane[c].block_y;
+        source[c].stride = plane[c].stride;
+        source[c].width = 8 * plane[c].blocks_w;
+        source[c].height = 8 * plane[c].blocks_h;
+        offset[c] = size;
+        size += (size_t)plane[c].stride * (size_t)source[c].height;
+    }
+    uint8_t *memory = fic_buffer_reserve(&decoder->planes, size);
+    if (!memory)
+        return FIC_ERROR_MEMORY;
+    for (int32_t c = 0; c < header->num_components; c++) {
+        plane[c].samples = memory + offset[c];
+        source[c].samples = memory + offset[c];
+    }
+    return FIC_OK;
+}
+
+static int32_t decode_in_order(fic_decoder *decoder, fic_mcu_range range)
 {
     fic_scan *scan = &decoder->scan;
     int32_t mcus_per_row = decoder->header.mcus_per_row;
@@ -203,8 +205,20 @@ static int32_t decode_in_order(fic_decoder *decoder, mcu_range range)
     return code;
 }
 
-static int32_t decode_indexed(fic_decoder *decoder, mcu_range range, int64_t size, const uint8_t *index,
-                              int64_t index_size, int32_t every_k)
+int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_t size, const uint8_t *index,
+                      int32_t every_k, int32_t row, int64_t behind)
+{
+    int64_t columns = fic_index_columns(header->mcus_per_row, every_k);
+    if (behind == columns && ++row == header->mcu_rows)
+        return size;
+    int64_t end = fic_index_entry(index, columns, header->mcu_rows, row, behind == columns ? 0 : behind).position;
+    int64_t limit = (end + 7) / 8;
+    /* The last byte belongs to both runs; a 0xff is one with the stuffing behind it. */
+    return end % 8 && limit < size && jpeg[limit - 1] == 0xff ? limit + 1 : limit;
+}
+
+static int32_t decode_indexed(fic_decoder *decoder, fic_mcu_range range, const uint8_t *jpeg, int64_t size,
+                              const uint8_t *index, int64_t index_size, int32_t every_k)
 {
     const fic_jpeg_header *header = &decoder->header;
     fic_scan *scan = &decoder->scan;
@@ -214,11 +228,7 @@ static int32_t decode_indexed(fic_decoder *decoder, mcu_range range, int64_t siz
     int64_t from = range.left / every_k, behind = (range.right + every_k - 1) / every_k;
     for (int32_t row = range.top; row < range.bottom; row++) {
         fic_entry_point entry = fic_index_entry(index, columns, header->mcu_rows, row, from);
-        int64_t limit = size;
-        if (behind < columns)
-            limit = (fic_index_entry(index, columns, header->mcu_rows, row, behind).position + 7) / 8;
-        else if (row + 1 < header->mcu_rows)
-            limit = (fic_index_entry(index, columns, header->mcu_rows, row + 1, 0).position + 7) / 8;
+        int64_t limit = fic_run_limit(header, jpeg, size, index, every_k, row, behind);
         if (entry.position < header->scan_start * 8 || limit > size || entry.position >= limit * 8)
             return FIC_ERROR_INDEX;
         int64_t mcu = (int64_t)row * header->mcus_per_row + from * every_k;
@@ -233,7 +243,7 @@ static int32_t decode_indexed(fic_decoder *decoder, mcu_range range, int64_t siz
     return FIC_OK;
 }
 
-static int32_t valid_crop(int32_t width, int32_t height, const fic_crop *crop)
+int32_t fic_valid_crop(int32_t width, int32_t height, const fic_crop *crop)
 {
     return width > 0 && height > 0 && width <= 65535 && height <= 65535 && crop->w > 0 && crop->h > 0 && crop->x >= 0 &&
            crop->y >= 0 && crop->w <= width && crop->h <= height && crop->x <= width - crop->w &&
@@ -246,7 +256,7 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
                         int32_t flip, const uint8_t *index, int64_t index_size, int32_t every_k, uint8_t *out)
 {
     fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0};
-    if (!decoder || !jpeg || jpeg_size < 0 || !out || !valid_crop(width, height, &crop) ||
+    if (!decoder || !jpeg || jpeg_size < 0 || !out || !fic_valid_crop(width, height, &crop) ||
         (index && (index_size < 0 || every_k < 1 || every_k > 255)))
         return FIC_ERROR_ARGUMENT;
     fic_jpeg_header *header = &decoder->header;
@@ -265,9 +275,9 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
         code = fic_prepare_scan(decoder, jpeg, jpeg_size);
     if (code != FIC_OK)
         return code;
-    mcu_range range = needed_mcus(decoder);
+    fic_mcu_range range = fic_needed_mcus(header, decoder->scan.plane);
     if (index)
-        code = decode_indexed(decoder, range, jpeg_size, index, index_size, every_k);
+        code = decode_indexed(decoder, range, jpeg, jpeg_size, index, index_size, every_k);
     else
         code = decode_in_order(decoder, range);
     if (code != FIC_OK)
@@ -281,7 +291,7 @@ int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_t width,
                         uint8_t *out)
 {
     fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0};
-    if (!decoder || !rgb || !out || !valid_crop(width, height, &crop))
+    if (!decoder || !rgb || !out || !fic_valid_crop(width, height, &crop))
         return FIC_ERROR_ARGUMENT;
     int32_t left = crop_x & ~1, top = crop_y & ~1; /* filters start at even samples */
     int32_t plane_w = crop_x + crop_w - left, plane_h = crop_y + crop_h - top;

@@ -26,6 +26,27 @@ typedef struct {
     int32_t flip;
 } fic_crop;
 
+typedef struct {
+    int32_t left, right, top, bottom; /* in MCUs: [left, right) x [top, bottom) */
+} fic_mcu_range;
+
+/* Whether the crop lies in an image of this size and the output size is allowed. */
+int32_t fic_valid_crop(int32_t width, int32_t height, const fic_crop *crop);
+
+/* The blocks that the crop's filters reach, for each component of a native file; not where their samples go. */
+void fic_layout_planes(const fic_jpeg_header *header, const fic_crop *crop, fic_plane plane[3]);
+
+/* The MCUs that hold these blocks. */
+fic_mcu_range fic_needed_mcus(const fic_jpeg_header *header, const fic_plane plane[3]);
+
+/* 64 values as DQT has them, 8 or 16 bits wide, to the order of fic_coefficient_order. */
+void fic_order_quantisers(const uint8_t *values, int32_t wide, uint16_t ordered[64]);
+
+/* The end, a byte offset, of a run of MCUs up to entry column `behind` of `row`, or up to the row's end. Any number when
+ * the index is damaged, except that no byte outside the JPEG is read. */
+int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_t size, const uint8_t *index,
+                      int32_t every_k, int32_t row, int64_t behind);
+
 /* Build the Huffman tables and quantisers of a native file and describe its scan. */
 int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size);
 

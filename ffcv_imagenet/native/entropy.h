@@ -10,6 +10,11 @@
 #define FIC_BLOCK_CELLS 80
 #define FIC_CELL_UNUSED 64
 
+/* Distance of a block's cells in memory; more than 1 where threads that work side by side keep theirs interleaved. */
+#ifndef FIC_CELL_STRIDE
+#define FIC_CELL_STRIDE 1
+#endif
+
 /* fic_decode_block's and fic_skip_block's results. */
 #define FIC_BLOCK_BAD_CODE (-1)
 #define FIC_BLOCK_BAD_COEFFICIENT (-2)
@@ -38,7 +43,7 @@ FIC_CONSTANT uint8_t fic_coefficient_order[192] = {
 };
 
 /* The DC difference is added to *dc (T.81 F.2.2.1). */
-FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_huffman_table *table, int32_t *dc)
+FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_symbols *table, int32_t *dc)
 {
     int32_t difference;
     if (FIC_UNLIKELY(fic_decode_symbol(bits, table, &difference) == 0))
@@ -73,7 +78,7 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
         }
     }
     int32_t value;
-    uint32_t step = fic_decode_symbol(bits, table, &value);
+    uint32_t step = fic_decode_symbol(bits, &table->symbols, &value);
     *k += step;
     cells[fic_coefficient_order[*k]] = (int16_t)value;
     return *k < 63 && step != 0;
@@ -89,7 +94,7 @@ FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_
     for (int32_t i = 0; i < 64; i++)
         cells[i] = 0;
     fic_bits_refill(bits);
-    int32_t failure = fic_decode_dc(bits, dc_table, dc);
+    int32_t failure = fic_decode_dc(bits, &dc_table->symbols, dc);
     if (FIC_UNLIKELY(failure))
         return failure;
     cells[0] = (int16_t)*dc;
@@ -108,12 +113,43 @@ FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_
     return k < 63 ? FIC_BLOCK_BAD_CODE : FIC_BLOCK_BAD_COEFFICIENT;
 }
 
+/*
+ * fic_decode_block one symbol at a time: for GPUs, whose threads share small tables. Cells lie FIC_CELL_STRIDE apart,
+ * up to FIC_CELL_UNUSED.
+ */
+FIC_INLINE int32_t fic_decode_block_singly(fic_bits *bits, const fic_symbols *dc_table, const fic_symbols *ac_table,
+                                           int32_t *dc, int16_t *cells)
+{
+    for (int32_t i = 0; i < 64; i++)
+        cells[i * FIC_CELL_STRIDE] = 0;
+    fic_bits_refill(bits);
+    int32_t failure = fic_decode_dc(bits, dc_table, dc);
+    if (FIC_UNLIKELY(failure))
+        return failure;
+    cells[0] = (int16_t)*dc;
+
+    uint32_t k = 0, step;
+    do {
+        if (bits->available < 32) /* a symbol has at most 26 bits */
+            fic_bits_refill(bits);
+        int32_t value;
+        step = fic_decode_symbol(bits, ac_table, &value);
+        k += step;
+        cells[fic_coefficient_order[k] * FIC_CELL_STRIDE] = (int16_t)value;
+    } while (k < 63 && step != 0);
+    if (step == 0)
+        return FIC_BLOCK_BAD_CODE;
+    if (k == FIC_STEP_END)
+        return FIC_BLOCK_DC_ONLY;
+    return k == 63 || k > FIC_STEP_END ? FIC_BLOCK_FULL : FIC_BLOCK_BAD_COEFFICIENT;
+}
+
 /* Step over one block, keeping the DC predictor. Returns 0 or an error. */
 FIC_INLINE int32_t fic_skip_block(fic_bits *bits, const fic_huffman_table *dc_table, const fic_huffman_table *ac_table,
                                   int32_t *dc)
 {
     fic_bits_refill(bits);
-    int32_t failure = fic_decode_dc(bits, dc_table, dc);
+    int32_t failure = fic_decode_dc(bits, &dc_table->symbols, dc);
     if (FIC_UNLIKELY(failure))
         return failure;
 
@@ -138,7 +174,7 @@ FIC_INLINE int32_t fic_skip_block(fic_bits *bits, const fic_huffman_table *dc_ta
         /* A long symbol, or several of which one ends the block: go singly. */
         fic_bits_refill(bits);
         int32_t value;
-        uint32_t step = fic_decode_symbol(bits, ac_table, &value);
+        uint32_t step = fic_decode_symbol(bits, &ac_table->symbols, &value);
         if (FIC_UNLIKELY(step == 0))
             return FIC_BLOCK_BAD_CODE;
         k += step;

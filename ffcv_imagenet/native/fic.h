@@ -103,4 +103,35 @@ FIC_API int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_
 FIC_API int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
                                uint8_t *out, int64_t capacity);
 
+/* A sample of a batch that shall be decoded on a GPU. Addresses; no index: 0, 0. */
+typedef struct {
+    uint64_t jpeg; /* 0 for what is no JPEG */
+    int64_t size;
+    uint64_t index;
+    int64_t index_size;
+    int32_t width, height;    /* as stored beside it */
+    int32_t x, y, w, h, flip; /* the crop */
+    int32_t padding;
+} fic_gather_sample;
+
+typedef struct {
+    int64_t used;      /* bytes of the staging buffer; where it was too small, what suffices */
+    int64_t workspace; /* bytes of memory that the kernels need */
+    int64_t pixels;    /* offset of the pixels of the first sample that is left to the CPU */
+    int32_t num_left;  /* samples that are */
+    int32_t max_items; /* of one image */
+} fic_gather_result;
+
+/*
+ * Gather what the kernels of gpu_kernels.cu need to decode crops: at staging + begin an array of fic_gpu_image, behind
+ * it the images' items and bytes, then room for the pixels of samples that are left to the CPU, in their order:
+ * out_h * out_w * 3 bytes each. Those have num_components 0. begin is a multiple of 16. left: [count], not 0 for samples
+ * that are left to the CPU in any case; becomes 1 for all that are.
+ *
+ * Returns FIC_ERROR_CAPACITY when the buffer is too small. Reads nothing outside the samples, whatever they hold.
+ */
+FIC_API int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t count, int32_t every_k,
+                               int32_t out_w, int32_t out_h, uint8_t *staging, int64_t begin, int64_t capacity,
+                               fic_gather_result *result);
+
 #endif

@@ -43,7 +43,7 @@ static void build_skip(fic_huffman_table *table)
         uint32_t used = 0, steps = 0;
         for (;;) {
             uint32_t rest = index << used & ((1u << FIC_SKIP_BITS) - 1);
-            uint32_t entry = table->lookup[rest >> (FIC_SKIP_BITS - FIC_LOOKUP_BITS)];
+            uint32_t entry = table->symbols.lookup[rest >> (FIC_SKIP_BITS - FIC_LOOKUP_BITS)];
             uint32_t length = FIC_ENTRY_LENGTH(entry), step = FIC_ENTRY_STEP(entry);
             /* Bits behind the index count as zero here; an entry that needs them is too long by its length. */
             if (entry == 0 || (entry & FIC_ENTRY_LONG) || used + length > FIC_SKIP_BITS)
@@ -64,39 +64,39 @@ static void build_skip(fic_huffman_table *table)
 
 int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t is_ac)
 {
+    fic_symbols *symbols = &table->symbols;
     int32_t total = 0;
     for (int32_t i = 0; i < 16; i++)
         total += spec[i];
     if (total > 256)
         return FIC_ERROR_HUFFMAN_TABLE;
     if (table->num_values == total && total > 0 && !memcmp(table->counts, spec, 16) &&
-        !memcmp(table->values, spec + 16, (size_t)total))
+        !memcmp(symbols->values, spec + 16, (size_t)total))
         return FIC_OK;
 
     table->num_values = 0;
-    table->is_ac = is_ac;
+    symbols->is_ac = is_ac;
     memcpy(table->counts, spec, 16);
-    memset(table->values, 0, sizeof table->values);
-    memcpy(table->values, spec + 16, (size_t)total);
-    memset(table->lookup, 0, sizeof table->lookup);
+    memset(symbols->values, 0, sizeof symbols->values);
+    memcpy(symbols->values, spec + 16, (size_t)total);
+    memset(symbols->lookup, 0, sizeof symbols->lookup);
+    if (!fic_huffman_ranges(symbols, spec))
+        return FIC_ERROR_HUFFMAN_TABLE;
 
     uint32_t codes[1 << FIC_LOOKUP_BITS] = {0};
     uint32_t code = 0;
     int32_t first = 0;
     for (uint32_t length = 1; length <= 16; length++) {
         uint32_t count = spec[length - 1];
-        if (code + count > 1u << length)
-            return FIC_ERROR_HUFFMAN_TABLE;
-        table->offset[length] = first - (int32_t)code;
         for (uint32_t i = 0; i < count; i++, code++) {
-            uint32_t entry = fic_symbol_entry(is_ac, table->values[first + (int32_t)i], length);
+            uint32_t entry = fic_symbol_entry(is_ac, symbols->values[first + (int32_t)i], length);
             if (length > FIC_LOOKUP_BITS) {
                 codes[code >> (length - FIC_LOOKUP_BITS)] = FIC_ENTRY_LONG;
-                table->lookup[code >> (length - FIC_LOOKUP_BITS)] = FIC_ENTRY_LONG;
+                symbols->lookup[code >> (length - FIC_LOOKUP_BITS)] = FIC_ENTRY_LONG;
                 continue;
             }
             uint32_t size = entry >> 16, spare = FIC_LOOKUP_BITS - length;
-            uint32_t *slot = table->lookup + (code << spare), *code_slot = codes + (code << spare);
+            uint32_t *slot = symbols->lookup + (code << spare), *code_slot = codes + (code << spare);
             for (uint32_t tail = 0; tail < 1u << spare; tail++) {
                 slot[tail] = code_slot[tail] = entry;
                 if (entry && size <= spare) {
@@ -105,7 +105,6 @@ int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t
                 }
             }
         }
-        table->limit[length] = code << (16 - length);
         first += (int32_t)count;
         code <<= 1;
     }

@@ -49,16 +49,21 @@
 #define FIC_SKIP_END 129u
 #define FIC_SKIP_NONE (64u << 8)
 
+/* What decodes symbols one by one. */
 typedef struct {
     uint32_t lookup[1 << FIC_LOOKUP_BITS];
-    uint32_t pair[1 << FIC_PAIR_BITS]; /* AC tables only, as is the next */
-    uint16_t skip[1 << FIC_SKIP_BITS];
     uint32_t limit[17]; /* codes of up to n bits, left-justified to 16 bits, lie below limit[n] */
     int32_t offset[17]; /* values[offset[n] + code] for a code of n bits */
     uint8_t values[256];
+    int32_t is_ac;
+} fic_symbols;
+
+typedef struct {
+    fic_symbols symbols;
+    uint32_t pair[1 << FIC_PAIR_BITS]; /* AC tables only, as is the next */
+    uint16_t skip[1 << FIC_SKIP_BITS];
     uint8_t counts[16];
     int32_t num_values;
-    int32_t is_ac;
 } fic_huffman_table;
 
 /* MSB-first bit reader over bytes without stuffing. The bytes need FIC_SEGMENT_PADDING behind them. */
@@ -72,11 +77,28 @@ typedef struct {
  * windows. */
 #define FIC_SEGMENT_PADDING 1536
 
+#if defined(FIC_ALIGNED_LOADS)
+FIC_INLINE uint32_t fic_swap32(uint32_t x)
+{
+    return x >> 24 | (x >> 8 & 0xff00u) | (x << 8 & 0xff0000u) | x << 24;
+}
+
+/* For little-endian processors that load aligned words only. Reads up to three bytes on either side of the eight. */
+FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
+{
+    uint32_t shift = (uint32_t)((uintptr_t)p & 3u) * 8;
+    const uint32_t *word = (const uint32_t *)((uintptr_t)p & ~(uintptr_t)3);
+    uint32_t head = (uint32_t)(((uint64_t)word[1] << 32 | word[0]) >> shift);
+    uint32_t tail = (uint32_t)(((uint64_t)word[2] << 32 | word[1]) >> shift);
+    return (uint64_t)fic_swap32(head) << 32 | fic_swap32(tail);
+}
+#else
 FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
 {
     return (uint64_t)p[0] << 56 | (uint64_t)p[1] << 48 | (uint64_t)p[2] << 40 | (uint64_t)p[3] << 32 |
            (uint64_t)p[4] << 24 | (uint64_t)p[5] << 16 | (uint64_t)p[6] << 8 | (uint64_t)p[7];
 }
+#endif
 
 /* Afterwards at least 56 bits are available: two symbols, a code having up to 16 and a magnitude up to 11 bits. */
 FIC_INLINE void fic_bits_refill(fic_bits *bits)
@@ -109,7 +131,7 @@ FIC_INLINE uint32_t fic_symbol_entry(int32_t is_ac, uint32_t symbol, uint32_t le
 }
 
 /* Find the code of more than FIC_LOOKUP_BITS bits at the head of the window; an entry as of fic_symbol_entry. */
-FIC_INLINE uint32_t fic_huffman_search(const fic_huffman_table *table, uint64_t window)
+FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, uint64_t window)
 {
     uint32_t head = (uint32_t)(window >> 48);
     for (uint32_t length = FIC_LOOKUP_BITS + 1; length <= 16; length++) {
@@ -135,7 +157,7 @@ FIC_INLINE int32_t fic_magnitude(uint64_t window, uint32_t length, uint32_t size
 }
 
 /* Decode one symbol and consume it with its magnitude bits. Returns its step, 0 when there is no such code. */
-FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_huffman_table *table, int32_t *value)
+FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, int32_t *value)
 {
     uint32_t entry = table->lookup[bits->window >> (64 - FIC_LOOKUP_BITS)];
     if (FIC_LIKELY(!(entry & (FIC_ENTRY_LONG | FIC_ENTRY_MAGNITUDE)))) {
@@ -147,6 +169,42 @@ FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_huffman_table *t
     }
     fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));
     return FIC_ENTRY_STEP(entry);
+}
+
+/* Fill `limit` and `offset` from the numbers of codes of 1 to 16 bits (T.81 C.2). 0: there are more than the bits allow. */
+FIC_INLINE int32_t fic_huffman_ranges(fic_symbols *table, const uint8_t counts[16])
+{
+    uint32_t code = 0;
+    int32_t first = 0;
+    for (uint32_t length = 1; length <= 16; length++) {
+        uint32_t count = counts[length - 1];
+        if (code + count > 1u << length)
+            return 0;
+        table->offset[length] = first - (int32_t)code;
+        code += count;
+        table->limit[length] = code << (16 - length);
+        first += (int32_t)count;
+        code <<= 1;
+    }
+    return 1;
+}
+
+/* One entry of `lookup`, when everything else is there: each on its own, so that many threads can fill it. */
+FIC_INLINE uint32_t fic_lookup_entry(const fic_symbols *table, uint32_t index)
+{
+    uint32_t head = index << (16 - FIC_LOOKUP_BITS);
+    for (uint32_t length = 1; length <= FIC_LOOKUP_BITS; length++) {
+        if (head >= table->limit[length])
+            continue;
+        int32_t code = (int32_t)(head >> (16 - length));
+        uint32_t entry = fic_symbol_entry(table->is_ac, table->values[table->offset[length] + code], length);
+        uint32_t size = entry >> 16, spare = FIC_LOOKUP_BITS - length;
+        if (entry == 0 || size > spare)
+            return entry;
+        int32_t value = fic_extend(index >> (spare - size) & ((1u << size) - 1), size);
+        return (uint32_t)value << 16 | (entry & 0xff3fu);
+    }
+    return head < table->limit[16] ? FIC_ENTRY_LONG : 0;
 }
 
 #endif

@@ -9,7 +9,7 @@
 #ifndef FIC_IDCT_H
 #define FIC_IDCT_H
 
-#include "portable.h"
+#include "entropy.h"
 
 /* sqrt(2) * cos(n * pi / 16) * 2^14 */
 #define FIC_COS1 22725
@@ -66,17 +66,29 @@ FIC_INLINE uint8_t fic_idct_dc(int16_t dc, uint16_t quantiser)
     return fic_saturate8((x * FIC_COS4 + FIC_IDCT_ROUND2) >> FIC_IDCT_SHIFT2);
 }
 
+/* Eight samples, the first in the lowest byte; `out` is aligned to 8. */
+FIC_INLINE void fic_store_samples(uint8_t *out, uint64_t samples)
+{
+#if defined(__CUDACC__)
+    *(uint64_t *)out = samples;
+#else
+    for (int32_t i = 0; i < 8; i++)
+        out[i] = (uint8_t)(samples >> 8 * i);
+#endif
+}
+
 /* cells, quantisers: 64 each in the order of fic_coefficient_order. out: 8 rows of 8 samples, stride in bytes. */
 FIC_INLINE void fic_idct_block(const int16_t *cells, const uint16_t *quantisers, uint8_t *out, int64_t stride)
 {
     int16_t x[8], between[8][8];
+    uint64_t rows[8] = {0};
     int32_t line[8];
     for (int32_t v = 0; v < 8; v++) {
         for (int32_t i = 0; i < 8; i++) {
             /* Pairs (0,4), (2,6), (1,3), (5,7): frequency u is at cell 16 * pair + 2 * v + place. */
             int32_t cell = (i >> 1) * 16 + 2 * v + (i & 1);
             int32_t u = i == 0 ? 0 : i == 1 ? 4 : i == 2 ? 2 : i == 3 ? 6 : i == 4 ? 1 : i == 5 ? 3 : i == 6 ? 5 : 7;
-            x[u] = (int16_t)((uint32_t)cells[cell] * quantisers[cell]);
+            x[u] = (int16_t)((uint32_t)cells[cell * FIC_CELL_STRIDE] * quantisers[cell]);
         }
         fic_idct_line(x, FIC_IDCT_ROUND1, line);
         for (int32_t n = 0; n < 8; n++)
@@ -85,8 +97,10 @@ FIC_INLINE void fic_idct_block(const int16_t *cells, const uint16_t *quantisers,
     for (int32_t n = 0; n < 8; n++) {
         fic_idct_line(between[n], FIC_IDCT_ROUND2, line);
         for (int32_t y = 0; y < 8; y++)
-            out[y * stride + n] = fic_saturate8(fic_saturate16(line[y] >> FIC_IDCT_SHIFT2));
+            rows[y] |= (uint64_t)fic_saturate8(fic_saturate16(line[y] >> FIC_IDCT_SHIFT2)) << 8 * n;
     }
+    for (int32_t y = 0; y < 8; y++)
+        fic_store_samples(out + y * stride, rows[y]);
 }
 
 #endif

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum fic_colour { FIC_COLOUR_GREY, FIC_COLOUR_YCC, FIC_COLOUR_RGB };
+#include "colour.h"
 
 typedef struct {
     uint8_t identifier;

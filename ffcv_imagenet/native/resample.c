@@ -8,116 +8,38 @@
 #include "idct_avx2.h"
 #endif
 
-/* Between the passes and up to the colour conversion samples carry 6 fractional bits: 255 * 64 fits 16 bits, and so
- * does what the conversion makes of it. */
-#define FRACTION_BITS 6
-#define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FRACTION_BITS)
+#define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FIC_FRACTION_BITS)
 #define ROWS_AT_ONCE 8
-
-void fic_filter_reach(int32_t crop, int32_t crop_size, int32_t subsampling, int32_t plane_size, int32_t *first,
-                      int32_t *last)
-{
-    *first = crop;
-    *last = crop + crop_size - 1;
-    if (subsampling == 2) {
-        *first = *first > 0 ? (*first - 1) >> 1 : 0;
-        *last = (*last + 1) >> 1;
-    }
-    if (*last > plane_size - 1)
-        *last = plane_size - 1;
-}
-
-/* Cells of weight 0 around the pixels' weights, which spread_chroma reads. */
-#define MARGIN 8
-
-/*
- * Weights of pixels from `first` of the image on -> those of num_samples samples of a plane with half the resolution.
- * Sample a is the nearest of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the plane's ends
- * the last sample stands in. The first sample is that of fic_filter_reach.
- */
-static void spread_chroma(const int64_t *pixel, int32_t first, int32_t plane_size, int64_t *sample, int32_t num_samples)
-{
-    int32_t start = first > 0 ? (first - 1) >> 1 : 0;
-    const int64_t *near = pixel + (2 * start - first);
-    for (int32_t i = 0; i < num_samples; i++, near += 2)
-        sample[i] = 3 * (near[0] + near[1]) + near[-1] + near[2];
-    if (first == 0)
-        sample[0] += pixel[0];
-    int32_t end = plane_size - start;
-    if (end < num_samples) {
-        sample[end - 1] += sample[end];
-        sample[end] = 0;
-    }
-}
 
 int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
 {
     if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
         return FIC_OK;
-    int64_t in = key->crop_size, out = key->out_size, wide = in > out ? in : out;
-    /* All coordinates times 2 * out: pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in, the half-width
-     * 2 * wide. Integers, so every machine builds the same table. */
-    int32_t pixels = (int32_t)(2 * wide / out) + 2;
-    int32_t samples = key->subsampling == 2 ? pixels / 2 + 3 : pixels;
-    int32_t pairs = samples / 2 + 1; /* room for a weight of 0 before the first */
-    size_t heads = (size_t)out * sizeof(int32_t), weights = (size_t)(out * pairs * 2) * sizeof(int16_t);
+    int32_t out = key->out_size, taps = fic_filter_taps(key);
+    int32_t pairs = taps / 2 + 1; /* room for a weight of 0 before the first */
+    size_t heads = (size_t)out * sizeof(int32_t), weights = (size_t)out * (size_t)pairs * 2 * sizeof(int16_t);
     filter->key.out_size = 0;
-    size_t scratch_size = (size_t)(pixels + 2 * MARGIN + samples) * sizeof(int64_t);
-    int64_t *scratch = fic_buffer_reserve(&filter->scratch, scratch_size);
     uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
-    if (!scratch || !table)
+    if (!table)
         return FIC_ERROR_MEMORY;
-    memset(scratch, 0, scratch_size);
-    int64_t *pixel = scratch + MARGIN, *sample = pixel + pixels + MARGIN;
     filter->start = (int32_t *)table;
     filter->used = (int32_t *)(table + heads);
     filter->weight = (int16_t *)(table + 2 * heads);
 
     /* Every output sample takes the same number of steps, weights of 0 among them: nothing for a branch predictor. */
-    int32_t first = 0, widest = 0;
-    for (int64_t i = 0; i < out; i++) {
-        int64_t centre = (2 * i + 1) * in;
-        while ((2 * (int64_t)first + 1) * out <= centre - 2 * wide)
-            first++;
-        int32_t count = 0;
-        int64_t sum = 0;
-        for (int32_t j = 0; j < pixels; j++) {
-            int64_t distance = (2 * (int64_t)(first + j) + 1) * out - centre;
-            int64_t weight = 2 * wide - (distance < 0 ? -distance : distance);
-            weight = first + j < in && weight > 0 ? weight : 0;
-            pixel[j] = weight;
-            sum += weight;
-            count += weight > 0;
-        }
-        const int64_t *exact = pixel;
-        int32_t start = key->crop + first;
-        if (key->subsampling == 2) {
-            int32_t last;
-            fic_filter_reach(start, count, 2, key->plane_size, &start, &last);
-            count = last - start + 1;
-            spread_chroma(pixel, key->crop + first, key->plane_size, sample, samples);
-            exact = sample;
-            sum *= 4;
-        }
-        start -= key->origin;
-
-        int64_t slot = key->mirror ? out - 1 - i : i;
-        int32_t odd = start & 1;
+    int32_t widest = 0, pixel = 0, pixels = fic_filter_pixels(key);
+    for (int32_t i = 0; i < out; i++) {
+        fic_filter_output output = fic_filter_begin(key, i, pixel, pixels);
+        pixel = output.pixel;
+        int32_t slot = key->mirror ? out - 1 - i : i;
+        int32_t start = output.first - key->origin, odd = start & 1;
         filter->start[slot] = start - odd;
-        filter->used[slot] = (odd + count + 1) / 2;
+        filter->used[slot] = (odd + output.count + 1) / 2;
         widest = filter->used[slot] > widest ? filter->used[slot] : widest;
-        /* Rounding the running sum makes the weights add up, however many there are. */
-        int16_t *weight = filter->weight + slot * pairs * 2;
-        int64_t scale = ((int64_t)1 << 60) / sum, running = 0;
-        int32_t before = 0;
+        int16_t *weight = filter->weight + (int64_t)slot * pairs * 2;
         weight[0] = weight[2 * pairs - 1] = weight[2 * pairs - 2] = 0;
-        for (int32_t j = 0; j < samples; j++) {
-            running += exact[j];
-            int32_t upto =
-                (int32_t)((running * scale + ((int64_t)1 << (59 - FIC_WEIGHT_BITS))) >> (60 - FIC_WEIGHT_BITS));
-            weight[odd + j] = (int16_t)(upto - before);
-            before = upto;
-        }
+        for (int32_t tap = 0; tap < taps; tap++)
+            weight[odd + tap] = (int16_t)fic_filter_next(key, &output);
     }
     /* Close up to the width that is really needed. */
     for (int64_t i = 1; widest < pairs && i < out; i++)
@@ -127,20 +49,7 @@ int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
     return FIC_OK;
 }
 
-static int32_t multiply_high(int32_t a, int32_t b)
-{
-    return (a * b + (1 << 14)) >> 15;
-}
-
-/* T.871's constants; the integer parts are added, so that 15 fractional bits suffice. */
-#define CR_TO_R 13173  /* 1.402 - 1 */
-#define CB_TO_G -11277 /* -0.344136 */
-#define CR_TO_G -23401 /* -0.714136 */
-#define CB_TO_B -7471  /* 1.772 - 2 */
-#define CHROMA_ZERO (128 << FRACTION_BITS)
-#define FINAL_ROUND (1 << (FRACTION_BITS - 1))
-
-/* One output row of one component: `width` samples with FRACTION_BITS. */
+/* One output row of one component: `width` samples with FIC_FRACTION_BITS. */
 static void vertical_scalar(const fic_source *source, const fic_filter *filter, int32_t y, int16_t *row)
 {
     const int16_t *weight = filter->weight + (int64_t)y * filter->pairs * 2;
@@ -180,16 +89,9 @@ static int32_t resample_scalar(const fic_resampling *task, fic_resampling_scratc
             int32_t s[3] = {0, 0, 0};
             for (int32_t c = 0; c < task->num_components; c++)
                 s[c] = horizontal_scalar(rows + (size_t)c * widest, task->source[c].width, task->horizontal[c], x);
-            if (task->colour == FIC_COLOUR_GREY) {
-                s[1] = s[2] = s[0];
-            } else if (task->colour == FIC_COLOUR_YCC) {
-                int32_t luma = s[0], cb = s[1] - CHROMA_ZERO, cr = s[2] - CHROMA_ZERO;
-                s[0] = luma + cr + multiply_high(cr, CR_TO_R);
-                s[1] = luma + multiply_high(cb, CB_TO_G) + multiply_high(cr, CR_TO_G);
-                s[2] = luma + 2 * cb + multiply_high(cb, CB_TO_B);
-            }
+            fic_to_rgb(task->colour, s);
             for (int32_t c = 0; c < 3; c++)
-                out[c] = fic_saturate8((s[c] + FINAL_ROUND) >> FRACTION_BITS);
+                out[c] = (uint8_t)s[c];
         }
     }
     return FIC_OK;
@@ -315,23 +217,23 @@ FIC_TARGET_AVX2 FIC_INLINE void horizontal_avx2(const __m256i *const *columns, i
 /* Fractional samples of four columns -> bytes, a 32-bit lane for each row. */
 FIC_TARGET_AVX2 FIC_INLINE __m256i round_columns(const __m256i s[2])
 {
-    const __m256i half = _mm256_set1_epi16(FINAL_ROUND);
+    const __m256i half = _mm256_set1_epi16(FIC_FINAL_ROUND);
     const __m256i by_row = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
                                             13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m256i a = _mm256_srai_epi16(_mm256_add_epi16(s[0], half), FRACTION_BITS);
-    __m256i b = _mm256_srai_epi16(_mm256_add_epi16(s[1], half), FRACTION_BITS);
+    __m256i a = _mm256_srai_epi16(_mm256_add_epi16(s[0], half), FIC_FRACTION_BITS);
+    __m256i b = _mm256_srai_epi16(_mm256_add_epi16(s[1], half), FIC_FRACTION_BITS);
     return _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), by_row);
 }
 
 FIC_TARGET_AVX2 FIC_INLINE void ycc_to_rgb(__m256i s[3][2])
 {
-    const __m256i zero = _mm256_set1_epi16(CHROMA_ZERO);
+    const __m256i zero = _mm256_set1_epi16(FIC_CHROMA_ZERO);
     for (int i = 0; i < 2; i++) {
         __m256i luma = s[0][i], cb = _mm256_sub_epi16(s[1][i], zero), cr = _mm256_sub_epi16(s[2][i], zero);
-        __m256i g = _mm256_add_epi16(_mm256_mulhrs_epi16(cb, _mm256_set1_epi16(CB_TO_G)),
-                                     _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(CR_TO_G)));
-        __m256i r = _mm256_add_epi16(cr, _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(CR_TO_R)));
-        __m256i b = _mm256_add_epi16(_mm256_add_epi16(cb, cb), _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(CB_TO_B)));
+        __m256i g = _mm256_add_epi16(_mm256_mulhrs_epi16(cb, _mm256_set1_epi16(FIC_CB_TO_G)),
+                                     _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_G)));
+        __m256i r = _mm256_add_epi16(cr, _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_R)));
+        __m256i b = _mm256_add_epi16(_mm256_add_epi16(cb, cb), _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(FIC_CB_TO_B)));
         s[0][i] = _mm256_add_epi16(luma, r);
         s[1][i] = _mm256_add_epi16(luma, g);
         s[2][i] = _mm256_add_epi16(luma, b);

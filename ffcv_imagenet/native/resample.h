@@ -12,19 +12,10 @@
 #include <stdint.h>
 
 #include "buffer.h"
-#include "jpeg_header.h"
+#include "colour.h"
+#include "filter.h"
 
-#define FIC_WEIGHT_BITS 14
 #define FIC_MAX_OUTPUT 16384
-
-typedef struct {
-    int32_t crop, crop_size; /* in pixels of the image */
-    int32_t out_size;
-    int32_t subsampling; /* pixels per sample: 1 or 2 */
-    int32_t plane_size;  /* samples of the whole component */
-    int32_t origin;      /* the component's sample that is the plane's first, even */
-    int32_t mirror;
-} fic_filter_key;
 
 typedef struct {
     fic_filter_key key;
@@ -32,12 +23,8 @@ typedef struct {
     int32_t *start;  /* [out_size] even plane coordinate of the first weight */
     int16_t *weight; /* [out_size][2 * pairs] */
     int32_t *used;   /* [out_size] pairs up to the last weight that is not 0 */
-    fic_buffer table, scratch;
+    fic_buffer table;
 } fic_filter;
-
-/* Samples of the component that the crop's filter reaches: [*first, *last]. */
-void fic_filter_reach(int32_t crop, int32_t crop_size, int32_t subsampling, int32_t plane_size, int32_t *first,
-                      int32_t *last);
 
 /* Nothing is done when the filter was built for this key already. */
 int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key);
