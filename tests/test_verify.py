@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.decode_cpu import decode_batch
 from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.verify import decode_whole, main, verify
@@ -82,6 +83,7 @@ def test_the_decoded_images_are_all_there_in_order(beton):
     parts = [(numbers, codes.copy()) for numbers, _, codes in decode_whole(samples, np.fromfile(beton, np.uint8))]
     assert np.array_equal(np.concatenate([numbers for numbers, _ in parts]), np.arange(31))
     assert not np.concatenate([codes for _, codes in parts]).any()
+    assert len(decode_batch.signatures) == 1  # with a second one numba never ends to compile a loader's code
 
 
 def test_the_command_exits_with_2_and_one_line(beton):

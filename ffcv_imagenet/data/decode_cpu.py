@@ -176,7 +176,11 @@ class CropDecoder(SimpleRGBImageDecoder):
     ) -> None:
         """:func:`decode_batch` outside of a Loader; ``storage`` is its content, pointers and sizes."""
         self._describe_job(len(metadata))
-        decode_batch(samples, boxes, batch, codes, metadata, *storage, self._job.reshape(1))
+        content, pointers, sizes = storage
+        # Read-only, as a Loader's: with a second signature numba's type inference of a Loader's stage does not end.
+        content = content.view()
+        content.flags.writeable = False
+        decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, self._job.reshape(1))
 
     def _describe_job(self, num_samples: int) -> None:
         self._job["num_samples"] = num_samples

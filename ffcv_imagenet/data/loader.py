@@ -140,10 +140,11 @@ class BatchLoader(FFCVLoader):
         start = self.reader.pointer[blocks[:, 0]].tolist()
         last = blocks[:, 1] - 1
         end = (self.reader.pointer[last] + self.reader.size[last]).tolist()
-        asked = self.first_batch * self.batch_size * order.world_size // order.block
+        front = self.first_batch * self.batch_size * order.world_size // order.block
+        asked = front // order.window * order.window  # where the window begins that is being read
         with Path(self.fname).open("rb", buffering=0) as file:
             for batch in itertools.count(self.first_batch):
-                needed = batch * self.batch_size * order.world_size // order.block + order.window
+                needed = (batch + 1) * self.batch_size * order.world_size // order.block + order.window
                 for number in range(asked, min(needed, len(blocks))):
                     length = max(0, end[number] - start[number])
                     os.posix_fadvise(file.fileno(), start[number], length, os.POSIX_FADV_WILLNEED)
