@@ -56,8 +56,7 @@ def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module
         step,
         device_ids=[world.device] if world.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        # With a static graph, gradients that were accumulated under no_sync are not averaged any more from the second
-        # step on, without a word (torch 2.15).
+        # With a static graph, DDP fails at the first gradients that were accumulated under no_sync (torch 2.15).
         static_graph=accumulation == 1,
     )
 
