@@ -1,8 +1,10 @@
 # The two commands: `make demo` and `make test`. Both set up .venv first, once.
 #   make demo [DATA=/path/to/folder/with/train/and/val]
 #   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
+# On a GPU: tests, benchmarks and Imagenette, tables in gpu_results/ (scripts/gpu_session.sh says more):
+#   make gpu IMAGES=/path/to/images IMAGENETTE=/path/to/folder/with/train/and/val
 
-.PHONY: setup demo test lint fuzz soak
+.PHONY: setup demo test lint fuzz soak gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +15,9 @@ setup:
 
 demo: setup
 	@scripts/demo.sh $(if $(DATA),"$(DATA)")
+
+gpu: setup
+	@scripts/gpu_session.sh "$(IMAGES)" "$(IMAGENETTE)" gpu_results $(PARTS)
 
 lint: setup
 	.venv/bin/ruff check .

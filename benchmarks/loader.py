@@ -138,7 +138,7 @@ def _verdict(reached: bool) -> str:
     return "met" if reached else "**not met**"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table whose columns also line up in a terminal."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * width for width in widths]
@@ -158,7 +158,7 @@ def speed_tables(results: dict[Settings, dict[str, list[float]]]) -> list[str]:
         for rates in results.values():
             row.append(f"{statistics.median(rates[key]):.0f} ({min(rates[key]):.0f}-{max(rates[key]):.0f})")
         rows.append(row)
-    lines = ["Images/s: median of the epochs (min-max)", "", *_table(head, rows)]
+    lines = ["Images/s: median of the epochs (min-max)", "", *table(head, rows)]
     rows = []
     for key, reference, targets in SPEED_TARGETS:
         if key not in keys or reference not in keys:
@@ -169,7 +169,7 @@ def speed_tables(results: dict[Settings, dict[str, list[float]]]) -> list[str]:
             target = targets.get(settings.resolution)
             row.append(f"{ratio:.2f}" + (f", target {target}: {_verdict(ratio >= target)}" if target else ""))
         rows.append(row)
-    return [*lines, "", "Ratios of the medians", "", *_table(head, rows)] if rows else lines
+    return [*lines, "", "Ratios of the medians", "", *table(head, rows)] if rows else lines
 
 
 def memory_table(memory: dict[str, Measurement], settings: Settings) -> list[str]:
@@ -183,7 +183,7 @@ def memory_table(memory: dict[str, Measurement], settings: Settings) -> list[str
         mebibytes = (measured.peak_resident / 2**20, measured.resident_files / 2**20)
         rows.append([CONTENDERS[key].title, *(f"{number:.0f}" for number in mebibytes), share])
     head = ["", "peak resident MiB", "of which mapped files", f"of {CONTENDERS['ffcv'].title}'s"]
-    return [f"Memory: batch {settings.batch_size}, {_condition(settings)}", "", *_table(head, rows)]
+    return [f"Memory: batch {settings.batch_size}, {_condition(settings)}", "", *table(head, rows)]
 
 
 def header(arguments: argparse.Namespace, data: DataSet, load: float) -> list[str]:

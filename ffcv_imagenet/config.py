@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ffcv_imagenet.losses import LOSS_OPTIONS, Loss, make_loss
 from ffcv_imagenet.options import Choice, Integer, OrNone, Real, Switch, Text, Words, group, option
-from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule
+from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule, resolution_at
+from ffcv_imagenet.step import COMPILE_MODES
 
 #: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
 #: to (the data, the precision, the size of a micro-batch) is compared instead.
@@ -18,6 +20,7 @@ RESUMABLE_CHANGES = (
     "data.num_workers",
     "training.accumulation",
     "training.precision",
+    "training.compile",
     "training.on_nonfinite",
     "validation.batch_size",
     "dist.device",
@@ -174,6 +177,17 @@ class TrainingOptions:
         "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU (fp32 is without TF32)",
         "auto",
     )
+    compile: str = option(
+        Choice("auto", "off", *COMPILE_MODES),
+        "torch.compile (auto: default on a GPU, off on a CPU); reduce-overhead and max-autotune replay CUDA graphs, "
+        "aot_eager only searches for faults",
+        "auto",
+    )
+    ema: float | None = option(
+        OrNone(Real(0, 0.999999)),
+        "evaluate an exponential moving average of the weights with this decay, such as 0.999 (none or 0: the weights)",
+        None,
+    )
     seed: int = option(Integer(0, 2**31), "seed of weights, order and crops", 0)
     on_nonfinite: str = option(
         Choice("fail", "skip"),
@@ -286,6 +300,17 @@ class TrainConfig:
             step_length=lr.step_length,
             step_ratio=lr.step_ratio,
             warmup_epochs=lr.warmup_epochs,
+        )
+
+    def make_resolution(self) -> Callable[[int], int]:
+        """The side of the training images in pixels as a function of the epoch."""
+        resolution = self.resolution
+        return functools.partial(
+            resolution_at,
+            min_res=resolution.min_res,
+            max_res=resolution.max_res,
+            start_ramp=resolution.start_ramp,
+            end_ramp=resolution.end_ramp,
         )
 
     def per_rank_batch(self, world_size: int) -> int:

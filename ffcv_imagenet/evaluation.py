@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.loader import BatchLoader
@@ -24,6 +24,7 @@ def evaluate(
     resolution: int,
     precision: str,
     flip_tta: bool,
+    forward: Callable[[Tensor], Tensor] | None = None,
     after_batch: Callable[[], None] = lambda: None,
     calls: int = 0,
 ) -> Scores:
@@ -38,6 +39,7 @@ def evaluate(
         resolution: side of the images in pixels.
         precision: bf16, fp16 or fp32.
         flip_tta: average the logits of an image and of its mirror image.
+        forward: a compiled form of ``model``, used for whole batches; the last one has a shape of its own.
         after_batch: called after every batch, and then until it has been called ``calls`` times, which makes it equally
             often on ranks with fewer batches.
         calls: at least the number of batches of any rank.
@@ -50,10 +52,12 @@ def evaluate(
     sums = ScoreSums(device)
     for batch in loader.epoch(0, resolution):
         images = normalize(batch.images)
+        predict = model if forward is None or len(images) < loader.batch_size else forward
         with autocast(precision, device):
-            logits = model(images)
+            logits = predict(images)
             if flip_tta:
-                logits = (logits + model(images.flip(3))) / 2
+                # A copy, for a replayed CUDA graph writes its output to the same place every time.
+                logits = (logits.clone() + predict(images.flip(3))) / 2
         sums.add(logits, batch.labels)
         after_batch()
         calls -= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -27,13 +26,13 @@ from ffcv_imagenet.evaluation import evaluate
 from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.loggers import check_installed, make_loggers
 from ffcv_imagenet.metrics import Scores
-from ffcv_imagenet.models import build_model, check_resolutions, load_weights
+from ffcv_imagenet.models import build_model, check_resolutions, checkpoint_weights, load_weights
 from ffcv_imagenet.optim import make_sgd
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.precision import choose_precision, input_dtype
 from ffcv_imagenet.run_lock import hold
 from ffcv_imagenet.runlog import RunFolder, describe_environment
-from ffcv_imagenet.schedules import resolution_at
+from ffcv_imagenet.step import choose_compile
 from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
 
 #: Bytes that ``data.order=quasi_random`` reads at a time.
@@ -75,7 +74,10 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 state, params = on_main(world, lambda: _begin(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
+                params["compilation_seconds"] = trainer.warm_up()
                 if world.is_main:
+                    if params["compilation_seconds"]:
+                        print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
                     folder = RunFolder(path, make_loggers(path, params, **loggers))
                     folder.write_params(params)
                     folder.write_status("running")
@@ -110,6 +112,7 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
             _load_model(model, state)
             place = path if config.checkpoint.resume == "auto" else config.checkpoint.resume
             source = f"{place}, epoch {state['epochs_done']}" + (f", step {state['step']}" if state["step"] else "")
+            source += ", averaged weights" if state["ema"] else ""
         elif source is None:
             raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or model.weights=FILE")
         loader = _make_val_loader(config, world)
@@ -138,32 +141,19 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
     if train_data.classes != val_data.classes:
         raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
     training, resolution = config.training, config.resolution
-    batch = config.per_rank_batch(world.size)
     check_resolutions(
         config.model.arch,
         val_data.num_classes,
         {resolution.min_res, resolution.max_res, config.validation.resolution},
     )
+    train_loader = make_train_loader(config, world)
     model = _make_model(config, val_data.num_classes, world)
     skip_nonfinite = training.on_nonfinite == "skip"
     return Trainer(
         model=model,
         loss=config.make_loss().to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, fused=skip_nonfinite),
-        train_loader=_make_loader(
-            config,
-            world,
-            config.data.train,
-            RandomResizedCropDecoder(
-                resolution.min_res,
-                seed=training.seed,
-                min_area=config.data.min_crop_area,
-                flip=config.data.flip,
-            ),
-            _train_order(config, train_data, world),
-            batch_size=batch,
-            on_damaged="fail" if config.data.on_error == "fail" else "replace",
-        ),
+        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
+        train_loader=train_loader,
         val_loader=_make_val_loader(config, world),
         world=world,
         stop=stop,
@@ -173,18 +163,14 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
             precision=choose_precision(training.precision, world.device),
             seed=training.seed,
             lr=config.make_lr(),
-            resolution=functools.partial(
-                resolution_at,
-                min_res=resolution.min_res,
-                max_res=resolution.max_res,
-                start_ramp=resolution.start_ramp,
-                end_ramp=resolution.end_ramp,
-            ),
+            resolution=config.make_resolution(),
             val_resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
             skip_nonfinite=skip_nonfinite,
             checkpoint_steps=config.checkpoint.every_steps,
+            compile=choose_compile(training.compile, world.device),
+            ema=training.ema or 0.0,
         ),
     )
 
@@ -213,6 +199,27 @@ def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Modul
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last).to(world.device)
+
+
+def make_train_loader(config: TrainConfig, world: World) -> BatchLoader:
+    """This rank's batches of the training images, as ``config`` says."""
+    assert config.data.train is not None  # Checked with the configuration.
+    data = _read_manifest(config.data.train)
+    decoder = RandomResizedCropDecoder(
+        config.resolution.min_res,
+        seed=config.training.seed,
+        min_area=config.data.min_crop_area,
+        flip=config.data.flip,
+    )
+    return _make_loader(
+        config,
+        world,
+        config.data.train,
+        decoder,
+        _train_order(config, data, world),
+        batch_size=config.per_rank_batch(world.size),
+        on_damaged="fail" if config.data.on_error == "fail" else "replace",
+    )
 
 
 def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
@@ -343,7 +350,7 @@ def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(checkpoint_weights(state))
     except RuntimeError as error:
         raise ValueError(f"the checkpoint is of another model: {' '.join(str(error).split())[:300]}") from None
 
@@ -362,6 +369,7 @@ def _params(config: TrainConfig, world: World, name: str, recipe: str, command: 
         "world_size": world.size,
         "micro_batch": config.per_rank_batch(world.size),
         "precision": choose_precision(config.training.precision, world.device),
+        "compile": choose_compile(config.training.compile, world.device),
         "launcher": launcher(),
         **describe_environment(world.device),
     }

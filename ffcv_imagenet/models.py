@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         content = read_tensor_file(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a file of weights: {error}") from None
-    state = content.get("model", content) if isinstance(content, dict) else None
+    state = checkpoint_weights(content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")
     state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -120,6 +120,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
+
+
+def checkpoint_weights(content: dict[str, Any]) -> Any:
+    """What is evaluated of a checkpoint: the average of the weights if it has one, else the weights.
+
+    Of a dictionary that is not a checkpoint: itself.
+    """
+    return content.get("ema") or content.get("model", content)
 
 
 def _apply_blurpool(module: nn.Module) -> None:

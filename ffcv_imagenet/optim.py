@@ -33,13 +33,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, fused: bool = False) -> torch.optim.SGD:
-    """SGD with momentum; the learning rate is set before every step.
+def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Fused SGD with momentum: one kernel for many parameters; the learning rate is set before every step.
 
-    A ``fused`` one takes no step while its attribute ``found_inf`` is not zero, which is decided on the device.
+    It takes no step while its attribute ``found_inf``, or the one of a GradScaler, is not zero, which is decided on the
+    device.
     """
-    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum, fused=fused)
-    if fused and momentum > 0:
+    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum, fused=True)
+    if momentum > 0:
         # torch would leave them uninitialised when the first step is not taken.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -48,6 +49,6 @@ def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, fused: b
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups: a number that the kernels are given, so that the device is not asked."""
     for group in optimizer.param_groups:
         group["lr"] = lr

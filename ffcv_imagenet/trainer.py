@@ -21,6 +21,7 @@ from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.checkpoint import CheckpointFolder
 from ffcv_imagenet.data.loader import Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
+from ffcv_imagenet.ema import WeightAverage
 from ffcv_imagenet.evaluation import evaluate
 from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.losses import Loss
@@ -28,6 +29,7 @@ from ffcv_imagenet.optim import set_lr
 from ffcv_imagenet.options import USER_ERROR_STATUS
 from ffcv_imagenet.precision import autocast
 from ffcv_imagenet.runlog import RunFolder
+from ffcv_imagenet.step import CUDA_GRAPH_MODES, TrainingStep, compile_module, distribute
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
 _BAR_SECONDS = 0.5
@@ -44,7 +46,8 @@ class TrainerOptions:
     learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image.
     ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
     one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
-    0 for none.
+    0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.step.COMPILE_MODES`; ``ema`` the decay of the
+    average of the weights, 0 for none: with one, it is what is evaluated.
     """
 
     epochs: int
@@ -58,6 +61,8 @@ class TrainerOptions:
     progress_bar: bool
     skip_nonfinite: bool = False
     checkpoint_steps: int = 0
+    compile: str = "off"
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,17 @@ class Trainer:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.train_loader, self.val_loader = train_loader, val_loader
         self.world, self.stop, self.options = world, stop, options
-        self.normalize = Normalize().to(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
-        self.distributed_model: nn.Module = model
-        if world.size > 1:
-            device_ids = [world.device] if world.device.type == "cuda" else None
-            self.distributed_model = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
+        if self.replays_graphs:  # Then gradients are added to memory that stays.
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        self.step_module = TrainingStep(model, loss, precision=options.precision, device=world.device)
+        self.distributed_step = distribute(self.step_module, world, options.accumulation)
+        self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
+        self.ema = WeightAverage(model, options.ema) if options.ema else None
+        self.evaluated_model = model if self.ema is None else self.ema.model
+        self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
         self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
@@ -160,13 +170,14 @@ class Trainer:
             train_loss, skipped_steps = self._check_finite(checkpoints)
             start = time.perf_counter()
             scores = evaluate(
-                self.model,
+                self.evaluated_model,
                 self.val_loader,
-                self.normalize,
+                self.step_module.normalize,
                 device=self.world.device,
                 resolution=self.options.val_resolution,
                 precision=self.options.precision,
                 flip_tta=self.options.flip_tta,
+                forward=self.evaluated_forward,
                 after_batch=functools.partial(self._after_val_batch, checkpoints),
                 calls=self.most_val_batches,
             )
@@ -199,12 +210,57 @@ class Trainer:
                 print(format_line(line, self.options.epochs), flush=True)
         return EpochLog(**self.log[-1])
 
+    def warm_up(self) -> float:
+        """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
+
+        Weights, statistics, optimizer and random state are afterwards what they were.
+
+        Raises:
+            OSError: the compiler does not work here.
+        """
+        options, device = self.options, self.world.device
+        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, options.epochs)})
+        if options.compile == "off" or not sides:
+            return 0.0
+        start = time.perf_counter()
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            try:
+                self._warm_up(sides)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = " ".join(str(error).split())[:300]
+                raise OSError(f"training.compile={options.compile} fails ({reason}); allowed is off") from error
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    def _warm_up(self, sides: list[int]) -> None:
+        """Compute gradients and predictions of random images as often as it takes until nothing is left to prepare."""
+        options, device = self.options, self.world.device
+        times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
+        self.distributed_step.train()
+        for side in sides:
+            batch = _random_batch(self.train_loader, side, device)
+            for _ in range(times):
+                for micro_step in range(min(2, options.accumulation)):
+                    with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
+                        self._backward(batch)
+        self.evaluated_model.eval()
+        batch = _random_batch(self.val_loader, options.val_resolution, device)
+        with torch.no_grad(), autocast(options.precision, device):
+            for _ in range(times):
+                self.evaluated_forward(self.step_module.normalize(batch.images))
+
     def train_epoch(self, epoch: int, checkpoints: CheckpointFolder | None) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
         options, accumulation, progress = self.options, self.options.accumulation, self.progress
         resolution = options.resolution(epoch)
         first_step = progress.step
-        self.distributed_model.train()
+        self.distributed_step.train()
         loader_batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
         batches = _TimedBatches(loader_batches, progress.waited)
         now = last_shown = time.perf_counter()
@@ -248,6 +304,7 @@ class Trainer:
         progress = self.progress
         return {
             "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "loss": self.loss.state_dict(),
@@ -264,10 +321,9 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state; the random state of ranks that did not exist then stays as it is."""
         self.model.load_state_dict(state["model"])
-        fused = self.optimizer.param_groups[0]["fused"]  # how it is computed now, not when the state was saved
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["fused"] = fused
         self.scaler.load_state_dict(state["scaler"])
         self.loss.load_state_dict(state["loss"])
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
@@ -292,9 +348,9 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
-        images = self.normalize(batch.images)
-        with autocast(self.options.precision, self.world.device):
-            loss = self.loss(self.distributed_model(images), batch.labels)
+        if self.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        loss = self.batch_loss(batch.images, batch.labels)
         if self.options.skip_nonfinite:
             # Times 1, or times NaN: then all gradients are NaN, on all ranks, and all of them skip the step.
             loss = loss * (1 + 0 * loss.detach())
@@ -316,7 +372,9 @@ class Trainer:
                 torch.where(skipped, before, buffer, out=buffer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        if self.ema is not None:
+            self.ema.update(self.epochs_done * self.steps + self.progress.step + 1)
 
     def _after_step(self, checkpoints: CheckpointFolder | None, seen_nonfinite: bool) -> None:
         """Write a checkpoint when it is time; stop when a process was asked to, or has seen a loss to stop for."""
@@ -390,9 +448,9 @@ class Trainer:
 
     def _gradient_sync(self, sync: bool) -> contextlib.AbstractContextManager:
         """Gradients are summed over the ranks in the last micro-batch of a step only."""
-        if sync or not isinstance(self.distributed_model, DistributedDataParallel):
+        if sync or not isinstance(self.distributed_step, DistributedDataParallel):
             return contextlib.nullcontext()
-        return self.distributed_model.no_sync()
+        return self.distributed_step.no_sync()
 
     def _bar(self, title: str) -> contextlib.AbstractContextManager[tqdm | None]:
         if not (self.world.is_main and self.options.progress_bar):
@@ -431,3 +489,12 @@ class _TimedBatches:
 
     def close(self) -> None:
         self.batches.close()  # type: ignore[attr-defined]
+
+
+def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:
+    """A batch in the loader's type and memory format."""
+    size = loader.batch_size
+    images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    if loader.dtype != torch.uint8:
+        images = Normalize().to(device)(images).to(loader.dtype)
+    return Batch(images, torch.zeros(size, dtype=torch.int64, device=device), replaced=0)

@@ -1,14 +1,20 @@
 """The benchmarks run and print their tables. Nothing here depends on a time."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from images import draw_folder
 
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.options import build, read_yaml
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+RECIPE = BENCHMARKS.parent / "rn_configs" / "rn50_16_epochs.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,70 @@ def test_wrong_options(benchmark_module, capsys, wrong, message):
     with pytest.raises(SystemExit):
         benchmark_module("loader").main(["--images", "images", *wrong])
     assert message in capsys.readouterr().err
+
+
+def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
+    table = tmp_path / "table.md"
+    options = (
+        f"--images {photographs} --workdir {tmp_path} --device cpu --archs resnet10 --sides 32 --batch 2 --steps 1"
+    )
+    options += f" --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end,ablation --markdown {table}"
+    precision = torch.get_float32_matmul_precision()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            benchmark_module("train_speed").main(options.split())
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    text = capsys.readouterr().out
+    assert ended.value.code == 0, text
+    assert text.endswith(table.read_text())
+    assert "**No GPU**" in text
+    row = next(line for line in text.splitlines() if line.startswith("| resnet10, 32 "))
+    assert row.count("not measured") == 5  # TFLOP/s, share, memory, compilation, time without data
+    assert re.search(r"\| with CUDA graphs [^|]* \| not measured ", text)
+    assert re.search(r"\| rn50_16_epochs +\| the ceiling +\| not measured +\| not measured +\| 14.9 on 8 A100 ", text)
+
+
+def test_train_speed_tables(benchmark_module):
+    module = benchmark_module("train_speed")
+    results = module.Results(matmul_flops=8e14)
+    for side, rate in ((160, 6000.0), (192, 4000.0)):
+        cell = module.Cell([rate - 100, rate, rate + 100], [3000.0], {"cpu": [0.96 * rate]}, 40.0, 20 << 30)
+        results.cells["resnet50", side] = cell
+    results.evaluation["resnet50"] = [10000.0]
+    rows = module.step_table(results, on_gpu=True)
+    assert "| 6000 (5900-6100) | 3000 (3000-3000) | 2.00, target 1.50: met " in rows[2]
+    assert "| 1.33, target 1.50: **not met** |" in rows[3]
+    assert "| 4.0 %; 96.0 %, target 95.0 %: met |" in rows[2]
+
+    config = build(TrainConfig, read_yaml(RECIPE) | {"data.train": "a", "data.val": "b"})
+    minutes = module.projected_minutes(config, {160: 6000.0, 192: 4000.0}, 10000.0, gpus=1)
+    images = 1_281_167 // 4096 * 4096
+    # 160 px in 12 epochs, then 192, to which the middle of the ramp from 11 to 13 is rounded.
+    seconds = images * (12 / 6000 + 4 / 4000) + 16 * 50_000 / 10000
+    assert minutes == pytest.approx(seconds / 60)
+    assert module.projected_minutes(config, {160: 6000.0}, 10000.0, gpus=1) == 0.0
+    assert f" {minutes / 8:.1f} " in "\n".join(module.projection_table(results))
+
+
+def test_what_fails_or_takes_too_long_is_named(benchmark_module):
+    module = benchmark_module("train_speed")
+    results = module.Results()
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    module.Budget(1, results).run("step", "resnet50 224 px", fail)
+    module.Budget(-1, results).run("step", "resnet18 128 px", fail)
+    assert results.failed == ["step resnet50 224 px: out of memory"]
+    assert results.left_out == ["step resnet18 128 px"]
+
+
+def test_operations_of_a_step(benchmark_module):
+    # torchvision states 4.09e9 multiply-adds for ResNet-50 at 224 px. Backward costs twice as much, except that the
+    # images need no gradient (1 % of all); blur adds a little.
+    flops = benchmark_module("train_speed").flops_per_image("resnet50", 224)
+    assert 0.98 < flops / (3 * 2 * 4.09e9) < 1.02
 
 
 def test_pixels(benchmark_module, photographs, capsys):

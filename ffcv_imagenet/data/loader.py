@@ -72,6 +72,8 @@ class BatchLoader(FFCVLoader):
 
     #: Share of an epoch's images that the CPU decoded, once it is over.
     cpu_share = 1.0
+    #: Element type of the images.
+    dtype = torch.uint8
 
     def __init__(
         self,

@@ -1,0 +1,190 @@
+"""The training steps that are compared: the project's, with single techniques exchanged, and the published recipe's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.data.loader import Batch
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.evaluation import evaluate
+from ffcv_imagenet.interruption import StopSignals
+from ffcv_imagenet.losses import CrossEntropy
+from ffcv_imagenet.models import BlurPoolConv2d, build_model
+from ffcv_imagenet.optim import make_sgd, parameter_groups
+from ffcv_imagenet.precision import autocast, choose_precision
+from ffcv_imagenet.step import choose_compile
+from ffcv_imagenet.trainer import EpochProgress, Trainer, TrainerOptions
+
+CLASSES = 1000
+MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 1e-4, 0.1
+#: Small, so that random labels do not make the loss infinite.
+LR = 1e-3
+VAL_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Techniques of the project's step; ``auto`` is what a training takes on the device."""
+
+    compile: str = "auto"
+    precision: str = "auto"
+    channels_last: bool = True
+    fused: bool = True
+    cudnn_benchmark: bool = True
+    cheap_blur: bool = True
+    ema: float = 0.0
+
+
+#: One technique exchanged in each, for the table of what each one brings.
+ABLATIONS = {
+    "without torch.compile": Variant(compile="off"),
+    "with CUDA graphs (reduce-overhead)": Variant(compile="reduce-overhead"),
+    "fp16 and a scaler instead of bf16": Variant(precision="fp16"),
+    "contiguous instead of channels_last": Variant(channels_last=False),
+    "plain SGD instead of fused": Variant(fused=False),
+    "without cudnn.benchmark": Variant(cudnn_benchmark=False),
+    "blur of all pixels in front of 1x1 convolutions": Variant(cheap_blur=False),
+    "with an average of the weights (ema 0.999)": Variant(ema=0.999),
+}
+
+
+class DeviceBatches:
+    """Two random batches that lie on the device, in turn, ``steps`` times: a loader that takes no time."""
+
+    def __init__(self, steps: int, batch_size: int, device: torch.device, channels_last: bool = True):
+        self.steps, self.batch_size, self.device, self.channels_last = steps, batch_size, device, channels_last
+        self._made: tuple[int, list[Batch]] = (0, [])
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Iterator[Batch]:
+        if self._made[0] != resolution:
+            self._made = (resolution, [self._draw(resolution) for _ in range(2)])
+        for number in range(first_batch, self.steps):
+            yield self._made[1][number % 2]
+
+    def _draw(self, side: int) -> Batch:
+        images = torch.randint(256, (self.batch_size, side, side, 3), dtype=torch.uint8, device=self.device)
+        images = images.permute(0, 3, 1, 2)
+        labels = torch.randint(CLASSES, (self.batch_size,), device=self.device)
+        return Batch(images if self.channels_last else images.contiguous(), labels, replaced=0)
+
+
+class ProjectStep:
+    """The project's own Trainer on batches that lie on the device, or on those of a loader."""
+
+    def __init__(self, arch: str, variant: Variant, *, batch_size: int, steps: int, device: torch.device):
+        self.variant = variant
+        self.batches = DeviceBatches(steps, batch_size, device, variant.channels_last)
+        torch.manual_seed(0)
+        model = build_model(arch, CLASSES, blurpool=True)
+        if not variant.cheap_blur:
+            for module in model.modules():
+                if isinstance(module, BlurPoolConv2d):
+                    module.reads_all = True
+        model = model.to(device)
+        if variant.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.trainer = Trainer(
+            model=model,
+            loss=CrossEntropy(SMOOTHING).to(device),
+            optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+            if variant.fused
+            else plain_sgd(model),
+            train_loader=self.batches,
+            val_loader=DeviceBatches(steps, max(1, batch_size // 2), device, variant.channels_last),
+            world=World(0, 1, 0, 1, device),
+            stop=StopSignals(lambda number: number),
+            options=TrainerOptions(
+                epochs=1,
+                accumulation=1,
+                precision=choose_precision(variant.precision, device),
+                seed=0,
+                lr=lambda epoch: LR,
+                resolution=lambda epoch: 0,
+                val_resolution=VAL_SIDE,
+                flip_tta=True,
+                progress_bar=False,
+                compile=choose_compile(variant.compile, device),
+                ema=variant.ema,
+            ),
+        )
+
+    def prepare(self, side: int) -> float:
+        """Compile for images of ``side``; returns the seconds."""
+        self.trainer.options = dataclasses.replace(self.trainer.options, resolution=lambda epoch: side)
+        return self.trainer.warm_up()
+
+    def train(self, loader: Any = None) -> int:
+        """Train on all batches of ``loader``, or on those on the device; returns the number of images."""
+        torch.backends.cudnn.benchmark = self.variant.cudnn_benchmark
+        trainer = self.trainer
+        trainer.train_loader = self.batches if loader is None else loader
+        trainer.steps = len(trainer.train_loader)
+        trainer.progress = EpochProgress(torch.zeros(trainer.steps, dtype=torch.float64, device=trainer.world.device))
+        trainer.train_epoch(0, None)
+        return trainer.steps * trainer.train_loader.batch_size
+
+    def evaluate(self) -> int:
+        """Evaluate as after an epoch, with mirror images; returns the number of images."""
+        trainer = self.trainer
+        return evaluate(
+            trainer.evaluated_model,
+            trainer.val_loader,
+            trainer.step_module.normalize,
+            device=trainer.world.device,
+            resolution=VAL_SIDE,
+            precision=trainer.options.precision,
+            flip_tta=True,
+            forward=trainer.evaluated_forward,
+        ).images
+
+
+class ReferenceStep:
+    """The loop of libffcv/ffcv-imagenet (2022): eager, fp16 with a scaler, plain SGD, a list of losses, full blur."""
+
+    def __init__(self, arch: str, *, batch_size: int, steps: int, device: torch.device):
+        self.batches, self.device = DeviceBatches(steps, batch_size, device), device
+        torch.manual_seed(0)
+        model = build_model(arch, CLASSES, blurpool=True)
+        for module in model.modules():
+            if isinstance(module, BlurPoolConv2d):
+                module.reads_all = True
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.normalize = Normalize().to(device)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+        self.optimizer = plain_sgd(model)
+        self.scaler = torch.amp.GradScaler(device.type)
+
+    def train(self, side: int, batches: Any = None) -> int:
+        """Train on ``batches`` of images uint8 and labels, or on those on the device; returns the number of images."""
+        torch.backends.cudnn.benchmark = True
+        self.model.train()
+        losses, count = [], 0
+        for images, labels, *_ in self.batches.epoch(0, side) if batches is None else batches:
+            for group in self.optimizer.param_groups:
+                group["lr"] = LR
+            self.optimizer.zero_grad(set_to_none=True)
+            images = self.normalize(images).half()
+            with autocast("fp16", self.device):
+                loss = self.loss(self.model(images), labels.view(-1))
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            losses.append(loss.detach())
+            count += len(images)
+        return count
+
+
+def plain_sgd(model: nn.Module) -> torch.optim.SGD:
+    """SGD as of 2022: some kernels for every parameter."""
+    groups = parameter_groups(model, WEIGHT_DECAY)
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, foreach=False, fused=False)
