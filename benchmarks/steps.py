@@ -58,6 +58,8 @@ ABLATIONS = {
 class DeviceBatches:
     """Two random batches that lie on the device, in turn, ``steps`` times: a loader that takes no time."""
 
+    dtype = torch.uint8
+
     def __init__(self, steps: int, batch_size: int, device: torch.device, channels_last: bool = True):
         self.steps, self.batch_size, self.device, self.channels_last = steps, batch_size, device, channels_last
         self._made: tuple[int, list[Batch]] = (0, [])

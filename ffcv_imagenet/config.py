@@ -18,6 +18,7 @@ RESUMABLE_CHANGES = (
     "data.val",
     "data.decode",
     "data.num_workers",
+    "data.on_error",
     "training.accumulation",
     "training.precision",
     "training.compile",

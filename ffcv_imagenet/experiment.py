@@ -75,12 +75,18 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 if state is not None:
                     trainer.load_state_dict(state)
                 params["compilation_seconds"] = trainer.warm_up()
-                if world.is_main:
-                    if params["compilation_seconds"]:
-                        print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
+                if world.is_main and params["compilation_seconds"]:
+                    print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
+
+                def begin() -> None:
+                    nonlocal folder
                     folder = RunFolder(path, make_loggers(path, params, **loggers))
                     folder.write_params(params)
                     folder.write_status("running")
+                    if trainer.log:  # What the checkpoint knows, where the log was ahead of it.
+                        folder.write_log(trainer.log)
+
+                on_main(world, begin)
                 last = trainer.fit(folder, _checkpoints(config, path, params) if world.is_main else None)
                 exchange.finish()
         except BaseException as error:

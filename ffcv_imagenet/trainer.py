@@ -72,7 +72,8 @@ class EpochLog:
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
     without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
     ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
-    not in the scores; ``cpu_decoded`` is the share of the training images that rank 0 decoded on the CPU.
+    not in the scores; ``cpu_decoded`` is the share of the training images since
+    the last start that rank 0 decoded on the CPU.
     """
 
     epoch: int
@@ -167,7 +168,9 @@ class Trainer:
         """
         for epoch in range(self.epochs_done, self.options.epochs):
             self.train_epoch(epoch, checkpoints)
-            train_loss, skipped_steps = self._check_finite(checkpoints)
+            start = time.perf_counter()
+            train_loss, skipped_steps = self._check_finite(checkpoints)  # waits for the device
+            self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
             scores = evaluate(
                 self.evaluated_model,

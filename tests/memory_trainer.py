@@ -21,6 +21,8 @@ def draw_batch(number, size, side):
 class DrawnLoader:
     """Like a BatchLoader: ``batches`` batches per epoch, this rank's part of each; the last one may be smaller."""
 
+    dtype, cpu_share = torch.uint8, 1.0
+
     def __init__(self, batches, batch_size, rank=0, ranks=1, last=None, device="cpu"):
         self.batches, self.batch_size, self.rank, self.ranks = batches, batch_size, rank, ranks
         self.last, self.device = last or batch_size, device

@@ -174,6 +174,10 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
     other.write_bytes(file.read_bytes())
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(config(digits, tmp_path, **{"checkpoint.resume": other}))
+    # What says where and how it runs may change; a log that was ahead is what the checkpoint knows.
+    (tmp_path / "runs" / "run" / "log.jsonl").write_text("")
+    changes = {"data.on_error": "skip", "training.on_nonfinite": "skip", "data.num_workers": 2}
+    train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))
     assert log(tmp_path) == before
     assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"run"}
 

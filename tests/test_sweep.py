@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.live import Live
 
+from ffcv_imagenet import run_lock
 from ffcv_imagenet.config import SweepOptions
 from ffcv_imagenet.sweep import __main__ as command
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -216,6 +217,9 @@ with (folder / "starts").open("a") as file:
 write("status.json", '{"state": "running"}')
 if how == "mistake":
     sys.exit("error: lr.lr: got -1\\n[torchrun says much]\\nChildFailedError: rank 0")
+if how == "loses a process once" and not log:
+    write("log.jsonl", json.dumps({"epoch": 1, "top_1": 0.1, "images_per_second": 1.0, "seconds": seconds}) + "\\n")
+    sys.exit("error on rank 0: another process has ended, or has not answered\\nChildFailedError: rank 1")
 for epoch in range(len(log) + 1, epochs + 1):
     time.sleep(seconds)
     line = {"epoch": epoch, "top_1": epoch / 10, "images_per_second": 100.0, "seconds": seconds}
@@ -297,10 +301,10 @@ def test_runs_share_the_slots_each_on_its_own_devices(trainer, monkeypatch, caps
 
 def test_a_failed_run_is_started_again_and_does_not_stop_the_others(trainer, capsys):
     jobs = [trainer("once", how="fails once"), trainer("ever", 9, how="fails"), trainer("mistake", how="mistake")]
-    jobs += [trainer("worker", how="leaves a worker"), trainer("good")]
+    jobs += [trainer("worker", how="leaves a worker"), trainer("good"), trainer("lost", how="loses a process once")]
     assert not schedule(jobs)
-    assert [job.state for job in jobs] == ["finished", "failed", "failed", "failed", "finished"]
-    assert [job.starts for job in jobs] == [2, 2, 1, 2, 1]
+    assert [job.state for job in jobs] == ["finished", "failed", "failed", "failed", "finished", "finished"]
+    assert [job.starts for job in jobs] == [2, 2, 1, 2, 1, 2]
     assert [place[2] for place in starts(jobs[0])] == [0, 1]  # It went on where it was.
     assert jobs[1].error == "exit status 1: RuntimeError: out of memory"
     assert jobs[2].error == "exit status 1: error: lr.lr: got -1"
@@ -322,6 +326,14 @@ def test_a_stop_lets_the_runs_write_their_state_and_kills_what_does_not_end(trai
     assert [read_progress(job.run.folder).state for job in jobs] == ["interrupted", "running", None]
     assert not any(processes_of(job.run.folder) for job in jobs)
     assert signal.getsignal(number) is before
+
+
+def test_a_run_that_was_started_by_hand_is_at_work(tmp_path):
+    slot = Slot((), CORES[:1])
+    with run_lock.hold(tmp_path / "run"):
+        assert is_active(tmp_path / "run")
+        assert start([sys.executable, "-c", ""], tmp_path / "run", slot) is None
+    assert not is_active(tmp_path / "run")
 
 
 def test_a_run_that_is_at_work_elsewhere_is_waited_for_and_keeps_its_devices(trainer):
@@ -462,6 +474,10 @@ def test_the_line_that_says_what_went_wrong(tmp_path):
             "torch.OutOfMemoryError: CUDA",
         ),
         ("error on rank 1: damaged\nRuntimeError: NCCL\n", "error on rank 1: damaged"),
+        (
+            "error on rank 0: another process has ended, or has not\n[rank1]: torch.OutOfMemoryError: CUDA\n",
+            "torch.OutOfMemoryError: CUDA",
+        ),
         ("no space\n\n", "no space"),
         ("", ""),
     ]:

@@ -485,7 +485,9 @@ def test_nothing_but_broken_files_is_an_error(tmp_path):
     root = draw_folder(tmp_path / "root", train=1)
     for file in root.glob("train/*/*"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"none of the 2 files can be stored; .*: not an image"):
+    (root / "train/dog/000.png").unlink()
+    (root / "train/dog/000.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match=r"none of the 2 files can be stored; .*/cat/000.png: not an image"):
         write(root, tmp_path / "out", on_error="skip")
     assert names(tmp_path / "out") == []
 

@@ -251,7 +251,7 @@ class GPUBatchLoader(BatchLoader):
                 f"{path} has no entry-point index, which data.decode=gpu needs: "
                 f"python -m ffcv_imagenet.data.index {path}"
             )
-        self.kernels, self.dtype = kernels or CudaKernels(device), dtype
+        self.kernels, self.dtype, self.cpu_share = kernels or CudaKernels(device), dtype, 0.0
         gatherer = Gatherer(self.memory_manager.context.mmap, self.reader, decoder.index)
         labels = self.reader.label.astype(np.int64)
         self.batch_decoder = BatchDecoder(gatherer, decoder, labels, self.kernels, batch_size, dtype)

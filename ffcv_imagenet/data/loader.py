@@ -37,7 +37,9 @@ BATCHES_AHEAD = 3
 
 
 class Batch(NamedTuple):
-    """``images [B, 3, H, W] uint8 0..255`` (channels_last) and ``labels [B] int64``, on the training device.
+    """``images [B, 3, H, W]`` (channels_last) and ``labels [B] int64``, on the training device.
+
+    The images are of the loader's ``dtype``: uint8 0..255, or normalised.
 
     ``replaced`` of its images are there twice: they stand in for damaged samples. Valid until the next batch is asked
     for: its memory is used again.

@@ -205,7 +205,9 @@ def write_split(
                         raise ValueError(f"cannot store {folder.folder / folder.files[source]}: {image}")
                     bar.update()
             if not labels:
-                raise ValueError(f"none of the {len(paths)} files can be stored; {paths[0]}: {skipped.popitem()[1]}")
+                raise ValueError(
+                    f"none of the {len(paths)} files can be stored; {paths[0]}: {next(iter(skipped.values()))}"
+                )
             checksums = writer.finish()
             index.finish(checksums.file)
             manifest = Manifest(
@@ -435,12 +437,19 @@ def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_worker
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[FileIO]:
     """Open an empty file that no other process is writing; a lock ends with its process, however that ends."""
+    just_written = FileExistsError(f"another process has just written {partial}")
     partial.touch()
-    with partial.open("r+b", buffering=0) as file:
+    try:
+        file = partial.open("r+b", buffering=0)
+    except FileNotFoundError:  # It has got its final name in this moment.
+        raise just_written from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FileExistsError(f"another process is writing {partial}") from None
+        if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+            raise just_written  # between opening and locking
         file.truncate()  # what a killed run left
         yield file
 

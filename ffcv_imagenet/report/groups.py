@@ -19,6 +19,7 @@ IRRELEVANT_OPTIONS = (
     "checkpoint.*",
     "data.train",
     "data.val",
+    "data.decode",
     "data.num_workers",
     "validation.batch_size",
     "dist.cpu_threads",

@@ -33,7 +33,17 @@ from ffcv_imagenet.report.text import seeds_text, table
 
 STYLE_FILE = Path(__file__).with_name("page.css")
 #: Entries of params.json that always differ between runs or are shown elsewhere.
-_NOT_COMPARED = ("name", "command", "started", "resumed", "logging.name", "loss.name", "training.seed")
+_NOT_COMPARED = (
+    "name",
+    "command",
+    "started",
+    "resumed",
+    "launcher",
+    "compilation_seconds",
+    "logging.name",
+    "loss.name",
+    "training.seed",
+)
 #: From this many minutes on, time axes are in hours.
 _HOURS_FROM = 180.0
 _NAMES_SHOWN = 4

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ffcv_imagenet import run_lock
 from ffcv_imagenet.sweep.devices import Slot
 
 OUTPUT = "output.txt"
@@ -37,6 +38,8 @@ def start(command: Sequence[str], folder: Path, slot: Slot) -> subprocess.Popen[
     It gets SIGTERM when the calling thread dies, also by SIGKILL.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if run_lock.is_active(folder):
+        return None
     environment = dict(os.environ) | {_MARK: str(folder.resolve())}
     if slot.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
@@ -73,10 +76,10 @@ def is_active(folder: Path) -> bool:
         with (folder / OUTPUT).open("rb") as output:
             fcntl.flock(output, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False
+        pass
     except BlockingIOError:
         return True
-    return False
+    return run_lock.is_active(folder)  # started by hand
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -117,7 +120,8 @@ def last_error(folder: Path, start: int) -> str:
     # torchrun puts the rank before a traceback's lines, and ends with an exception of its own.
     lines = [re.sub(r"^\[rank\d+\]: ?", "", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line and "ChildFailedError" not in line]
-    for pattern in (r"error( on rank \d+)?: ", r"[\w.]*(Error|Exception)\b", ""):
+    ours = r"error( on rank \d+)?: "
+    for pattern in (ours + "(?!another process has ended)", r"[\w.]*(Error|Exception)\b", ours, ""):
         for line in reversed(lines):
             if re.match(pattern, line):
                 return line

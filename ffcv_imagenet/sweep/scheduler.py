@@ -120,8 +120,9 @@ class Scheduler:
         line = "" if status == -signal.SIGKILL else last_error(job.run.folder, job.output_start)
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         job.error = f"{how}: {line}" if line else how
-        # torchrun's own status is always 1; our line on a mistake shows through it.
-        mistake = status == USER_ERROR_STATUS or re.match(r"error( on rank \d+)?: ", line)
+        # torchrun's own status is always 1; our line on a mistake shows through it. That another process is gone is no
+        # mistake, but what the processes say that miss it.
+        mistake = status == USER_ERROR_STATUS or re.match(r"error( on rank \d+)?: (?!another process has ended)", line)
         again = not mistake and job.starts <= self.retries
         job.state = "waiting" if again else "failed"
         self.view.event(job, f"failed ({job.error})" + ("; it is started again" if again else ""))
