@@ -71,6 +71,9 @@ class MaxSup(Loss):
         return F.cross_entropy(logits, target) + self.alpha * excess.mean()
 
 
+_LOSSES: dict[str, type[Loss]] = {"baseline": CrossEntropy, "label_smoothing": CrossEntropy, "maxsup": MaxSup}
+
+
 def make_loss(name: str, **given: float | None) -> Loss:
     """Build a loss by name from the options of :data:`LOSS_OPTIONS`; an option that is None counts as not given.
 
@@ -87,9 +90,7 @@ def make_loss(name: str, **given: float | None) -> Loss:
             allowed = ", ".join(f"loss.{k}" for k in options) or "no option"
             raise ValueError(f"loss.{key}: got {value} for loss.name={name}, which takes {allowed}")
         options[key] = value
-    if name == "maxsup":
-        return MaxSup(**options)
-    return CrossEntropy(**options)
+    return _LOSSES[name](**options)
 
 
 def _full_precision(logits: Tensor) -> Tensor:
