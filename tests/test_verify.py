@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from ffcv_imagenet.data.beton import read_samples
-from ffcv_imagenet.data.decode_cpu import decode_batch
 from ffcv_imagenet.data.index import EntryIndex
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.verify import decode_whole, main, verify
@@ -83,7 +82,21 @@ def test_the_decoded_images_are_all_there_in_order(beton):
     parts = [(numbers, codes.copy()) for numbers, _, codes in decode_whole(samples, np.fromfile(beton, np.uint8))]
     assert np.array_equal(np.concatenate([numbers for numbers, _ in parts]), np.arange(31))
     assert not np.concatenate([codes for _, codes in parts]).any()
-    assert len(decode_batch.signatures) == 1  # with a second one numba never ends to compile a loader's code
+
+
+def test_a_loader_after_it_compiles_no_second_loop(digits):
+    # With a second signature numba's type inference of a loader's code does not end.
+    script = (
+        "import sys; from pathlib import Path; import numpy as np; sys.path.insert(0, sys.argv[2])\n"
+        "from test_loader import copies, decode_batch, val_loader\n"
+        "from ffcv_imagenet.data.verify import decode_whole, read_samples\n"
+        "beton = Path(sys.argv[1]) / 'val.beton'\n"
+        "for _ in decode_whole(read_samples(beton), np.fromfile(beton, np.uint8)): pass\n"
+        "copies(val_loader(beton.parent), 0, 32)\n"
+        "print(len(decode_batch.signatures))"
+    )
+    command = [sys.executable, "-c", script, str(digits), str(Path(__file__).parent)]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=200).stdout == "1\n"
 
 
 def test_the_command_exits_with_2_and_one_line(beton):
