@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import multiprocessing
 import os
 import shlex
+import signal
 import statistics
 import sys
 import tempfile
@@ -45,7 +47,11 @@ class Measurement(NamedTuple):
 
 
 class ContenderProcess:
-    """A process with one contender, pinned to as many cores as it has workers; it sleeps between epochs."""
+    """A process with one contender, pinned to as many cores as it has workers, stopped between its epochs.
+
+    Stopped, because a loader may go on after an epoch: DALI reads files ahead for a third of a second, which would be
+    taken from whoever is measured next.
+    """
 
     def __init__(self, key: str, data: DataSet, settings: Settings):
         self.title = CONTENDERS[key].title
@@ -58,18 +64,28 @@ class ContenderProcess:
 
     def measure(self, epoch: int) -> Measurement:
         try:
+            self._signal(signal.SIGCONT)
             self._connection.send(epoch)
-            return self._connection.recv()
+            measurement = self._connection.recv()
+            self._signal(signal.SIGSTOP)
         except (EOFError, OSError):
             raise SystemExit(f"error: {self.title} failed, see above") from None
+        return measurement
 
     def close(self) -> None:
         self._connection.close()
+        self._signal(signal.SIGCONT)
         self._process.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and its workers; to nothing before it has begun and after it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
 def _serve_epochs(connection: Connection, key: str, data: DataSet, settings: Settings, cores: Sequence[int]) -> None:
     """Run one epoch for every number that comes through ``connection``, until that is closed."""
+    os.setpgid(0, 0)
     os.sched_setaffinity(0, cores)  # before any package looks how many threads it may start
     batches = CONTENDERS[key].build(data, settings)
     while True:
