@@ -81,43 +81,14 @@ def memory() -> dict[str, float]:
 
 def write_synthetic(beton: Path, samples: int) -> None:
     """A file of ``samples`` tiny JPEGs in 1,000 classes, with manifest and index."""
+    from prepare import write_repeated
+
     from ffcv_imagenet import native
-    from ffcv_imagenet.data import manifest as manifests
-    from ffcv_imagenet.data.encode import EncodedImage
-    from ffcv_imagenet.data.index import EVERY, EntryIndex, IndexWriter
-    from ffcv_imagenet.data.manifest import Manifest
-    from ffcv_imagenet.data.writer import BetonWriter, resolve_parameters
 
     generator = np.random.default_rng(0)
-    images = []
-    for height, width in generator.integers(16, 25, (64, 2)).tolist():
-        jpeg = native.write_jpeg(generator.integers(0, 256, (height, width, 3), np.uint8), 50)
-        images.append(EncodedImage(True, height, width, jpeg, native.build_index(jpeg, EVERY)))
-    classes = min(1000, samples)
-    with beton.open("w+b", buffering=0) as file, EntryIndex.path(beton).open("wb") as index_file:
-        writer, index = BetonWriter(file, samples, 8 << 20), IndexWriter(index_file, samples)
-        for number in range(samples):
-            image = images[number % 64]
-            writer.append(image, number % classes)
-            index.append(image.entries)
-        checksums = writer.finish()
-        index.finish(checksums.file)
-    Manifest(
-        format_version=manifests.FORMAT_VERSION,
-        split="train",
-        classes=tuple(map(str, range(classes))),
-        images_per_class=tuple(np.bincount(np.arange(samples) % classes).tolist()),
-        num_samples=samples,
-        parameters=resolve_parameters(),
-        source_folder="synthetic",
-        source_digest="",
-        skipped={},
-        versions={},
-        num_bytes=beton.stat().st_size,
-        checksum=checksums.file,
-        tables_checksum=checksums.tables,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    ).write(beton)
+    sizes = generator.integers(16, 25, (64, 2)).tolist()
+    pixels = (generator.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes)
+    write_repeated([native.write_jpeg(image, 50) for image in pixels], beton, samples)
 
 
 def measure(beton: Path, runs: int, workers: int) -> str:
