@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from queue import Full
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,8 @@ from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOr
 
 #: Batches that are decoded before the consumer asks for them.
 BATCHES_AHEAD = 3
+#: Seconds between two looks at whether a copy to the device is over.
+_POLL_SECONDS = 0.0005
 
 
 class Batch(NamedTuple):
@@ -115,7 +117,7 @@ class BatchLoader(FFCVLoader):
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
 
-    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """This rank's batches of an epoch from ``first_batch`` on, images of side ``resolution``.
 
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
@@ -200,20 +202,23 @@ class _BatchIterator(EpochIterator):
 
     def run(self) -> None:
         on_gpu = self.loader.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
-        numba.set_num_threads(self.loader.num_workers)
         slots, number = self.loader.batches_ahead + 2, 0
-        read_ahead = self.loader.read_ahead()
         copied: list[Any] = [None] * slots
         used: list[Any] = [None] * slots
         try:
+            numba.set_num_threads(self.loader.num_workers)
+            read_ahead = self.loader.read_ahead()
+            if on_gpu:
+                torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
+                for stream in self.cuda_streams:
+                    # The memory comes from the consumer's stream, which may still be at work on what was there before.
+                    stream.wait_stream(self.current_stream)
             for indices in self.iter_ixes:
                 next(read_ahead)
                 slot = number % slots
-                if copied[slot] is not None:
-                    # The host's memory of the slot is written at once, so that its last copy must be over.
-                    copied[slot].synchronize()
+                # The host's memory of the slot is written at once, so that its last copy must be over.
+                if copied[slot] is not None and not self._wait_for(copied[slot]):
+                    return
                 result, replaced = self._decode(indices, slot, used[slot])
                 if result is None:
                     continue
@@ -246,6 +251,13 @@ class _BatchIterator(EpochIterator):
         replaced = int(np.count_nonzero(codes)) if len(kept) == len(samples) else 0
         return self.run_pipeline(0, kept, slot, used) if len(kept) else None, replaced
 
+    def _wait_for(self, event: Any) -> bool:
+        """Wait for the device; False when the consumer has left. Sleeps: who synchronises spins, and takes a core."""
+        while not event.query():
+            if self.terminate_event.wait(_POLL_SECONDS):
+                return False
+        return True
+
     def _put(self, item: Any) -> bool:
         """Hand ``item`` over; False when the consumer has left."""
         while not self.terminate_event.is_set():
@@ -270,6 +282,10 @@ class _BatchIterator(EpochIterator):
     def close(self) -> None:
         super().close()
         self.join()
+        if self.loader.device.type == "cuda":
+            for stream in self.cuda_streams:
+                # Whoever is given the memory next shall not meet copies of batches that nobody has asked for.
+                self.current_stream.wait_stream(stream)
         _running.discard(self)
 
     def __del__(self) -> None:
