@@ -12,7 +12,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from ffcv_imagenet.losses import make_loss
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
-from ffcv_imagenet.step import COMPILE_MODES
+from ffcv_imagenet.step import COMPILE_MODES, choose_compile, compile_module
+from ffcv_imagenet.trainer import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
 SIDES = (32, 48)
@@ -149,6 +150,57 @@ def test_a_compiler_that_fails_is_named_with_the_way_out(monkeypatch):
     monkeypatch.setitem(COMPILE_MODES, "default", {"backend": broken})
     with pytest.raises(OSError, match=r"training.compile=default fails \(.*no compiler here.*\); allowed is off"):
         trainer_of(TinyNet, compile="default").warm_up()
+
+
+def test_what_is_compiled_without_being_asked():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [choose_compile("auto", device) for device in (gpu, cpu)] == ["default", "off"]
+    assert choose_compile("auto", gpu, sync_bn=True) == "off"
+    assert choose_compile("default", gpu, sync_bn=True) == "default"
+
+
+def test_every_call_that_may_replay_a_graph_begins_a_step(monkeypatch):
+    from torch._inductor.cudagraph_trees import MarkStepBox
+
+    linear, images = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    for mode, steps in (("reduce-overhead", 2), ("default", 0)):
+        monkeypatch.setitem(COMPILE_MODES, mode, {"backend": "eager"})
+        forward, before = compile_module(linear, mode, 1), MarkStepBox.mark_step_counter
+        for _ in range(2):
+            assert torch.equal(forward(images), linear(images))
+        assert before - MarkStepBox.mark_step_counter == steps
+
+
+def test_the_time_without_data_is_the_gpus(monkeypatch):
+    """Simulated: the program records events, the GPU comes to them later."""
+    device_time, passed = iter((0.0, 100.0, 5000.0, 5250.0)), set()
+
+    class SimulatedEvent:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.milliseconds = next(device_time)
+
+        def query(self):
+            return self.milliseconds in passed
+
+        def elapsed_time(self, later):
+            assert {self.milliseconds, later.milliseconds} <= passed
+            return later.milliseconds - self.milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", SimulatedEvent)
+    clock = WaitClock(torch.device("cuda"), 3.0)
+    with clock:
+        pass
+    assert clock.seconds() == 3.0
+    passed |= {0.0, 100.0, 5000.0}
+    with clock:
+        pass
+    assert clock.seconds() == pytest.approx(3.1)
+    passed.add(5250.0)
+    assert clock.seconds() == pytest.approx(3.35)
+    assert clock.seconds() == pytest.approx(3.35)
 
 
 def snapshot(trainer):
