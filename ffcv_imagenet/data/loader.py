@@ -22,6 +22,7 @@ from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_managers import OSCacheManager
 from ffcv.memory_managers.os_cache import OSCacheContext
 from ffcv.pipeline import Compiler, PipelineSpec
+from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.graph import Graph
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
@@ -113,7 +114,8 @@ class BatchLoader(FFCVLoader):
             Compiler.set_num_threads(self.num_workers)
             fields = {name: number for number, name in enumerate(self.reader.handlers)}
             memory_read = self.memory_manager.compile_reader()
-            self.graph = Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph = _Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph.pinned = device.type == "cuda"
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
 
@@ -185,6 +187,32 @@ class BatchLoader(FFCVLoader):
     def decode(self, order: np.ndarray) -> _BatchIterator:
         """Start decoding samples in this order."""
         return _BatchIterator(self, order)
+
+
+class _Graph(Graph):
+    """FFCV's graph, whose memory on the host is pinned from the start, and only where it is copied to a GPU.
+
+    FFCV allocates it, pins other memory and copies the one into the other, hundreds of MB at the start of an epoch.
+    """
+
+    pinned = False
+
+    def allocate_memory(self, batch_size: int, batches_ahead: int) -> dict[str, dict[int, Any]]:
+        """Memory for so many batches, for all operations that want some."""
+
+        def allocate(wanted: Any) -> Any:
+            if wanted is None:
+                return None
+            if not isinstance(wanted, AllocationQuery):
+                return tuple(allocate(part) for part in wanted)
+            shape = (batch_size, *wanted.shape)
+            if isinstance(wanted.dtype, torch.dtype):
+                return [torch.empty(shape, dtype=wanted.dtype, device=wanted.device) for _ in range(batches_ahead)]
+            dtype = torch.from_numpy(np.empty(0, wanted.dtype)).dtype
+            return torch.empty((batches_ahead, *shape), dtype=dtype, pin_memory=self.pinned).numpy()
+
+        requirements, _ = self.collect_requirements()
+        return {kind: {node: allocate(query) for node, query in nodes.items()} for kind, nodes in requirements.items()}
 
 
 class _FileMemory(OSCacheManager):
