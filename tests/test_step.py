@@ -2,13 +2,15 @@
 
 import functools
 import shutil
+import time
 
 import pytest
 import torch
-from memory_trainer import CLASSES, draw_batch, make_trainer
+from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import make_loss
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
@@ -278,15 +280,15 @@ def test_everything_is_channels_last():
     assert all(w.grad.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
+def on_a_gpu():
+    return World(0, 1, 0, 1, torch.device("cuda", 0))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", ["off", "default", "reduce-overhead"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_no_step_waits_for_the_gpu(options, compile):
-    from ffcv_imagenet.distributed import World
-
-    trainer = trainer_of(
-        TinyNet if options else resnet10, world=World(0, 1, 0, 1, torch.device("cuda", 0)), compile=compile, **options
-    )
+    trainer = trainer_of(TinyNet if options else resnet10, world=on_a_gpu(), compile=compile, **options)
     trainer.warm_up()
     trainer.train_loader.batches_on_device = [*trainer.train_loader.epoch(0, SIDES[0])]
     trainer.train_loader.epoch = lambda epoch, side, first_batch: (b for b in trainer.train_loader.batches_on_device)
@@ -298,3 +300,35 @@ def test_no_step_waits_for_the_gpu(options, compile):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.progress.losses.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip_tta", [False, True])
+def test_graphs_are_recorded_before_the_first_epoch_only(monkeypatch, flip_tta):
+    without_dropout = functools.partial(TinyNet, dropout=0.0)
+    trainer = trainer_of(without_dropout, world=on_a_gpu(), compile="reduce-overhead", flip_tta=flip_tta)
+    trainer.val_loader = DrawnLoader(4, BATCH_SIZE, last=BATCH_SIZE // 2, device=trainer.world.device)
+    trainer.warm_up()
+
+    def record(self, inputs, function_id):
+        raise AssertionError("a graph is recorded inside an epoch")
+
+    monkeypatch.setattr("torch._inductor.cudagraph_trees.CUDAGraphTreeManager.record_function", record)
+    replayed = trainer.fit(None, None)
+    eager = trainer_of(without_dropout, world=on_a_gpu(), flip_tta=flip_tta)
+    eager.val_loader = trainer.val_loader
+    assert replayed.val_loss == pytest.approx(eager.fit(None, None).val_loss, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_the_clock_of_a_gpu():
+    clock = WaitClock(torch.device("cuda", 0))
+    torch.cuda._sleep(10**9)  # cycles, half a second or so
+    with clock:
+        time.sleep(0.05)
+    torch.cuda.synchronize()
+    assert clock.seconds() < 0.02
+    with clock:
+        time.sleep(0.05)
+    torch.cuda.synchronize()
+    assert 0.04 < clock.seconds() < 1
