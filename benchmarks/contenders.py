@@ -57,18 +57,24 @@ class Settings(NamedTuple):
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def project(beton: Path, num_samples: int, settings: Settings) -> Epoch:
+def project(beton: Path, num_samples: int, settings: Settings, *, quasi_random: bool = False) -> Epoch:
     """This project's loader; it uses the index that lies beside ``beton``."""
     import torch
 
     from ffcv_imagenet.data.decode_cpu import RandomResizedCropDecoder
     from ffcv_imagenet.data.loader import BatchLoader
-    from ffcv_imagenet.data.orders import ShuffledOrder
+    from ffcv_imagenet.data.orders import QuasiRandomOrder, ShuffledOrder
 
+    order: ShuffledOrder = ShuffledOrder(num_samples, 0, settings.batch_size)
+    if quasi_random:
+        from ffcv_imagenet.experiment import READ_TOGETHER
+
+        block = max(1, READ_TOGETHER * num_samples // beton.stat().st_size)
+        order = QuasiRandomOrder(num_samples, 0, settings.batch_size, block=block)
     loader = BatchLoader(
         beton,
         RandomResizedCropDecoder(settings.resolution, seed=0),
-        ShuffledOrder(num_samples, 0, settings.batch_size),
+        order,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         device=torch.device("cpu"),
@@ -84,7 +90,7 @@ def project_with_index(data: DataSet, settings: Settings) -> Epoch:
     return project(data.indexed_beton, data.num_samples, settings)
 
 
-def stock_ffcv(data: DataSet, settings: Settings) -> Epoch:
+def stock_ffcv(data: DataSet, settings: Settings, *, quasi_random: bool = False) -> Epoch:
     from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor, ToTorchImage
@@ -95,7 +101,8 @@ def stock_ffcv(data: DataSet, settings: Settings) -> Epoch:
         str(data.beton),
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
-        order=OrderOption.RANDOM,
+        order=OrderOption.QUASI_RANDOM if quasi_random else OrderOption.RANDOM,
+        os_cache=not quasi_random,  # FFCV's quasi-random order needs its own cache; a mapped file is its default
         pipelines={"image": [decoder, RandomHorizontalFlip(), ToTensor(), ToTorchImage()]},
     )
     return lambda epoch: (images for images, _ in loader)

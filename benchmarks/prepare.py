@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import os
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from contenders import DataSet
+from PIL import Image
 
+from ffcv_imagenet import native
 from ffcv_imagenet.data.beton import read_samples
-from ffcv_imagenet.data.index import EntryIndex, write_index
-from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.data.encode import EncodedImage
+from ffcv_imagenet.data.index import EVERY, EntryIndex, IndexWriter, write_index
+from ffcv_imagenet.data.manifest import FORMAT_VERSION, Manifest
 from ffcv_imagenet.data.sources import scan_splits
-from ffcv_imagenet.data.writer import resolve_parameters, write_split
+from ffcv_imagenet.data.writer import BetonWriter, resolve_parameters, write_split
 
 #: WebDataset's workers take whole shards, so these should be a multiple of their number.
 NUM_SHARDS = 16
@@ -51,20 +56,59 @@ def prepare(images: Path, workdir: Path, num_samples: int) -> DataSet:
     return data
 
 
+def write_repeated(jpegs: Sequence[bytes], beton: Path, num_samples: int) -> None:
+    """Write a file of ``num_samples`` JPEGs in 1,000 classes, the given ones repeated, with manifest and index."""
+    images = []
+    for jpeg in jpegs:
+        width, height = Image.open(io.BytesIO(jpeg)).size
+        images.append(EncodedImage(True, height, width, jpeg, native.build_index(jpeg, EVERY)))
+    labels = np.arange(num_samples) % min(1000, num_samples)
+    with beton.open("w+b", buffering=0) as file, EntryIndex.path(beton).open("wb") as index_file:
+        writer, index = BetonWriter(file, num_samples, 8 << 20), IndexWriter(index_file, num_samples)
+        for number, label in enumerate(labels.tolist()):
+            image = images[number % len(images)]
+            writer.append(image, label)
+            index.append(image.entries)
+        checksums = writer.finish()
+        index.finish(checksums.file)
+    counts = np.bincount(labels)
+    Manifest(
+        format_version=FORMAT_VERSION,
+        split="train",
+        classes=tuple(map(str, range(len(counts)))),
+        images_per_class=tuple(counts.tolist()),
+        num_samples=num_samples,
+        parameters=resolve_parameters(),
+        source_folder="repeated",
+        source_digest="",
+        skipped={},
+        versions={},
+        num_bytes=beton.stat().st_size,
+        checksum=checksums.file,
+        tables_checksum=checksums.tables,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    ).write(beton)
+
+
+def jpegs_of(beton: Path) -> list[bytes]:
+    """The bytes of all samples of a file of JPEGs."""
+    samples = read_samples(beton)
+    content = np.memmap(beton, np.uint8, mode="r")
+    starts, ends = samples.pointer.tolist(), (samples.pointer + samples.size).tolist()
+    return [content[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
+
+
 def _write_files(data: DataSet, class_names: list[str]) -> None:
     """Copy the JPEG samples of the .beton into an image folder and into tar files."""
-    samples = read_samples(data.beton)
-    content = np.memmap(data.beton, np.uint8, mode="r")
+    jpegs = jpegs_of(data.beton)
     (data.folder / "shards").mkdir()
     for shard, numbers in enumerate(np.array_split(np.arange(data.num_samples), NUM_SHARDS)):
         with tarfile.open(data.folder / "shards" / f"{shard:02}.tar", "w") as tar:
             for number in numbers.tolist():
-                start = int(samples.pointer[number])
-                jpeg = content[start : start + int(samples.size[number])].tobytes()
                 image = data.images / class_names[number] / f"{number:06}.jpg"
                 image.parent.mkdir(parents=True, exist_ok=True)
-                image.write_bytes(jpeg)
-                for name, member in ((f"{number:06}.jpg", jpeg), (f"{number:06}.cls", b"0")):
+                image.write_bytes(jpegs[number])
+                for name, member in ((f"{number:06}.jpg", jpegs[number]), (f"{number:06}.cls", b"0")):
                     header = tarfile.TarInfo(name)
                     header.size = len(member)
                     tar.addfile(header, io.BytesIO(member))

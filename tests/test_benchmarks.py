@@ -1,6 +1,7 @@
 """The benchmarks run and print their tables. Nothing here depends on a time."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -215,3 +216,17 @@ def test_gpu_decode_without_a_gpu(benchmark_module, photographs, tmp_path, capsy
     with pytest.raises(SystemExit):
         benchmark_module("gpu_decode").main([str(beton), "--batch", "100"])
     assert "--batch: got 100, allowed are at most the 10 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", ["random", "quasi_random"])
+def test_beyond_memory(benchmark_module, photographs, tmp_path, order):
+    beton = tmp_path / "images.beton"
+    jpegs = [file.read_bytes() for file in sorted(photographs.rglob("*.jpg"))]
+    benchmark_module("prepare").write_repeated(jpegs, beton, 1000)
+    script = BENCHMARKS / "beyond_memory.py"
+    command = [sys.executable, script, f"--once={order}", "--seconds=1000", "--memory=4", beton]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if "run as root" in done.stderr:
+        pytest.skip("no control group can be made")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rate"] > 0

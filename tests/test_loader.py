@@ -19,10 +19,11 @@ import torch
 from ffcv.loader import Loader as FFCVLoader
 from ffcv.loader import OrderOption
 from ffcv.transforms import ToTensor
+from PIL import Image
 
 from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder, decode_batch
-from ffcv_imagenet.data.loader import BatchLoader, _BatchIterator
+from ffcv_imagenet.data.loader import BATCHES_READ_AHEAD, BatchLoader, _BatchIterator
 from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
@@ -98,7 +99,6 @@ def test_validation_holds_every_image_once_in_order_with_its_centre(digits, digi
     labels = torch.cat([labels for _, labels in got])
     assert labels.tolist() == [0] * 9 + [1] * 11 + [2] * 11
     # Written raw and at the crop's own side, the pixels are those of the file.
-    from PIL import Image
 
     write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
     images = torch.cat([images for images, _ in copies(val_loader(tmp_path), 0, 35)])
@@ -274,35 +274,47 @@ def test_stock_ffcv_loader_takes_our_operations(digits):
     assert all(torch.equal(a.permute(0, 3, 1, 2), b) for a, (b, _) in zip(got, expected, strict=True))
 
 
-def test_a_quasi_random_order_asks_for_the_next_parts_of_the_file_before_they_are_needed(digits, tmp_path):
-    shutil.copytree(digits, tmp_path / "data")
-    order = QuasiRandomOrder(96, seed=0, global_batch=16, block=8, window=2)
-    decoder = RandomResizedCropDecoder(32, seed=0)
-    beton = tmp_path / "data" / "train.beton"
-    loader = BatchLoader(beton, decoder, order, batch_size=16, num_workers=1, device=CPU)
-    samples = read_samples(beton)
+@pytest.mark.parametrize("quasi_random", [False, True])
+def test_the_next_parts_of_the_file_are_asked_for_before_they_are_needed(tmp_path, quasi_random):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(96):
+        pixels = generator.integers(0, 256, (96, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{number}.png")
+    write_splits(tmp_path, tmp_path, ("images",), resolve_parameters(mode="raw"), num_workers=1)
+    beton = tmp_path / "images.beton"
+    order: ShuffledOrder = ShuffledOrder(96, seed=0, global_batch=8)
+    if quasi_random:
+        order = QuasiRandomOrder(96, seed=0, global_batch=8, block=8, window=3)
+    loader = BatchLoader(beton, RandomResizedCropDecoder(32, seed=0), order, batch_size=8, num_workers=1, device=CPU)
+    content, samples = loader.memory_manager.content, read_samples(beton)
+    pages = np.zeros(-(-content.size // mmap.PAGESIZE), np.uint8)
 
-    content = loader.memory_manager.context.mmap
-    in_memory = np.zeros(-(-content.size // mmap.PAGESIZE), np.uint8)
-    pages = samples.pointer // mmap.PAGESIZE
-
-    def share_in_memory():
+    def in_memory():
         address, size = ctypes.c_void_p(content.ctypes.data), ctypes.c_size_t(content.size)
-        assert ctypes.CDLL(None).mincore(address, size, ctypes.c_void_p(in_memory.ctypes.data)) == 0
-        return np.mean(in_memory[pages] & 1)
+        assert ctypes.CDLL(None).mincore(address, size, ctypes.c_void_p(pages.ctypes.data)) == 0
+        last = samples.pointer + samples.size - 1
+        bounds = zip((samples.pointer // mmap.PAGESIZE).tolist(), (last // mmap.PAGESIZE).tolist(), strict=True)
+        return {number for number, (first, last) in enumerate(bounds) if (pages[first : last + 1] & 1).all()}
 
     with beton.open("rb", buffering=0) as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if share_in_memory() > 0:
+    if in_memory():
         pytest.skip("this file system does not give memory back")
-    reading = loader.read_ahead()
-    for _ in range(6):
-        next(reading)
+    batches = np.split(order.sample_order(0), 12)
+    reading = loader.read_ahead(batches)
+    assert np.array_equal(next(reading), batches[0])
+    asked = set(np.concatenate(batches[: BATCHES_READ_AHEAD + 1]).tolist())
+    if quasi_random:
+        for first, behind in order.blocks(0)[:6].tolist():  # two windows
+            asked |= set(range(first, behind))
     deadline = time.monotonic() + 20
-    while share_in_memory() < 1 and time.monotonic() < deadline:
+    while not asked <= in_memory() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert share_in_memory() == 1
+    assert asked <= in_memory()
+    assert len(in_memory()) < 96
+    assert [batch.tolist() for batch in reading] == [batch.tolist() for batch in batches[1:]]
 
 
 def test_waiting_for_the_device_ends_when_the_consumer_leaves():

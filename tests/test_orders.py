@@ -76,6 +76,15 @@ def test_the_quasi_random_order_mixes_its_window():
     assert np.intersect1d(batches[0], other[0]).size < 20
 
 
+def test_the_quasi_random_order_mixes_the_file():
+    order = QuasiRandomOrder(100_000, seed=0, global_batch=256, block=64, window=128)
+    places = [order.blocks(epoch)[:, 0] for epoch in range(2)]
+    for place in places:
+        assert abs(np.corrcoef(place, np.arange(len(place)))[0, 1]) < 0.1
+    both = np.intersect1d(places[0][:128] // 64, places[1][:128] // 64)  # of 1,563; by chance 10 or 11
+    assert both.size < 30
+
+
 def test_with_blocks_of_one_sample_it_is_a_shuffle_of_everything():
     order = QuasiRandomOrder(20_000, seed=0, global_batch=100, block=1, window=20_000)
     rank = np.argsort(order.permutation(0))

@@ -252,7 +252,7 @@ class GPUBatchLoader(BatchLoader):
                 f"python -m ffcv_imagenet.data.index {path}"
             )
         self.kernels, self.dtype, self.cpu_share = kernels or CudaKernels(device), dtype, 0.0
-        gatherer = Gatherer(self.memory_manager.context.mmap, self.reader, decoder.index)
+        gatherer = Gatherer(self.memory_manager.content, self.reader, decoder.index)
         labels = self.reader.label.astype(np.int64)
         self.batch_decoder = BatchDecoder(gatherer, decoder, labels, self.kernels, batch_size, dtype)
 
@@ -316,15 +316,13 @@ class _GPUBatches:
     def _run(self) -> None:
         loader = self.loader
         numba.set_num_threads(loader.num_workers)
-        read_ahead = loader.read_ahead()
         pending: _Submitted | None = None
         try:
-            for start in range(0, len(self.order), loader.batch_size):
-                next(read_ahead)
+            batches = (self.order[i : i + loader.batch_size] for i in range(0, len(self.order), loader.batch_size))
+            for numbers in loader.read_ahead(batches):
                 slot = self._free_slot()
                 if slot is None:
                     return
-                numbers = self.order[start : start + loader.batch_size]
                 try:
                     submitted = self._submit(numbers, np.zeros(len(numbers), bool), slot)
                 except Exception:

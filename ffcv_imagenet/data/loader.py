@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import mmap
 import os
 import sys
 import weakref
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from queue import Full
 from typing import Any, Literal, NamedTuple
@@ -27,6 +29,7 @@ from ffcv.pipeline.graph import Graph
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
 
+from ffcv_imagenet import native
 from ffcv_imagenet.data.beton import Samples, read_samples
 from ffcv_imagenet.data.decode_cpu import CropDecoder, RandomResizedCropDecoder, error_message
 from ffcv_imagenet.data.index import EntryIndex
@@ -37,6 +40,9 @@ from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOr
 BATCHES_AHEAD = 3
 #: Seconds between two looks at whether a copy to the device is over.
 _POLL_SECONDS = 0.0005
+
+#: Batches whose bytes the system is asked to read before they are decoded.
+BATCHES_READ_AHEAD = 2
 
 
 class Batch(NamedTuple):
@@ -138,26 +144,40 @@ class BatchLoader(FFCVLoader):
         finally:
             batches.close()
 
-    def read_ahead(self) -> Iterator[None]:
-        """Before each batch, ask the system for the parts of the file that are needed a window later."""
+    def read_ahead(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Batches of samples, [B] indices, when the system has been asked to read the next ones.
+
+        A file that is in memory is not read again. Of others, nothing but what is asked for here is read from the
+        disk, all at once: a thread that finds a page missing waits for it alone, and by default the system then reads
+        much around it, which drives other pages out where the file is larger than the memory.
+        """
+        content, windows = self.memory_manager.content, self._read_windows_ahead()
+        asked = deque[np.ndarray]()
+        for batch in batches:
+            next(windows)
+            native.will_need(content, self.reader.pointer[batch], self.reader.size[batch])
+            asked.append(batch)
+            if len(asked) > BATCHES_READ_AHEAD:
+                yield asked.popleft()
+        yield from asked
+
+    def _read_windows_ahead(self) -> Iterator[None]:
+        """Before each batch of a quasi-random order, ask for the blocks of the file that are needed a window later."""
         order = self.traversal_order
         if not isinstance(order, QuasiRandomOrder):
             yield from itertools.repeat(None)
         blocks = order.blocks(self.next_epoch)
         # Of ours the samples lie in the order of their indices; for others this asks for too little, or in vain.
-        start = self.reader.pointer[blocks[:, 0]].tolist()
-        last = blocks[:, 1] - 1
-        end = (self.reader.pointer[last] + self.reader.size[last]).tolist()
+        start, last = self.reader.pointer[blocks[:, 0]], blocks[:, 1] - 1
+        end = self.reader.pointer[last] + self.reader.size[last]
+        size = np.where(end > start, end - start, 0)
         front = self.first_batch * self.batch_size * order.world_size // order.block
         asked = front // order.window * order.window  # where the window begins that is being read
-        with Path(self.fname).open("rb", buffering=0) as file:
-            for batch in itertools.count(self.first_batch):
-                needed = (batch + 1) * self.batch_size * order.world_size // order.block + order.window
-                for number in range(asked, min(needed, len(blocks))):
-                    length = max(0, end[number] - start[number])
-                    os.posix_fadvise(file.fileno(), start[number], length, os.POSIX_FADV_WILLNEED)
-                    asked = number + 1
-                yield
+        for batch in itertools.count(self.first_batch):
+            needed = (batch + 1) * self.batch_size * order.world_size // order.block + order.window
+            native.will_need(self.memory_manager.content, start[asked:needed], size[asked:needed])
+            asked = max(asked, needed)
+            yield
 
     def without_damaged(self, samples: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """What to decode instead of the samples of a batch, [B] indices, some of which have an error code."""
@@ -221,8 +241,12 @@ class _FileMemory(OSCacheManager):
     def __init__(self, path: Path, samples: Samples):
         order = np.argsort(samples.pointer)
         self.ptrs, self.sizes = samples.pointer[order], samples.size[order]
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        mapping.madvise(mmap.MADV_RANDOM)  # see BatchLoader.read_ahead
+        self.content = np.frombuffer(mapping, np.uint8)
         self.context = OSCacheContext(self)
-        self.context.mmap = np.memmap(path, np.uint8, mode="r")
+        self.context.mmap = self.content
 
 
 class _BatchIterator(EpochIterator):
@@ -235,14 +259,12 @@ class _BatchIterator(EpochIterator):
         used: list[Any] = [None] * slots
         try:
             numba.set_num_threads(self.loader.num_workers)
-            read_ahead = self.loader.read_ahead()
             if on_gpu:
                 torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
                 for stream in self.cuda_streams:
                     # The memory comes from the consumer's stream, which may still be at work on what was there before.
                     stream.wait_stream(self.current_stream)
-            for indices in self.iter_ixes:
-                next(read_ahead)
+            for indices in self.loader.read_ahead(self.iter_ixes):
                 slot = number % slots
                 # The host's memory of the slot is written at once, so that its last copy must be over.
                 if copied[slot] is not None and not self._wait_for(copied[slot]):

@@ -32,6 +32,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_read_image", int32, [pointer, pointer, int64, pointer, int64, pointer]),
         ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
+        ("fic_will_need", None, [pointer, pointer, pointer, int64]),
         ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 4, pointer, int64, int64, pointer]),
     ):
         function = getattr(library, name)
@@ -132,6 +133,18 @@ def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
     written = _library.fic_build_index(_decoder(), data.ctypes.data, data.size, every, entries.ctypes.data, capacity)
     _check(written)
     return entries[:written].tobytes()
+
+
+def will_need(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> None:
+    """Ask the system to read parts of a mapped file, without waiting for them.
+
+    Args:
+        content: the file, [bytes] uint8, a mapping.
+        starts: [N] uint64, first bytes of the parts, which lie inside the file.
+        sizes: [N] uint64, in bytes.
+    """
+    starts, sizes = np.ascontiguousarray(starts, np.uint64), np.ascontiguousarray(sizes, np.uint64)
+    _library.fic_will_need(content.ctypes.data, starts.ctypes.data, sizes.ctypes.data, len(starts))
 
 
 def read_image(jpeg: bytes) -> np.ndarray:

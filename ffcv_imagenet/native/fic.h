@@ -103,6 +103,12 @@ FIC_API int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_
 FIC_API int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
                                uint8_t *out, int64_t capacity);
 
+/*
+ * Ask the system to read ranges of bytes of a mapped file, without waiting for them: `count` pairs of the first byte
+ * (relative to `content`) and a size. They lie inside the mapping. Only advice: what fails is read when it is used.
+ */
+FIC_API void fic_will_need(const uint8_t *content, const uint64_t *starts, const uint64_t *sizes, int64_t count);
+
 /* A sample of a batch that shall be decoded on a GPU. Addresses; no index: 0, 0. */
 typedef struct {
     uint64_t jpeg; /* 0 for what is no JPEG */
