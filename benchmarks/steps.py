@@ -20,7 +20,7 @@ from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.optim import make_sgd, parameter_groups
 from ffcv_imagenet.precision import autocast, choose_precision
 from ffcv_imagenet.step import choose_compile
-from ffcv_imagenet.trainer import EpochProgress, Trainer, TrainerOptions
+from ffcv_imagenet.trainer import Trainer, TrainerOptions
 
 CLASSES = 1000
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 1e-4, 0.1
@@ -120,23 +120,33 @@ class ProjectStep:
             ),
         )
 
+    def _choose_cudnn(self) -> None:
+        """Before anything runs: cuDNN keeps the plan that it used first for a convolution, searched for or not.
+
+        What is not searched for has to be another convolution: whether TF32 is allowed is part of what plans are kept
+        by, and is of no consequence to bf16.
+        """
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = self.variant.cudnn_benchmark
+
     def prepare(self, side: int) -> float:
         """Compile for images of ``side``; returns the seconds."""
+        self._choose_cudnn()
         self.trainer.options = dataclasses.replace(self.trainer.options, resolution=lambda epoch: side)
         return self.trainer.warm_up()
 
     def train(self, loader: Any = None) -> int:
         """Train on all batches of ``loader``, or on those on the device; returns the number of images."""
-        torch.backends.cudnn.benchmark = self.variant.cudnn_benchmark
+        self._choose_cudnn()
         trainer = self.trainer
         trainer.train_loader = self.batches if loader is None else loader
         trainer.steps = len(trainer.train_loader)
-        trainer.progress = EpochProgress(torch.zeros(trainer.steps, dtype=torch.float64, device=trainer.world.device))
+        trainer.progress = trainer._new_epoch()
         trainer.train_epoch(0, None)
         return trainer.steps * trainer.train_loader.batch_size
 
     def evaluate(self) -> int:
         """Evaluate as after an epoch, with mirror images; returns the number of images."""
+        self._choose_cudnn()
         trainer = self.trainer
         return evaluate(
             trainer.evaluated_model,
@@ -168,7 +178,7 @@ class ReferenceStep:
 
     def train(self, side: int, batches: Any = None) -> int:
         """Train on ``batches`` of images uint8 and labels, or on those on the device; returns the number of images."""
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
         self.model.train()
         losses, count = [], 0
         for images, labels, *_ in self.batches.epoch(0, side) if batches is None else batches:

@@ -6,6 +6,8 @@ The tables are those of docs/performance.md. On a CPU the benchmark runs small, 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import gc
 import os
 import shlex
@@ -79,37 +81,50 @@ class Results:
 class Budget:
     """Begins nothing that would probably not be over in time: each kind takes as long as its longest one so far.
 
-    What fails is noted, and does not take what has been measured with it.
+    The first of a kind is taken for as long as the longest of all. What fails is noted, and does not take what has been
+    measured with it.
+
+    Args:
+        end: when the time is over, on the monotonic clock.
+        results: where is noted what fails and what is left out.
+        save: called when something has been measured: who is killed later shall have it.
     """
 
-    def __init__(self, minutes: float, results: Results):
-        self.end, self.results = time.monotonic() + 60 * minutes, results
+    def __init__(self, end: float, results: Results, save: Callable[[], None] = lambda: None):
+        self.end, self.results, self.save = end, results, save
         self._longest: dict[str, float] = {}
 
     def run(self, kind: str, name: str, work: Callable[[], None]) -> None:
         start = time.monotonic()
-        if start + self._longest.get(kind, 0.0) > self.end:
+        if start + self._longest.get(kind, max(self._longest.values(), default=0.0)) > self.end:
             self.results.left_out.append(f"{kind} {name}")
             return
         print(f"{kind} {name}", file=sys.stderr, flush=True)
-        try:
+        with self.noting(f"{kind} {name}"):
             work()
-        except (RuntimeError, OSError, SystemExit) as error:
-            self.results.failed.append(f"{kind} {name}: {' '.join(str(error).split())[:200]}")
         self._longest[kind] = max(self._longest.get(kind, 0.0), time.monotonic() - start)
+        self.save()
+
+    @contextlib.contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """Note what fails in a ``with`` block, and go on behind it."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self.results.failed.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
 class Benchmark:
-    """Measures on one device; see :func:`_parse` for ``arguments``."""
+    """Measures on one device; see :func:`_parse` for ``arguments``. ``begin`` is when the program was started."""
 
-    def __init__(self, arguments: argparse.Namespace, data: DataSet | None):
-        self.arguments, self.data = arguments, data
+    def __init__(self, arguments: argparse.Namespace, data: DataSet | None, begin: float):
+        self.arguments, self.data, self.begin = arguments, data, begin
         self.device = arguments.device
         self.results = Results()
-        self.budget = Budget(arguments.minutes, self.results)
+        self.budget = Budget(begin + 60 * arguments.minutes, self.results, self.save)
 
     def run(self) -> Results:
-        """Measure the parts in the order of their importance."""
+        """Measure the parts in the order of their importance; the tables are saved after each measurement."""
         parts, cells = self.arguments.parts, [(a, s) for a in self.arguments.archs for s in self.arguments.sides]
         if self.device.type == "cuda":
             self.results.matmul_flops = matmul_rate(self.device)
@@ -132,6 +147,13 @@ class Benchmark:
                 self._forget()
         return self.results
 
+    def save(self) -> str:
+        """All tables of what there is so far, also written to a file where one is given."""
+        text = report(self.results, self.arguments, time.monotonic() - self.begin)
+        if self.arguments.markdown:
+            self.arguments.markdown.write_text(text)
+        return text
+
     def _batch(self, arch: str) -> int:
         """Images per step: those of the published recipes on one GPU."""
         return self.arguments.batch or (1024 if arch == "resnet18" else 512)
@@ -147,11 +169,11 @@ class Benchmark:
             self.budget.run(
                 "step", f"{arch} {side} px", lambda side=side: self._measure_cell(arch, side, ours, reference)
             )
-        if self.device.type == "cuda":
-            self.budget.run("evaluation", arch, lambda: self._measure_evaluation(arch, ours))
+            if self.device.type == "cuda" and arch not in self.results.evaluation:
+                self.budget.run("evaluation", arch, lambda: self._measure_evaluation(arch, ours))
 
     def _measure_cell(self, arch: str, side: int, ours: ProjectStep, reference: ReferenceStep) -> None:
-        cell = self.results.cells.setdefault((arch, side), Cell())
+        cell = Cell()
         cell.compile_seconds = ours.prepare(side)
         ours.train()
         if self.device.type == "cuda":
@@ -162,12 +184,14 @@ class Benchmark:
         reference.train(side)
         if "end-to-end" in self.arguments.parts and self.data:
             for decode in ("cpu", "gpu") if self.device.type == "cuda" else ("cpu",):
-                loader = self._loader(decode, arch, side)
-                ours.train(loader)
-                runs[decode] = lambda loader=loader: ours.train(loader)
+                with self.budget.noting(f"end to end ({decode}) {arch} {side} px"):
+                    loader = self._loader(decode, arch, side)
+                    ours.train(loader)
+                    runs[decode] = lambda loader=loader: ours.train(loader)
         rates = self._rates(runs)
         cell.ceiling, cell.reference = rates.pop("ceiling"), rates.pop("reference")
         cell.end_to_end = rates
+        self.results.cells[arch, side] = cell
 
     def _measure_evaluation(self, arch: str, ours: ProjectStep) -> None:
         ours.evaluate()
@@ -272,6 +296,7 @@ def matmul_rate(device: torch.device, size: int = 8192, times: int = 20) -> floa
     return statistics.median(images_per_second(multiply, device) for _ in range(5))
 
 
+@functools.cache
 def flops_per_image(arch: str, side: int) -> float:
     """Of forward and backward, a multiplication and its addition counted as two; counted without computing."""
     with torch.device("meta"):
@@ -318,12 +343,16 @@ def step_table(results: Results, on_gpu: bool) -> list[str]:
             _show(cell.compile_seconds, 1),
         ]
         for decode in decodes:
-            share = median(cell.end_to_end[decode]) / rate
+            rates = cell.end_to_end.get(decode, [])
+            if not rates:
+                row += [NOT_MEASURED] * 2
+                continue
+            share = median(rates) / rate
             judged = on_gpu and arch == "resnet50"
             of_time = _show(100 * max(0.0, 1 - share), 1, " %") if share < 1 else "0.0 %"
             if judged:
                 of_time += f"; {_verdict(share, END_TO_END_TARGET, 1, 100, ' %')}"
-            row += [_range(cell.end_to_end[decode]), of_time if on_gpu else NOT_MEASURED]
+            row += [_range(rates), of_time if on_gpu else NOT_MEASURED]
         rows.append(row)
     return table(head, rows)
 
@@ -467,11 +496,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = prepare(arguments.images, arguments.workdir, arguments.epoch_images)
     torch.set_float32_matmul_precision("high")  # as in a training
     torch.backends.cudnn.allow_tf32 = True
-    results = Benchmark(arguments, data).run()
-    text = report(results, arguments, time.monotonic() - begin)
-    print(text, end="")
-    if arguments.markdown:
-        arguments.markdown.write_text(text)
+    benchmark = Benchmark(arguments, data, begin)
+    results = benchmark.run()
+    print(benchmark.save(), end="")
     sys.exit(1 if results.failed else 0)
 
 

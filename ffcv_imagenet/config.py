@@ -180,8 +180,8 @@ class TrainingOptions:
     )
     compile: str = option(
         Choice("auto", "off", *COMPILE_MODES),
-        "torch.compile (auto: default on a GPU, off on a CPU); reduce-overhead and max-autotune replay CUDA graphs, "
-        "aot_eager only searches for faults",
+        "torch.compile (auto: default on a GPU, off on a CPU or with dist.sync_bn); reduce-overhead and max-autotune "
+        "replay CUDA graphs, aot_eager only searches for faults",
         "auto",
     )
     ema: float | None = option(

@@ -71,7 +71,10 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    backend, timeout = "nccl" if world.device.type == "cuda" else "gloo", timedelta(minutes=timeout_minutes)
+    backend, timeout = "gloo", timedelta(minutes=timeout_minutes)
+    if world.device.type == "cuda":
+        # NCCL ends the process at its timeout, without a word of ours: MaxOverRanks, through gloo, shall notice first.
+        backend, timeout = "nccl", timeout + timedelta(minutes=1)
     try:
         # torchrun may keep its store when it starts the processes again; the addresses of those before are still in it.
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))

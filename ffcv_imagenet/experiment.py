@@ -175,7 +175,7 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
             skip_nonfinite=skip_nonfinite,
             checkpoint_steps=config.checkpoint.every_steps,
-            compile=choose_compile(training.compile, world.device),
+            compile=choose_compile(training.compile, world.device, sync_bn=config.dist.sync_bn),
             ema=training.ema or 0.0,
         ),
     )
@@ -375,7 +375,7 @@ def _params(config: TrainConfig, world: World, name: str, recipe: str, command: 
         "world_size": world.size,
         "micro_batch": config.per_rank_batch(world.size),
         "precision": choose_precision(config.training.precision, world.device),
-        "compile": choose_compile(config.training.compile, world.device),
+        "compile": choose_compile(config.training.compile, world.device, sync_bn=config.dist.sync_bn),
         "launcher": launcher(),
         **describe_environment(world.device),
     }

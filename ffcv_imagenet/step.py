@@ -61,15 +61,21 @@ def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module
     )
 
 
-def choose_compile(name: str, device: torch.device) -> str:
-    """Resolve ``auto``: compile on GPUs, not on CPUs, where it takes longer than a short training."""
+def choose_compile(name: str, device: torch.device, *, sync_bn: bool = False) -> str:
+    """Resolve ``auto``: compile on GPUs, not on CPUs, where it takes longer than a short training.
+
+    Nor with synchronised batch normalisation, which waits for the device in every layer: the graph would end there, and
+    there would be hundreds of them.
+    """
     if name == "auto":
-        return "default" if device.type == "cuda" else "off"
+        return "default" if device.type == "cuda" and not sync_bn else "off"
     return name
 
 
 def compile_module(module: nn.Module, mode: str, shapes: int) -> Callable[..., Any]:
     """``module`` compiled anew for every shape of its inputs; ``module`` itself for ``mode`` off.
+
+    In the :data:`CUDA_GRAPH_MODES` an output is valid until the next call of anything that replays graphs.
 
     Args:
         module: its parameters and buffers stay where they are.
@@ -80,4 +86,14 @@ def compile_module(module: nn.Module, mode: str, shapes: int) -> Callable[..., A
         return module
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * shapes + 8)
-    return torch.compile(module, dynamic=False, **COMPILE_MODES[mode])  # type: ignore[call-overload]
+    compiled = torch.compile(module, dynamic=False, **COMPILE_MODES[mode])  # type: ignore[call-overload]
+    if mode not in CUDA_GRAPH_MODES:
+        return compiled
+
+    def replay(*inputs: Tensor) -> Any:
+        # Without it a call whose predecessor's output is still held would be recorded as that one's continuation, and
+        # an evaluation of a hundred batches as a hundred graphs.
+        torch.compiler.cudagraph_mark_step_begin()
+        return compiled(*inputs)
+
+    return replay

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,20 +94,58 @@ class EpochLog:
     cpu_decoded: float
 
 
+class WaitClock:
+    """Adds up the seconds that ``with`` blocks keep the device waiting.
+
+    A program that runs ahead of its GPU waits most of the time, for memory that the GPU still uses, while the GPU has
+    work to do. So on a GPU the clock is read by the GPU: an event behind the work so far, and one when there is more.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0):
+        self._on_gpu, self._seconds = device.type == "cuda", seconds
+        self._begin: Any = None
+        self._pairs: collections.deque[tuple[torch.cuda.Event, torch.cuda.Event]] = collections.deque()
+
+    def __enter__(self) -> None:
+        self._begin = self._now()
+
+    def __exit__(self, *_: object) -> None:
+        end = self._now()
+        if self._on_gpu:
+            self._pairs.append((self._begin, end))
+            self.seconds()  # keeps the pairs few
+        else:
+            self._seconds += end - self._begin
+
+    def seconds(self) -> float:
+        """The sum, as far as the device has come; never waits for it."""
+        while self._pairs and self._pairs[0][1].query():
+            begin, end = self._pairs.popleft()
+            self._seconds += begin.elapsed_time(end) / 1000
+        return self._seconds
+
+    def _now(self) -> Any:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
 @dataclass
 class EpochProgress:
     """Where the training stands inside an epoch.
 
     ``losses [steps] float64`` is, on the device, this rank's sum over the micro-batches of each step (0 for steps to
-    come); ``step`` the number of steps done, ``seconds`` of training so far, ``waited`` of these for data; ``skipped``
-    the damaged images of this rank.
+    come); ``waited`` the time without data; ``step`` the number of steps done, ``seconds`` of training so far;
+    ``skipped`` the damaged images of this rank.
     """
 
     losses: Tensor
+    waited: WaitClock
     step: int = 0
     skipped: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
 
 
 class Trainer:
@@ -198,7 +237,7 @@ class Trainer:
                 images_per_second=images / train_seconds,
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
-                wait_share=self.progress.waited / train_seconds,
+                wait_share=self.progress.waited.seconds() / train_seconds,
                 cpu_decoded=self.train_loader.cpu_share,
                 skipped_steps=skipped_steps,
                 skipped=self._sum(self.progress.skipped),
@@ -264,8 +303,7 @@ class Trainer:
         resolution = options.resolution(epoch)
         first_step = progress.step
         self.distributed_step.train()
-        loader_batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
-        batches = _TimedBatches(loader_batches, progress.waited)
+        batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
         now = last_shown = time.perf_counter()
         start, seconds_before = now, progress.seconds
         with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
@@ -277,14 +315,14 @@ class Trainer:
                     torch._foreach_copy_(self.buffers_before, list(self.model.buffers()))
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
-                        batch = next(batches)
+                        with progress.waited:
+                            batch = next(batches)
                         loss = self._backward(batch)
                     progress.losses[step].add_(loss)
                     progress.skipped += batch.replaced
                 self._update_weights(progress.losses[step])
                 now = time.perf_counter()
                 progress.step, progress.seconds = step + 1, seconds_before + now - start
-                progress.waited = batches.waited
                 seen_nonfinite = False
                 if bar is not None and now - last_shown > _BAR_SECONDS:
                     last_shown, images = now, accumulation * self.train_loader.batch_size * self.world.size
@@ -316,7 +354,7 @@ class Trainer:
             "losses": sum_over_ranks(progress.losses.clone()),
             "skipped": self._sum(progress.skipped),
             "seconds": progress.seconds,
-            "waited": progress.waited,
+            "waited": progress.waited.seconds(),
             "log": self.log,
             "rng": gather(rng),
         }
@@ -332,7 +370,7 @@ class Trainer:
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]
-        self.progress.waited = state["waited"]
+        self.progress.waited = WaitClock(self.world.device, state["waited"])
         if self.world.is_main:  # They are the sums over the ranks.
             self.progress.losses.copy_(state["losses"])
             self.progress.skipped = state["skipped"]
@@ -347,12 +385,11 @@ class Trainer:
         return int(sum_over_ranks(torch.tensor(number, device=self.world.device)).item())
 
     def _new_epoch(self) -> EpochProgress:
-        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=self.world.device))
+        device = self.world.device
+        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=device), WaitClock(device))
 
     def _backward(self, batch: Batch) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
-        if self.replays_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
         loss = self.batch_loss(batch.images, batch.labels)
         if self.options.skip_nonfinite:
             # Times 1, or times NaN: then all gradients are NaN, on all ranks, and all of them skip the step.
@@ -476,22 +513,6 @@ def format_line(line: EpochLog, epochs: int) -> str:
         f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
         f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
     )
-
-
-class _TimedBatches:
-    """The batches of a generator, with the seconds that its consumer had to wait for them."""
-
-    def __init__(self, batches: Iterator[Batch], waited: float):
-        self.batches, self.waited = batches, waited
-
-    def __next__(self) -> Batch:
-        start = time.perf_counter()
-        batch = next(self.batches)
-        self.waited += time.perf_counter() - start
-        return batch
-
-    def close(self) -> None:
-        self.batches.close()  # type: ignore[attr-defined]
 
 
 def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:

@@ -4,17 +4,22 @@
 #   IMAGES      image folder for the loaders, <class>/<image>
 #   IMAGENETTE  folder with train/ and val/
 #   OUT         where logs and tables go (gpu_results)
-#   PART        tests, decode, speed, ablation, imagenette (all); started again, imagenette goes on where it was
+#   PART        tests, decode, speed, speed18, loaders, ablation, imagenette (all): most of them less than 10 minutes each;
+#               imagenette takes longer, and goes on where it was when it is started again
 set -uo pipefail
-[ -n "${1:-}" ] && [ -n "${2:-}" ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
+[ -n "${1:-}" ] && [ -n "${2:-}" ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 images=$(realpath "$1") imagenette=$(realpath "$2")
 cd "$(dirname "$0")/.."
 [ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
 out=${3:-gpu_results}
 parts=("${@:4}")
-[ ${#parts[@]} -gt 0 ] || parts=(tests decode speed ablation imagenette)
+[ ${#parts[@]} -gt 0 ] || parts=(tests decode speed speed18 loaders ablation imagenette)
 mkdir -p "$out"
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "error: torch sees no GPU" >&2; exit 2; }
+
+speed() { # ARCH PARTS
+    python benchmarks/train_speed.py --images "$images" --archs "$1" --parts "$2" --markdown "$out/$part.md"
+}
 
 train() { # ARCH LOSS SEED COMPILE
     python train_imagenet.py --config-file rn_configs/imagenette.yaml --model.arch="$1" --loss.name="$2" --training.seed="$3" \
@@ -28,11 +33,10 @@ run_part() {
     case $1 in
         tests) python -m pytest -q -m gpu tests ;;
         decode) python benchmarks/gpu_decode.py "$images" --markdown "$out/gpu_decode.md" ;;
-        speed)
-            python benchmarks/train_speed.py --images "$images" --parts step,end-to-end,loaders,reference-end-to-end \
-                --markdown "$out/train_speed.md"
-            ;;
-        ablation) python benchmarks/train_speed.py --parts ablation --markdown "$out/ablation.md" ;;
+        speed) speed resnet50 step,end-to-end ;;
+        speed18) speed resnet18 step,end-to-end ;;
+        loaders) speed resnet50 loaders,reference-end-to-end ;;
+        ablation) python benchmarks/train_speed.py --archs resnet50 --parts ablation --markdown "$out/ablation.md" ;;
         imagenette)
             [ -f "$out/imagenette/val.beton" ] ||
                 python write_datasets.py --data.root="$imagenette" --out.dir="$out/imagenette" --write.mode=jpg || return
@@ -43,7 +47,7 @@ run_part() {
             done
             python -m ffcv_imagenet.report "$out/runs" --markdown "$out/imagenette.md"
             ;;
-        *) echo "error: $1 is no part: tests, decode, speed, ablation, imagenette" >&2; return 2 ;;
+        *) echo "error: $1 is no part: tests, decode, speed, speed18, loaders, ablation, imagenette" >&2; return 2 ;;
     esac
 }
 

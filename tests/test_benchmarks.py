@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,9 @@ def test_train_speed_tables(benchmark_module):
     assert "| 1.33, target 1.50: **not met** |" in rows[3]
     assert "| 4.0 %; 96.0 %, target 95.0 %: met |" in rows[2]
 
+    results.cells["resnet50", 224] = module.Cell([2000.0], [1000.0])  # end to end has failed there
+    assert re.search(r"\| resnet50, 224 .* \| not measured +\| not measured +\|$", module.step_table(results, True)[4])
+
     config = build(TrainConfig, read_yaml(RECIPE) | {"data.train": "a", "data.val": "b"})
     minutes = module.projected_minutes(config, {160: 6000.0, 192: 4000.0}, 10000.0, gpus=1)
     images = 1_281_167 // 4096 * 4096
@@ -129,10 +133,59 @@ def test_what_fails_or_takes_too_long_is_named(benchmark_module):
     def fail():
         raise RuntimeError("out of memory")
 
-    module.Budget(1, results).run("step", "resnet50 224 px", fail)
-    module.Budget(-1, results).run("step", "resnet18 128 px", fail)
-    assert results.failed == ["step resnet50 224 px: out of memory"]
-    assert results.left_out == ["step resnet18 128 px"]
+    def refuse():
+        raise ValueError("data.decode: got gpu")
+
+    now, saved = time.monotonic(), []
+    budget = module.Budget(now + 100, results, lambda: saved.append(len(results.failed)))
+    budget.run("step", "resnet50 224 px", fail)
+    budget.run("loaders", "224 px", refuse)
+    budget._longest["step"] = 200.0
+    budget.run("step", "resnet50 128 px", fail)
+    budget.run("ablation", "all", fail)  # the first of its kind: as long as the longest of any
+    budget.run("loaders", "128 px", refuse)
+    assert results.left_out == ["step resnet50 128 px", "ablation all"]
+    assert results.failed == [
+        "step resnet50 224 px: RuntimeError: out of memory",
+        "loaders 224 px: ValueError: data.decode: got gpu",
+        "loaders 128 px: ValueError: data.decode: got gpu",
+    ]
+    assert saved == [1, 2, 3]
+
+
+def test_a_way_of_decoding_that_fails_takes_nothing_with_it(benchmark_module, photographs, tmp_path, monkeypatch):
+    module = benchmark_module("train_speed")
+
+    def no_loader(self, decode, arch, side):
+        raise ValueError("no entry-point index")
+
+    monkeypatch.setattr(module.Benchmark, "_loader", no_loader)
+    table = tmp_path / "table.md"
+    options = f"--images {photographs} --workdir {tmp_path} --device cpu --archs resnet10 --sides 32 --batch 2"
+    options += f" --steps 1 --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end --markdown {table}"
+    precision = torch.get_float32_matmul_precision()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            module.main(options.split())
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert ended.value.code == 1
+    assert "Failed: end to end (cpu) resnet10 32 px: ValueError: no entry-point index" in table.read_text()
+    assert re.search(r"\| resnet10, 32 +\| \d+ \(\d+-\d+\) ", table.read_text())
+
+
+def test_cudnn_searches_before_anything_runs_or_not_at_all(benchmark_module):
+    steps, cudnn = benchmark_module("steps"), torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.allow_tf32
+    try:
+        for wanted in (True, False):
+            variant = steps.Variant(cudnn_benchmark=wanted)
+            step = steps.ProjectStep("resnet10", variant, batch_size=2, steps=1, device=torch.device("cpu"))
+            cudnn.benchmark = cudnn.allow_tf32 = not wanted
+            step.prepare(32)
+            assert (cudnn.benchmark, cudnn.allow_tf32) == (wanted, wanted)
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 def test_operations_of_a_step(benchmark_module):

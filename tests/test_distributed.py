@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from slurm_shims import start_batch
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.beton import read_samples
-from ffcv_imagenet.distributed import World
+from ffcv_imagenet.distributed import World, process_group
 from ffcv_imagenet.experiment import _make_model
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build
@@ -157,6 +158,22 @@ def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):
     values = {"data.val": str(digits / "val.beton"), "data.train": str(digits / "train.beton"), "dist.sync_bn": 1}
     with pytest.raises(ValueError, match=r"dist.sync_bn: got 1, allowed on CPUs is 0"):
         _make_model(build(TrainConfig, values), 3, World(0, 2, 0, 2, torch.device("cpu")))
+
+
+def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch):
+    timeouts = {}
+
+    def join(backend, timeout, **_):
+        timeouts[backend] = timeout
+
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(torch.distributed.HashStore(), 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for device in (torch.device("cuda", 0), torch.device("cpu")):
+        with process_group(World(0, 2, 0, 2, device), 10):
+            pass
+    assert timeouts == {"nccl": timedelta(minutes=11), "gloo": timedelta(minutes=10)}
 
 
 def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):

@@ -1,5 +1,7 @@
+import contextlib
 import ctypes
 import gc
+import itertools
 import mmap
 import os
 import re
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +23,19 @@ from PIL import Image
 
 from ffcv_imagenet.data.beton import read_samples
 from ffcv_imagenet.data.decode_cpu import CENTER_CROP_RATIO, CenterCropDecoder, RandomResizedCropDecoder, decode_batch
-from ffcv_imagenet.data.loader import BATCHES_READ_AHEAD, BatchLoader
+from ffcv_imagenet.data.loader import BATCHES_READ_AHEAD, BatchLoader, _BatchIterator
 from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.writer import resolve_parameters, write_splits
 
 CPU = torch.device("cpu")
 
 
-def train_loader(digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True, on_damaged="fail"):
+def train_loader(
+    digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True, on_damaged="fail", device=CPU
+):
     order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
     decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
-    options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
+    options = {"batch_size": batch, "num_workers": workers, "device": device, "on_damaged": on_damaged}
     return BatchLoader(digits / "train.beton", decoder, order, **options)
 
 
@@ -310,3 +315,88 @@ def test_the_next_parts_of_the_file_are_asked_for_before_they_are_needed(tmp_pat
     assert asked <= in_memory()
     assert len(in_memory()) < 96
     assert [batch.tolist() for batch in reading] == [batch.tolist() for batch in batches[1:]]
+
+
+def test_waiting_for_the_device_ends_when_the_consumer_leaves():
+    class Copy:
+        def __init__(self, looks):
+            self.looks = looks
+
+        def query(self):
+            self.looks -= 1
+            return self.looks < 0
+
+    iterator = types.SimpleNamespace(terminate_event=threading.Event())
+    assert _BatchIterator._wait_for(iterator, Copy(3))
+    iterator.terminate_event.set()
+    assert _BatchIterator._wait_for(iterator, Copy(0))
+    assert not _BatchIterator._wait_for(iterator, Copy(1_000_000))
+
+
+@pytest.mark.gpu
+def test_batches_reach_a_gpu_that_is_busy(digits):
+    """The consumer's stream is kept busy, so that a missing wait between the streams would show."""
+    ours, theirs = train_loader(digits, batch=4, device=torch.device("cuda", 0)), train_loader(digits, batch=4)
+    weights = torch.randn(4096, 4096, device="cuda")
+    for epoch in range(3):
+        got = []
+        for _batch in ours.epoch(epoch, 224):  # left at once, with copies under way
+            break
+        for batch in ours.epoch(epoch, 224):
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
+            for _ in range(20):
+                weights = torch.tanh(weights @ weights)
+            got.append((batch.images.clone(), batch.labels.clone()))
+        assert same([(images.cpu(), labels.cpu()) for images, labels in got], copies(theirs, epoch, 224))
+
+
+class SimulatedGpu:
+    """What a loader calls of torch.cuda, noted in ``calls``; the device is done with everything at once."""
+
+    def __init__(self):
+        self.calls = []
+
+    def install(self, monkeypatch, loader):
+        gpu = self
+
+        class Stream:
+            def wait_stream(self, other):
+                gpu.calls.append((self, other))
+
+        class Event:
+            def record(self, stream):
+                gpu.calls.append(("record", stream))
+
+            def query(self):
+                gpu.calls.append("query")
+                return True
+
+            def wait(self):
+                gpu.calls.append("wait")
+
+        self.consumer = Stream()
+        replaced = {"Stream": Stream, "Event": Event, "current_stream": lambda: self.consumer}
+        replaced |= {"stream": lambda _: contextlib.nullcontext(), "set_device": lambda _: None}
+        for name, value in replaced.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr("ffcv.loader.epoch_iterator.IS_CUDA", True)
+        loader.device = types.SimpleNamespace(type="cuda")
+
+
+def test_streams_wait_for_each_other_at_both_ends_of_an_epoch(digits, monkeypatch):
+    """Simulated: the memory is the consumer's before and after."""
+    loader, plain = train_loader(digits, batch=8), copies(train_loader(digits, batch=8), 0, 32)
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch, loader)
+    for leave_after in (12, 2):
+        gpu.calls.clear()
+        batches = loader.epoch(0, 32)
+        got = [(batch.images.clone(), batch.labels.clone()) for batch in itertools.islice(batches, leave_after)]
+        batches.close()
+        assert same(got, plain[:leave_after])
+        first = [call for call in gpu.calls[:5] if call[1] is gpu.consumer]
+        assert len({id(stream) for stream, _ in first}) == 5  # each of the slots' streams
+        last = gpu.calls[-5:]
+        assert all(stream is gpu.consumer for stream, _ in last)
+        assert {id(stream) for _, stream in last} == {id(stream) for stream, _ in first}
+        assert leave_after == 2 or gpu.calls.count("query") == 12 - 5  # before a slot's memory is written again

@@ -2,17 +2,20 @@
 
 import functools
 import shutil
+import time
 
 import pytest
 import torch
-from memory_trainer import CLASSES, draw_batch, make_trainer
+from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import make_loss
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
-from ffcv_imagenet.step import COMPILE_MODES
+from ffcv_imagenet.step import COMPILE_MODES, choose_compile, compile_module
+from ffcv_imagenet.trainer import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
 SIDES = (32, 48)
@@ -151,6 +154,57 @@ def test_a_compiler_that_fails_is_named_with_the_way_out(monkeypatch):
         trainer_of(TinyNet, compile="default").warm_up()
 
 
+def test_what_is_compiled_without_being_asked():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [choose_compile("auto", device) for device in (gpu, cpu)] == ["default", "off"]
+    assert choose_compile("auto", gpu, sync_bn=True) == "off"
+    assert choose_compile("default", gpu, sync_bn=True) == "default"
+
+
+def test_every_call_that_may_replay_a_graph_begins_a_step(monkeypatch):
+    from torch._inductor.cudagraph_trees import MarkStepBox
+
+    linear, images = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    for mode, steps in (("reduce-overhead", 2), ("default", 0)):
+        monkeypatch.setitem(COMPILE_MODES, mode, {"backend": "eager"})
+        forward, before = compile_module(linear, mode, 1), MarkStepBox.mark_step_counter
+        for _ in range(2):
+            assert torch.equal(forward(images), linear(images))
+        assert before - MarkStepBox.mark_step_counter == steps
+
+
+def test_the_time_without_data_is_the_gpus(monkeypatch):
+    """Simulated: the program records events, the GPU comes to them later."""
+    device_time, passed = iter((0.0, 100.0, 5000.0, 5250.0)), set()
+
+    class SimulatedEvent:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.milliseconds = next(device_time)
+
+        def query(self):
+            return self.milliseconds in passed
+
+        def elapsed_time(self, later):
+            assert {self.milliseconds, later.milliseconds} <= passed
+            return later.milliseconds - self.milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", SimulatedEvent)
+    clock = WaitClock(torch.device("cuda"), 3.0)
+    with clock:
+        pass
+    assert clock.seconds() == 3.0
+    passed |= {0.0, 100.0, 5000.0}
+    with clock:
+        pass
+    assert clock.seconds() == pytest.approx(3.1)
+    passed.add(5250.0)
+    assert clock.seconds() == pytest.approx(3.35)
+    assert clock.seconds() == pytest.approx(3.35)
+
+
 def snapshot(trainer):
     """All tensors of a trainer, copied."""
     tensors = {f"model {key}": value.clone() for key, value in trainer.model.state_dict().items()}
@@ -226,15 +280,15 @@ def test_everything_is_channels_last():
     assert all(w.grad.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
+def on_a_gpu():
+    return World(0, 1, 0, 1, torch.device("cuda", 0))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", ["off", "default", "reduce-overhead"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_no_step_waits_for_the_gpu(options, compile):
-    from ffcv_imagenet.distributed import World
-
-    trainer = trainer_of(
-        TinyNet if options else resnet10, world=World(0, 1, 0, 1, torch.device("cuda", 0)), compile=compile, **options
-    )
+    trainer = trainer_of(TinyNet if options else resnet10, world=on_a_gpu(), compile=compile, **options)
     trainer.warm_up()
     trainer.train_loader.batches_on_device = [*trainer.train_loader.epoch(0, SIDES[0])]
     trainer.train_loader.epoch = lambda epoch, side, first_batch: (b for b in trainer.train_loader.batches_on_device)
@@ -246,3 +300,35 @@ def test_no_step_waits_for_the_gpu(options, compile):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.progress.losses.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip_tta", [False, True])
+def test_graphs_are_recorded_before_the_first_epoch_only(monkeypatch, flip_tta):
+    without_dropout = functools.partial(TinyNet, dropout=0.0)
+    trainer = trainer_of(without_dropout, world=on_a_gpu(), compile="reduce-overhead", flip_tta=flip_tta)
+    trainer.val_loader = DrawnLoader(4, BATCH_SIZE, last=BATCH_SIZE // 2, device=trainer.world.device)
+    trainer.warm_up()
+
+    def record(self, inputs, function_id):
+        raise AssertionError("a graph is recorded inside an epoch")
+
+    monkeypatch.setattr("torch._inductor.cudagraph_trees.CUDAGraphTreeManager.record_function", record)
+    replayed = trainer.fit(None, None)
+    eager = trainer_of(without_dropout, world=on_a_gpu(), flip_tta=flip_tta)
+    eager.val_loader = trainer.val_loader
+    assert replayed.val_loss == pytest.approx(eager.fit(None, None).val_loss, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_the_clock_of_a_gpu():
+    clock = WaitClock(torch.device("cuda", 0))
+    torch.cuda._sleep(10**9)  # cycles, half a second or so
+    with clock:
+        time.sleep(0.05)
+    torch.cuda.synchronize()
+    assert clock.seconds() < 0.02
+    with clock:
+        time.sleep(0.05)
+    torch.cuda.synchronize()
+    assert 0.04 < clock.seconds() < 1

@@ -10,7 +10,7 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from queue import Full
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,7 @@ from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_managers import OSCacheManager
 from ffcv.memory_managers.os_cache import OSCacheContext
 from ffcv.pipeline import Compiler, PipelineSpec
+from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.graph import Graph
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
@@ -37,6 +38,8 @@ from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOr
 
 #: Batches that are decoded before the consumer asks for them.
 BATCHES_AHEAD = 3
+#: Seconds between two looks at whether a copy to the device is over.
+_POLL_SECONDS = 0.0005
 
 #: Batches whose bytes the system is asked to read before they are decoded.
 BATCHES_READ_AHEAD = 2
@@ -117,11 +120,12 @@ class BatchLoader(FFCVLoader):
             Compiler.set_num_threads(self.num_workers)
             fields = {name: number for number, name in enumerate(self.reader.handlers)}
             memory_read = self.memory_manager.compile_reader()
-            self.graph = Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph = _Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph.pinned = device.type == "cuda"
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
 
-    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, resolution: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """This rank's batches of an epoch from ``first_batch`` on, images of side ``resolution``.
 
         Closing the generator, also by leaving a loop over it, stops the decoding thread.
@@ -205,6 +209,32 @@ class BatchLoader(FFCVLoader):
         return _BatchIterator(self, order)
 
 
+class _Graph(Graph):
+    """FFCV's graph, whose memory on the host is pinned from the start, and only where it is copied to a GPU.
+
+    FFCV allocates it, pins other memory and copies the one into the other, hundreds of MB at the start of an epoch.
+    """
+
+    pinned = False
+
+    def allocate_memory(self, batch_size: int, batches_ahead: int) -> dict[str, dict[int, Any]]:
+        """Memory for so many batches, for all operations that want some."""
+
+        def allocate(wanted: Any) -> Any:
+            if wanted is None:
+                return None
+            if not isinstance(wanted, AllocationQuery):
+                return tuple(allocate(part) for part in wanted)
+            shape = (batch_size, *wanted.shape)
+            if isinstance(wanted.dtype, torch.dtype):
+                return [torch.empty(shape, dtype=wanted.dtype, device=wanted.device) for _ in range(batches_ahead)]
+            dtype = torch.from_numpy(np.empty(0, wanted.dtype)).dtype
+            return torch.empty((batches_ahead, *shape), dtype=dtype, pin_memory=self.pinned).numpy()
+
+        requirements, _ = self.collect_requirements()
+        return {kind: {node: allocate(query) for node, query in nodes.items()} for kind, nodes in requirements.items()}
+
+
 class _FileMemory(OSCacheManager):
     """The whole file, mapped into memory; without FFCV's tables of pages, which a mapped file does not need."""
 
@@ -224,18 +254,21 @@ class _BatchIterator(EpochIterator):
 
     def run(self) -> None:
         on_gpu = self.loader.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
-        numba.set_num_threads(self.loader.num_workers)
         slots, number = self.loader.batches_ahead + 2, 0
         copied: list[Any] = [None] * slots
         used: list[Any] = [None] * slots
         try:
+            numba.set_num_threads(self.loader.num_workers)
+            if on_gpu:
+                torch.cuda.set_device(self.loader.device)  # A thread begins on the first GPU.
+                for stream in self.cuda_streams:
+                    # The memory comes from the consumer's stream, which may still be at work on what was there before.
+                    stream.wait_stream(self.current_stream)
             for indices in self.loader.read_ahead(self.iter_ixes):
                 slot = number % slots
-                if copied[slot] is not None:
-                    # The host's memory of the slot is written at once, so that its last copy must be over.
-                    copied[slot].synchronize()
+                # The host's memory of the slot is written at once, so that its last copy must be over.
+                if copied[slot] is not None and not self._wait_for(copied[slot]):
+                    return
                 result, replaced = self._decode(indices, slot, used[slot])
                 if result is None:
                     continue
@@ -268,6 +301,13 @@ class _BatchIterator(EpochIterator):
         replaced = int(np.count_nonzero(codes)) if len(kept) == len(samples) else 0
         return self.run_pipeline(0, kept, slot, used) if len(kept) else None, replaced
 
+    def _wait_for(self, event: Any) -> bool:
+        """Wait for the device; False when the consumer has left. Sleeps: who synchronises spins, and takes a core."""
+        while not event.query():
+            if self.terminate_event.wait(_POLL_SECONDS):
+                return False
+        return True
+
     def _put(self, item: Any) -> bool:
         """Hand ``item`` over; False when the consumer has left."""
         while not self.terminate_event.is_set():
@@ -292,6 +332,10 @@ class _BatchIterator(EpochIterator):
     def close(self) -> None:
         super().close()
         self.join()
+        if self.loader.device.type == "cuda":
+            for stream in self.cuda_streams:
+                # Whoever is given the memory next shall not meet copies of batches that nobody has asked for.
+                self.current_stream.wait_stream(stream)
         _running.discard(self)
 
     def __del__(self) -> None:
