@@ -218,7 +218,7 @@ class _BatchIterator(EpochIterator):
                 if result is None:
                     continue
                 if on_gpu:
-                    copied[slot] = torch.cuda.Event()
+                    copied[slot] = torch.cuda.Event(blocking=True)  # else the thread that waits takes a core
                     copied[slot].record(self.cuda_streams[slot])
                 if not self._put((slot, (result, replaced))):
                     return
