@@ -7,6 +7,7 @@ import functools
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -265,7 +266,7 @@ class Trainer:
         first_step = progress.step
         self.distributed_step.train()
         loader_batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
-        batches = _TimedBatches(loader_batches, progress.waited)
+        batches = _TimedBatches(loader_batches, progress.waited, self.world.device)
         now = last_shown = time.perf_counter()
         start, seconds_before = now, progress.seconds
         with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
@@ -479,16 +480,39 @@ def format_line(line: EpochLog, epochs: int) -> str:
 
 
 class _TimedBatches:
-    """The batches of a generator, with the seconds that its consumer had to wait for them."""
+    """The batches of a generator, with the seconds that the device had to wait for them.
 
-    def __init__(self, batches: Iterator[Batch], waited: float):
-        self.batches, self.waited = batches, waited
+    The host's own waiting says nothing on a GPU: it queues steps faster than they are done, then waits for memory to
+    decode to. There it is the time between two events: behind the last step, and in front of the next one.
+    """
+
+    def __init__(self, batches: Iterator[Batch], waited: float, device: torch.device):
+        self.batches, self.device, self._waited = batches, device, waited
+        self._marks: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
 
     def __next__(self) -> Batch:
+        if self.device.type == "cuda":
+            asked = self._mark()
+            batch = next(self.batches)
+            self._marks.append((asked, self._mark()))
+            return batch
         start = time.perf_counter()
         batch = next(self.batches)
-        self.waited += time.perf_counter() - start
+        self._waited += time.perf_counter() - start
         return batch
+
+    @property
+    def waited(self) -> float:
+        """So far; on a GPU, which is not waited for, up to where it is now."""
+        while self._marks and self._marks[0][1].query():
+            asked, came = self._marks.popleft()
+            self._waited += asked.elapsed_time(came) / 1000
+        return self._waited
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def close(self) -> None:
         self.batches.close()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ffcv_imagenet.losses import make_loss
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
 from ffcv_imagenet.step import COMPILE_MODES
+from ffcv_imagenet.trainer import _TimedBatches
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
 SIDES = (32, 48)
@@ -224,6 +226,39 @@ def test_everything_is_channels_last():
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
     weights = [p for p in trainer.model.parameters() if p.ndim == 4]
     assert all(w.grad.is_contiguous(memory_format=torch.channels_last) for w in weights)
+
+
+def test_waiting_is_counted_where_the_device_has_nothing_to_do(monkeypatch):
+    """A device that takes 2 s per step; the third batch comes 1 s after its work is over, the others long before."""
+    clock = SimpleNamespace(now=0.0, free=0.0)
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.time = max(clock.now, clock.free)
+
+        def query(self):
+            return self.time <= clock.now
+
+        def elapsed_time(self, later):
+            return 1000 * (later.time - self.time)
+
+    def source():
+        for late in (0.0, 0.0, 5.0, 0.0):
+            clock.now += late
+            yield "batch"
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    batches = _TimedBatches(source(), 0.5, torch.device("cuda"))
+    for _ in range(4):
+        assert next(batches) == "batch"
+        clock.free = max(clock.now, clock.free) + 2.0
+    assert batches.waited == 0.5 + 1.0
+    clock.now = 7.0
+    assert batches.waited == 1.5
+    assert _TimedBatches(source(), 0.5, torch.device("cpu")).waited == 0.5
 
 
 @pytest.mark.gpu
