@@ -10,6 +10,7 @@ set -uo pipefail
 images=$(realpath "$1") imagenette=$(realpath "$2")
 cd "$(dirname "$0")/.."
 [ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
+command -v python > /dev/null || python() { python3 "$@"; }
 out=${3:-gpu_results}
 parts=("${@:4}")
 [ ${#parts[@]} -gt 0 ] || parts=(tests decode speed ablation imagenette)
@@ -26,7 +27,7 @@ train() { # ARCH LOSS SEED COMPILE
 
 run_part() {
     case $1 in
-        tests) python -m pytest -q -m gpu tests ;;
+        tests) python -m pytest -q -m gpu $(grep -l 'pytest.mark.gpu$\|marks=pytest.mark.gpu' tests/test_*.py) ;;
         decode) python benchmarks/gpu_decode.py "$images" --markdown "$out/gpu_decode.md" ;;
         speed)
             python benchmarks/train_speed.py --images "$images" --parts step,end-to-end,loaders,reference-end-to-end \
