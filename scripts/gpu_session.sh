@@ -11,6 +11,7 @@ set -uo pipefail
 images=$(realpath "$1") imagenette=$(realpath "$2")
 cd "$(dirname "$0")/.."
 [ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
+command -v python > /dev/null || python() { python3 "$@"; }
 out=${3:-gpu_results}
 parts=("${@:4}")
 [ ${#parts[@]} -gt 0 ] || parts=(tests decode speed speed18 loaders ablation imagenette)
@@ -31,7 +32,7 @@ train() { # ARCH LOSS SEED COMPILE
 
 run_part() {
     case $1 in
-        tests) python -m pytest -q -m gpu tests ;;
+        tests) python -m pytest -q -m gpu $(grep -l 'pytest.mark.gpu$\|marks=pytest.mark.gpu' tests/test_*.py) ;;
         decode) python benchmarks/gpu_decode.py "$images" --markdown "$out/gpu_decode.md" ;;
         speed) speed resnet50 step,end-to-end ;;
         speed18) speed resnet18 step,end-to-end ;;

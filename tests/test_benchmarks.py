@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables. Nothing here depends on a time."""
 
+import functools
 import importlib
 import json
 import re
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from images import draw_folder
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.native import read_image
 from ffcv_imagenet.options import build, read_yaml
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -230,3 +233,52 @@ def test_beyond_memory(benchmark_module, photographs, tmp_path, order):
         pytest.skip("no control group can be made")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rate"] > 0
+
+
+class HostEvent:
+    """Stands in for torch.cuda.Event where the kernels run on the host."""
+
+    def __init__(self, **_):
+        pass
+
+    def record(self):
+        self.time = time.perf_counter()
+
+    def elapsed_time(self, later):
+        return 1000 * (later.time - self.time)
+
+
+def test_gpu_decode_with_kernels_on_the_host(benchmark_module, host_kernels, photographs, tmp_path, monkeypatch):
+    """All that is measured on a GPU, but for the foreign decoders."""
+    module = benchmark_module("gpu_decode")
+    monkeypatch.setattr(torch.cuda, "Event", HostEvent)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(module, "GPUBatchLoader", functools.partial(module.GPUBatchLoader, kernels=host_kernels))
+    monkeypatch.setattr(module, "TRAINING_STEPS", 3)
+
+    def whole_decoder():
+        def decode(jpegs, boxes):
+            images = [read_image(jpeg.tobytes()) for jpeg in jpegs]
+            return [torch.from_numpy(image).permute(2, 0, 1) for image in images], boxes
+
+        return decode
+
+    contenders = (("Whole images", "numpy", whole_decoder), ("Failing", "numpy", lambda: 1 / 0))
+    monkeypatch.setattr(module, "CONTENDERS", contenders)
+    data = module.open_data(photographs, tmp_path, 10)
+    options = SimpleNamespace(batch=4, resolution=32, repeats=1, device=torch.device("cpu"))
+    rows = {row.what: row for row in module.gpu_rows(data, options, module.batch_decoder(data, options, host_kernels))}
+    assert [what for what, row in rows.items() if row.microseconds is None] == ["Failing"]
+    assert rows["Failing"].note == "failed: division by zero"
+    assert len(rows) == 11
+    note = rows["this project, decoding on the GPU"].note
+    assert re.search(r"busy cores; target >= 50,000: .*; \d+\.\d\d busy cores with 50,000, target <= 1: ", note)
+    assert "x nvJPEG's best" in note
+    assert "the GPU without data" in rows["training ResNet-50, this loader"].note
+
+
+def test_idle_time_is_between_the_steps(benchmark_module):
+    marks = [HostEvent() for _ in range(5)]
+    for mark, seconds in zip(marks, (10.0, 10.5, 12.0, 12.25, 20.0), strict=True):
+        mark.time = seconds
+    assert benchmark_module("gpu_decode").idle_seconds(marks) == 0.75

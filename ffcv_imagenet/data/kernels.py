@@ -6,6 +6,7 @@ The compiler is NVRTC, which comes with torch, through NVIDIA's cuda.core.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -26,8 +27,9 @@ def is_installed() -> bool:
     return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.core") is not None
 
 
+@functools.cache
 def compile_kernels(architecture: str) -> Any:
-    """The kernels as machine code for one architecture (``"sm_90"``); needs no GPU. A second or so.
+    """The kernels as machine code for one architecture (``"sm_90"``); needs no GPU. A second or so, once per process.
 
     Raises:
         RuntimeError: the compiler's messages.
