@@ -23,6 +23,8 @@ from jpeg_samples import (
 from native_library import Decoder, NativeError
 from PIL import Image
 
+from ffcv_imagenet.native import read_image
+
 SIZES = [(1, 1), (7, 9), (8, 8), (16, 16), (17, 33), (31, 15), (64, 48), (129, 65)]
 
 
@@ -293,6 +295,36 @@ def test_garbage_then_good_bytes(decoder):
         with contextlib.suppress(NativeError):
             decoder.crop(bytes(bad), (50, 50), (0, 0, 50, 50), (20, 20))
     assert np.array_equal(decoder.crop(good, (50, 50), (0, 0, 50, 50), (20, 20)), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "CMYK"}])
+def test_a_damaged_image_does_nothing_to_the_next(decoder, options):
+    # libturbojpeg's handle is in no usable state when it has met damage in a header.
+    pixels = waves(50, 40)
+    jpeg = encode(pixels, **options)
+    damaged = [jpeg[:size] for size in range(3, len(jpeg), 11)]
+    damaged += [jpeg[:place] + b"\xd9" + jpeg[place + 1 :] for place in range(2, len(jpeg), 11)]
+    box, size = (3, 1, 40, 30), (50, 40)
+    expected = Decoder().crop(jpeg, size, box, (16, 16))
+    refused = 0
+    for bad in damaged:
+        try:
+            decoder.crop(bad, size, box, (16, 16))
+        except NativeError:
+            refused += 1
+        assert np.array_equal(decoder.crop(jpeg, size, box, (16, 16)), expected)
+    assert refused > 30
+    if "mode" not in options:
+        for bad in damaged:
+            with contextlib.suppress(ValueError):
+                read_image(bad)
+            assert np.array_equal(read_image(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
+
+
+def test_tables_without_an_image_are_an_error():
+    jpeg = encode(waves(50, 40))
+    with pytest.raises(ValueError, match="unsupported"):
+        read_image(jpeg[: jpeg.index(b"\xff\xc0")] + b"\xff\xd9")
 
 
 def test_not_a_jpeg(decoder):

@@ -58,7 +58,17 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t wi
 
 /* The crop through libturbojpeg. decoder->header holds the parsed header. */
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out);
-void fic_fallback_free(fic_decoder *decoder);
+
+typedef struct {
+    int32_t width, height;
+    int subsampling, colourspace; /* TJSAMP and TJCS */
+} fic_turbojpeg_header;
+
+/* Make decoder->turbojpeg ready for a JPEG. Whatever was done with it then ends in fic_turbojpeg_done, which returns
+ * the code that it is given: after an error in a header the handle goes on with that header at the next image. */
+int32_t fic_turbojpeg_open(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, fic_turbojpeg_header *header);
+int32_t fic_turbojpeg_done(fic_decoder *decoder, int32_t code);
+void fic_turbojpeg_free(fic_decoder *decoder);
 
 /* What fic_write_jpeg keeps. */
 void fic_whole_image_free(fic_decoder *decoder);

@@ -72,24 +72,17 @@ static int32_t decode_pixels(fic_decoder *decoder, const uint8_t *jpeg, int64_t 
 
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out)
 {
-    if (!decoder->turbojpeg)
-        decoder->turbojpeg = tjInitDecompress();
-    if (!decoder->turbojpeg)
-        return FIC_ERROR_MEMORY;
-    int width, height, subsampling, colourspace;
-    if (tjDecompressHeader3(decoder->turbojpeg, jpeg, (unsigned long)size, &width, &height, &subsampling, &colourspace))
-        return FIC_ERROR_UNSUPPORTED;
-    if (width != decoder->header.width || height != decoder->header.height)
-        return FIC_ERROR_SIZE_MISMATCH;
-    int grey = colourspace == TJCS_GRAY && subsampling == TJSAMP_GRAY;
-    if (grey || (colourspace == TJCS_YCbCr && subsampling != TJSAMP_GRAY && subsampling != TJSAMP_411))
-        return decode_planes(decoder, jpeg, size, crop, subsampling, out);
-    int cmyk = colourspace == TJCS_CMYK || colourspace == TJCS_YCCK;
-    return decode_pixels(decoder, jpeg, size, crop, cmyk, out);
-}
-
-void fic_fallback_free(fic_decoder *decoder)
-{
-    if (decoder->turbojpeg)
-        tjDestroy(decoder->turbojpeg);
+    fic_turbojpeg_header header;
+    int32_t code = fic_turbojpeg_open(decoder, jpeg, size, &header);
+    if (code == FIC_OK && (header.width != decoder->header.width || header.height != decoder->header.height))
+        code = FIC_ERROR_SIZE_MISMATCH;
+    if (code == FIC_OK) {
+        int colourspace = header.colourspace, subsampling = header.subsampling;
+        int grey = colourspace == TJCS_GRAY && subsampling == TJSAMP_GRAY;
+        if (grey || (colourspace == TJCS_YCbCr && subsampling != TJSAMP_GRAY && subsampling != TJSAMP_411))
+            code = decode_planes(decoder, jpeg, size, crop, subsampling, out);
+        else
+            code = decode_pixels(decoder, jpeg, size, crop, colourspace == TJCS_CMYK || colourspace == TJCS_YCCK, out);
+    }
+    return fic_turbojpeg_done(decoder, code);
 }

@@ -4,31 +4,33 @@
 
 #include "decoder.h"
 
+static int32_t read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out, int64_t capacity,
+                          int32_t *out_size)
+{
+    fic_turbojpeg_header header;
+    int32_t code = fic_turbojpeg_open(decoder, jpeg, jpeg_size, &header);
+    if (code != FIC_OK)
+        return code;
+    if (header.colourspace == TJCS_CMYK || header.colourspace == TJCS_YCCK)
+        return FIC_ERROR_UNSUPPORTED;
+    out_size[0] = header.width;
+    out_size[1] = header.height;
+    if (!out)
+        return FIC_OK;
+    if (capacity < (int64_t)header.width * header.height * 3)
+        return FIC_ERROR_CAPACITY;
+    if (tjDecompress2(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, out, header.width, 0, header.height, TJPF_RGB,
+                      TJFLAG_ACCURATEDCT))
+        return FIC_ERROR_FALLBACK;
+    return FIC_OK;
+}
+
 int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out, int64_t capacity,
                        int32_t *out_size)
 {
     if (!decoder || !jpeg || !out_size || jpeg_size < 1)
         return FIC_ERROR_ARGUMENT;
-    if (!decoder->turbojpeg)
-        decoder->turbojpeg = tjInitDecompress();
-    if (!decoder->turbojpeg)
-        return FIC_ERROR_MEMORY;
-    int width, height, subsampling, colourspace;
-    if (tjDecompressHeader3(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, &width, &height, &subsampling,
-                            &colourspace))
-        return FIC_ERROR_UNSUPPORTED;
-    if (colourspace == TJCS_CMYK || colourspace == TJCS_YCCK)
-        return FIC_ERROR_UNSUPPORTED;
-    out_size[0] = width;
-    out_size[1] = height;
-    if (!out)
-        return FIC_OK;
-    if (capacity < (int64_t)width * height * 3)
-        return FIC_ERROR_CAPACITY;
-    if (tjDecompress2(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, out, width, 0, height, TJPF_RGB,
-                      TJFLAG_ACCURATEDCT))
-        return FIC_ERROR_FALLBACK;
-    return FIC_OK;
+    return fic_turbojpeg_done(decoder, read_image(decoder, jpeg, jpeg_size, out, capacity, out_size));
 }
 
 int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
