@@ -189,7 +189,7 @@ class Trial:
         """Look whether everything that has its final name is whole."""
         self.kills += 1
         run = self.folder / name
-        for file in [*run.glob("*.json*"), *CheckpointFolder(run / "checkpoints", 1).files()]:
+        for file in [*run.glob("[!.]*.json*"), *CheckpointFolder(run / "checkpoints", 1).files()]:
             try:
                 if file.suffix == ".pt":
                     load_checkpoint(file)
