@@ -41,6 +41,11 @@ class Variant:
     cheap_blur: bool = True
     ema: float = 0.0
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a CPU does the same without it, or would take minutes and say nothing about a GPU."""
+        return self.compile != "auto" or self.precision != "auto" or not self.cudnn_benchmark
+
 
 #: One technique exchanged in each, for the table of what each one brings.
 ABLATIONS = {

@@ -141,8 +141,8 @@ class Benchmark:
             self._forget()
         if "ablation" in parts:
             for name, variant in ABLATIONS.items():
-                if self.device.type == "cpu" and variant.compile not in ("auto", "off"):
-                    continue  # Compiling for a CPU takes minutes and says nothing about a GPU.
+                if self.device.type == "cpu" and variant.needs_gpu:
+                    continue
                 self.budget.run("ablation", name, lambda n=name, v=variant: self._measure_ablation(n, v, arch, side))
                 self._forget()
         return self.results
@@ -358,7 +358,10 @@ def step_table(results: Results, on_gpu: bool) -> list[str]:
 
 
 def _range(rates: Sequence[float]) -> str:
-    return f"{median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})" if rates else NOT_MEASURED
+    if not rates:
+        return NOT_MEASURED
+    digits = 0 if median(rates) >= 100 else 2  # a CPU makes a few
+    return f"{median(rates):.{digits}f} ({min(rates):.{digits}f}-{max(rates):.{digits}f})"
 
 
 def loader_table(results: Results, sides: Sequence[int]) -> list[str]:
