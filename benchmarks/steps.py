@@ -38,13 +38,13 @@ class Variant:
     channels_last: bool = True
     fused: bool = True
     cudnn_benchmark: bool = True
-    cheap_blur: bool = True
+    blur: str = "project"
     ema: float = 0.0
 
     @property
     def needs_gpu(self) -> bool:
         """Whether a CPU does the same without it, or would take minutes and say nothing about a GPU."""
-        return self.compile != "auto" or self.precision != "auto" or not self.cudnn_benchmark
+        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True) or self.blur == "sums"
 
 
 #: One technique exchanged in each, for the table of what each one brings.
@@ -55,7 +55,8 @@ ABLATIONS = {
     "contiguous instead of channels_last": Variant(channels_last=False),
     "plain SGD instead of fused": Variant(fused=False),
     "without cudnn.benchmark": Variant(cudnn_benchmark=False),
-    "blur of all pixels in front of 1x1 convolutions": Variant(cheap_blur=False),
+    "blur of all pixels in front of 1x1 convolutions": Variant(blur="all pixels"),
+    "blur as sums of shifted images, not depthwise convolutions": Variant(blur="sums"),
     "with an average of the weights (ema 0.999)": Variant(ema=0.999),
 }
 
@@ -85,6 +86,38 @@ class DeviceBatches:
         return Batch(images if self.channels_last else images.contiguous(), labels, replaced=0)
 
 
+class BlurSums(nn.Module):
+    """What :class:`BlurPoolConv2d` does, written so that the compiler can make one kernel of it: no depthwise
+    convolution, whose backward pass is known to be slow on GPUs."""
+
+    def __init__(self, module: BlurPoolConv2d):
+        super().__init__()
+        self.conv, self.stride = module.conv, 1 if module.reads_all else module.conv.stride[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3):
+            length = x.shape[axis]
+            padding = (0, 0, 1, 1) if axis == 2 else (1, 1)
+            padded = nn.functional.pad(x, padding)
+            ends = [slice(None)] * axis
+            left, middle, right = (padded[*ends, shift : shift + length : self.stride] for shift in range(3))
+            x = (left + 2 * middle + right) / 4
+        if self.stride == 1:
+            return self.conv(x)
+        return nn.functional.conv2d(x, self.conv.weight, self.conv.bias, groups=self.conv.groups)
+
+
+def change_blur(model: nn.Module, blur: str) -> None:
+    """Exchange how ``model`` blurs: ``all pixels`` where there is a stride, or ``sums``; ``project`` does nothing."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, BlurPoolConv2d):
+                if blur == "all pixels":
+                    module.reads_all = True
+                elif blur == "sums":
+                    setattr(parent, name, BlurSums(module))
+
+
 class ProjectStep:
     """The project's own Trainer on batches that lie on the device, or on those of a loader."""
 
@@ -93,10 +126,7 @@ class ProjectStep:
         self.batches = DeviceBatches(steps, batch_size, device, variant.channels_last)
         torch.manual_seed(0)
         model = build_model(arch, CLASSES, blurpool=True)
-        if not variant.cheap_blur:
-            for module in model.modules():
-                if isinstance(module, BlurPoolConv2d):
-                    module.reads_all = True
+        change_blur(model, variant.blur)
         model = model.to(device)
         if variant.channels_last:
             model = model.to(memory_format=torch.channels_last)
@@ -172,9 +202,7 @@ class ReferenceStep:
         self.batches, self.device = DeviceBatches(steps, batch_size, device), device
         torch.manual_seed(0)
         model = build_model(arch, CLASSES, blurpool=True)
-        for module in model.modules():
-            if isinstance(module, BlurPoolConv2d):
-                module.reads_all = True
+        change_blur(model, "all pixels")
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.normalize = Normalize().to(device)
         self.loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)

@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables. Nothing here depends on a time."""
 
+import copy
 import functools
 import importlib
 import json
@@ -15,6 +16,7 @@ import torch
 from images import draw_folder
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.native import read_image
 from ffcv_imagenet.options import build, read_yaml
 
@@ -189,6 +191,21 @@ def test_cudnn_searches_before_anything_runs_or_not_at_all(benchmark_module):
             assert (cudnn.benchmark, cudnn.allow_tf32) == (wanted, wanted)
     finally:
         cudnn.benchmark, cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("blur", ["all pixels", "sums"])
+@pytest.mark.parametrize("side", [32, 37])
+def test_exchanged_blur_changes_no_result(benchmark_module, blur, side):
+    torch.manual_seed(0)
+    model = build_model("resnet10", 10, blurpool=True).double()
+    exchanged = copy.deepcopy(model)
+    benchmark_module("steps").change_blur(exchanged, blur)
+    assert any(isinstance(module, BlurPoolConv2d) for module in exchanged.modules()) == (blur == "all pixels")
+    images, gradients = torch.rand(2, 3, side, side, dtype=torch.float64), []
+    for each in (model, exchanged):
+        each(images).square().sum().backward()
+        gradients.append([parameter.grad for parameter in each.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
 
 
 def test_operations_of_a_step(benchmark_module):
