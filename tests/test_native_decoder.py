@@ -321,6 +321,23 @@ def test_a_damaged_image_does_nothing_to_the_next(decoder, options):
             assert np.array_equal(read_image(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_file_without_quantisers_does_not_get_those_of_the_image_before(decoder, progressive):
+    pixels = waves(50, 40)
+    jpeg = encode(pixels, progressive=progressive)
+    start, end = segment(jpeg, 0xDB)
+    bare = jpeg[:start] + jpeg[end:]
+    start, end = segment(bare, 0xDB)
+    bare = bare[:start] + bare[end:]
+    box, size = (0, 0, 50, 40), (50, 40)
+    assert decoder.crop(jpeg, size, box, (16, 16)).any()
+    with pytest.raises(NativeError):
+        decoder.crop(bare, size, box, (16, 16))
+    assert np.array_equal(read_image(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
+    with pytest.raises(ValueError, match="libturbojpeg cannot decode"):
+        read_image(bare)
+
+
 def test_tables_without_an_image_are_an_error():
     jpeg = encode(waves(50, 40))
     with pytest.raises(ValueError, match="unsupported"):
