@@ -188,6 +188,15 @@ def test_rgb_jpeg(decoder):
     assert psnr(decoder.crop(jpeg, (70, 50), box, (30, 30)), pillow_crop(jpeg, box, (30, 30))) > 48
 
 
+@pytest.mark.parametrize("length", [10, 15, 16, 20])
+def test_rgb_jpeg_with_a_jfif_marker(decoder, length):
+    """JFIF says YCbCr, except that libjpeg, and so Pillow, does not believe a marker that is too short."""
+    jpeg, box = encode(waves(70, 50), subsampling="4:4:4", keep_rgb=True), (5, 6, 50, 40)
+    marker = bytes([0xFF, 0xE0, 0, length]) + b"JFIF\0\1\1\0\0\1\0\1\0\0".ljust(18, b"\0")[: length - 2]
+    jpeg = jpeg[:2] + marker + jpeg[2:]
+    assert psnr(decoder.crop(jpeg, (70, 50), box, (50, 40)), pillow_crop(jpeg, box, (50, 40))) > 48
+
+
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_progressive_goes_to_libturbojpeg(decoder, subsampling):
     pixels = photographs()[1][:300, :300]
