@@ -108,11 +108,11 @@ def test_buffers_grow_with_the_batches(kernels, digits):
     assert same(copies(loader, 0, 32), copies(theirs, 0, 32))
 
 
-def damage(folder, split, at):
-    """Overwrite some bytes of the third JPEG, ``at`` (a share of its length); returns its number."""
+def damage(folder, split, at, jpeg=2):
+    """Overwrite some bytes of a JPEG (of the third), ``at`` (a share of its length); returns its number."""
     beton = folder / f"{split}.beton"
     samples = open_samples(beton)
-    number = int(np.flatnonzero(samples.is_jpeg)[2])
+    number = int(np.flatnonzero(samples.is_jpeg)[jpeg])
     with beton.open("r+b") as file:
         file.seek(int(samples.pointer[number]) + int(at * int(samples.size[number])))
         file.write(b"\xff\xd9" * 20)
@@ -148,6 +148,16 @@ def test_damaged_samples_are_replaced_or_left_out_as_by_the_cpu(kernels, digits,
     if on_damaged == "leave_out":
         alone = gpu_loader(kernels, tmp_path / "damaged", "val", 1, on_damaged=on_damaged)
         assert len(copies(alone, 0, 35)) == 30
+
+
+def test_a_sample_whose_first_substitute_is_damaged_too_counts_once(kernels, digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "damaged")
+    damage(tmp_path / "damaged", "val", 0.01, jpeg=2)  # noticed while gathering ...
+    damage(tmp_path / "damaged", "val", 0.9, jpeg=3)  # ... but this only by the kernels
+    ours = gpu_loader(kernels, tmp_path / "damaged", "val", 31, on_damaged="replace")
+    theirs = cpu_loader(tmp_path / "damaged", "val", 31, on_damaged="replace")
+    assert [[batch.replaced for batch in loader.epoch(0, 35)] for loader in (ours, theirs)] == [[2], [2]]
+    assert same(copies(ours, 0, 35), copies(theirs, 0, 35))
 
 
 def test_an_epoch_can_begin_in_its_middle(kernels, digits):

@@ -188,6 +188,15 @@ def test_rgb_jpeg(decoder):
     assert psnr(decoder.crop(jpeg, (70, 50), box, (30, 30)), pillow_crop(jpeg, box, (30, 30))) > 48
 
 
+@pytest.mark.parametrize("length", [10, 15, 16, 20])
+def test_rgb_jpeg_with_a_jfif_marker(decoder, length):
+    """JFIF says YCbCr, except that libjpeg, and so Pillow, does not believe a marker that is too short."""
+    jpeg, box = encode(waves(70, 50), subsampling="4:4:4", keep_rgb=True), (5, 6, 50, 40)
+    marker = bytes([0xFF, 0xE0, 0, length]) + b"JFIF\0\1\1\0\0\1\0\1\0\0".ljust(18, b"\0")[: length - 2]
+    jpeg = jpeg[:2] + marker + jpeg[2:]
+    assert psnr(decoder.crop(jpeg, (70, 50), box, (50, 40)), pillow_crop(jpeg, box, (50, 40))) > 48
+
+
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_progressive_goes_to_libturbojpeg(decoder, subsampling):
     pixels = photographs()[1][:300, :300]
@@ -319,6 +328,23 @@ def test_a_damaged_image_does_nothing_to_the_next(decoder, options):
             with contextlib.suppress(ValueError):
                 read_image(bad)
             assert np.array_equal(read_image(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_file_without_quantisers_does_not_get_those_of_the_image_before(decoder, progressive):
+    pixels = waves(50, 40)
+    jpeg = encode(pixels, progressive=progressive)
+    start, end = segment(jpeg, 0xDB)
+    bare = jpeg[:start] + jpeg[end:]
+    start, end = segment(bare, 0xDB)
+    bare = bare[:start] + bare[end:]
+    box, size = (0, 0, 50, 40), (50, 40)
+    assert decoder.crop(jpeg, size, box, (16, 16)).any()
+    with pytest.raises(NativeError):
+        decoder.crop(bare, size, box, (16, 16))
+    assert np.array_equal(read_image(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
+    with pytest.raises(ValueError, match="libturbojpeg cannot decode"):
+        read_image(bare)
 
 
 def test_tables_without_an_image_are_an_error():

@@ -74,6 +74,17 @@ def test_pixels_are_those_of_torchvisions_loader(tmp_path, name):
     np.testing.assert_array_equal(image, np.asarray(default_loader(path)))
 
 
+def test_pixels_of_a_progressive_jpeg_without_its_last_scans_are_those_of_torchvisions_loader(tmp_path):
+    path = tmp_path / "image.jpg"
+    Image.fromarray(draw(50, 70)).save(path, progressive=True, quality=30)
+    whole = path.read_bytes()
+    starts = [match.start() for match in re.finditer(b"\xff\xda", whole)]
+    assert len(starts) > 5
+    for start in starts[1:]:
+        path.write_bytes(whole[:start] + b"\xff\xd9")
+        np.testing.assert_array_equal(read_image(path), np.asarray(default_loader(path)))
+
+
 def save_cut(path):
     RGB.save(path)
     path.write_bytes(path.read_bytes()[:-200])

@@ -455,6 +455,15 @@ def test_skipping_leaves_out_those_files_and_changes_nothing_else(tmp_path, brok
     assert labels == [int(folder.labels[order[place]]) for place in kept]
 
 
+def test_a_skipped_file_whose_name_is_no_utf_8_is_listed_with_its_bytes(tmp_path):
+    root = draw_folder(tmp_path / "root")
+    name = os.fsdecode(b"caf\xe9.png")
+    (root / "train/cat" / name).touch()
+    beton = write(root, tmp_path / "out", on_error="skip")
+    assert Manifest.read(beton).skipped == {f"cat/{name}": "not an image"}
+    assert (tmp_path / "out/train.beton.skipped.csv").read_bytes().endswith(b"\r\ncat/caf\xe9.png,not an image\r\n")
+
+
 def test_what_was_skipped_is_remembered_when_started_again(tmp_path, broken, capsys):
     beton = write(broken[0], tmp_path, on_error="skip")
     assert f"4 files left out, listed with the reasons in {beton}.skipped.csv" in capsys.readouterr().out

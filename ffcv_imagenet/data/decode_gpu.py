@@ -87,11 +87,11 @@ class Slot(NamedTuple):
 
 
 class _Submitted(NamedTuple):
-    """A batch at which the GPU works: its samples, how many of them stand in for damaged ones, which are left to the
-    CPU, its slot's number."""
+    """A batch at which the GPU works: its samples, which of them stand in for damaged ones and which are left to the
+    CPU ([B] bool), its slot's number."""
 
     numbers: np.ndarray
-    replaced: int
+    replaced: np.ndarray
     left: np.ndarray
     slot: int
     done: Event
@@ -324,7 +324,8 @@ class _GPUBatches:
                 if slot is None:
                     return
                 try:
-                    submitted = self._submit(numbers, np.zeros(len(numbers), bool), slot)
+                    left, replaced = np.zeros((2, len(numbers)), bool)
+                    submitted = self._submit(numbers, left, replaced, slot)
                 except Exception:
                     if pending is not None:  # the batch before is not to blame
                         self._finish(pending)
@@ -354,7 +355,7 @@ class _GPUBatches:
             return slot
         return None
 
-    def _submit(self, numbers: np.ndarray, left: np.ndarray, slot: int, replaced: int = 0) -> _Submitted | None:
+    def _submit(self, numbers: np.ndarray, left: np.ndarray, replaced: np.ndarray, slot: int) -> _Submitted | None:
         """Start a batch, without its damaged samples. None where all are left out; the slot is free again then."""
         loader, codes = self.loader, np.zeros(len(numbers), np.int32)
         storage = loader.memory_manager.context.state
@@ -365,20 +366,20 @@ class _GPUBatches:
         if len(kept) == 0:
             self._free.put((slot, loader.kernels.record()))
             return None
-        if len(kept) == len(numbers):
-            replaced += int(np.count_nonzero(codes))
-        return self._submit(kept, np.isin(kept, numbers[left]), slot, replaced)
+        # Places and not numbers of samples: what stands in may turn out to be damaged, too.
+        replaced = replaced | (codes != 0) if len(kept) == len(numbers) else np.zeros(len(kept), bool)
+        return self._submit(kept, np.isin(kept, numbers[left]), replaced, slot)
 
     def _finish(self, batch: _Submitted) -> None:
         """Hand a batch over when it is there. What looks damaged is decoded by the CPU, which knows what is wrong."""
         batch.done.synchronize()
         damaged = self._slots[batch.slot].status[: len(batch.numbers)].numpy() != 0
         if damaged.any():
-            again = self._submit(batch.numbers, batch.left | damaged, batch.slot, batch.replaced)
+            again = self._submit(batch.numbers, batch.left | damaged, batch.replaced, batch.slot)
             if again is None:
                 return
             again.done.synchronize()
             batch = again
         self._seen += len(batch.numbers)
         self._left += int(batch.left.sum())
-        self._ready.put((batch.slot, len(batch.numbers), batch.replaced))
+        self._ready.put((batch.slot, len(batch.numbers), int(batch.replaced.sum())))

@@ -249,7 +249,8 @@ def skipped_list(beton: Path) -> Path:
 def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([("file", "reason"), *skipped.items()])
-    write_atomically(skipped_list(beton), text.getvalue().encode())
+    # A name on disk is any bytes: those that are no UTF-8 go into the list as they are.
+    write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
 
 
 class Checksums(NamedTuple):

@@ -189,10 +189,24 @@ def image_size(jpeg: bytes) -> tuple[int, int]:
     Raises:
         ValueError: not a JPEG.
     """
+    info = _probe(jpeg)
+    return int(info[1]), int(info[0])
+
+
+def is_progressive(jpeg: bytes | np.ndarray) -> bool:
+    """Whether a JPEG is progressive, from its header.
+
+    Raises:
+        ValueError: not a JPEG.
+    """
+    return bool(_probe(jpeg)[5])
+
+
+def _probe(jpeg: bytes | np.ndarray) -> np.ndarray:
     data = _bytes(jpeg)
     info = np.zeros(8, np.int32)
     _check(_library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
-    return int(info[1]), int(info[0])
+    return info
 
 
 def _bytes(data: bytes | np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ struct fic_decoder {
     fic_filter horizontal[2], vertical[2]; /* luma, chroma */
     fic_resampling_scratch scratch;
     fic_buffer planes, fallback;
-    void *turbojpeg;  /* libturbojpeg's handles, made at their first use */
-    void *compressor;
+    void *turbojpeg;  /* libturbojpeg's handle of the image that is being decoded */
+    void *compressor; /* its handle for writing, made at its first use */
     int32_t simd;
 };
 
@@ -65,7 +65,8 @@ typedef struct {
 } fic_turbojpeg_header;
 
 /* Make decoder->turbojpeg ready for a JPEG. Whatever was done with it then ends in fic_turbojpeg_done, which returns
- * the code that it is given: after an error in a header the handle goes on with that header at the next image. */
+ * the code that it is given. Each image has a handle of its own (a microsecond): a handle gives the tables of one image
+ * to the next that has none, and after an error in a header it goes on with that header. */
 int32_t fic_turbojpeg_open(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, fic_turbojpeg_header *header);
 int32_t fic_turbojpeg_done(fic_decoder *decoder, int32_t code);
 void fic_turbojpeg_free(fic_decoder *decoder);

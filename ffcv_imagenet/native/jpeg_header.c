@@ -186,7 +186,7 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
         } else if (marker >= MARKER_SOF0 && marker <= MARKER_SOF15 && marker != MARKER_JPG && marker != MARKER_DAC) {
             code = parse_frame(p, end, marker, header);
         } else if (marker == MARKER_APP0) {
-            if (length >= 7 && !memcmp(p, "JFIF", 5))
+            if (length >= 16 && !memcmp(p, "JFIF", 5)) /* libjpeg does not believe a shorter one */
                 markers.jfif = 1;
         } else if (marker == MARKER_APP14) {
             if (length >= 14 && !memcmp(p, "Adobe", 5)) {

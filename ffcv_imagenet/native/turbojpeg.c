@@ -19,8 +19,7 @@ int32_t fic_turbojpeg_open(fic_decoder *decoder, const uint8_t *jpeg, int64_t si
 
 int32_t fic_turbojpeg_done(fic_decoder *decoder, int32_t code)
 {
-    if (code != FIC_OK)
-        fic_turbojpeg_free(decoder);
+    fic_turbojpeg_free(decoder);
     return code;
 }
 
