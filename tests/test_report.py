@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -224,6 +225,8 @@ def test_a_run_without_a_log_has_done_nothing_yet(tmp_path):
         ("log.jsonl", "7\n", "log.jsonl, line 1: allowed is a JSON object"),
         ("log.jsonl", '{"epoch": 1}\n', "log.jsonl, line 1: 'top_1' is missing"),
         ("log.jsonl", epoch_line(1, "high"), "log.jsonl, line 1: top_1: got 'high'"),  # type: ignore[arg-type]
+        ("log.jsonl", epoch_line(1, math.nan), "log.jsonl, line 1: top_1: got nan"),
+        ("log.jsonl", epoch_line(1, 0.1, speed=math.inf), "log.jsonl, line 1: images_per_second: got inf"),
         ("log.jsonl", epoch_line(1.5, 0.1), "log.jsonl, line 1: epoch: got 1.5"),  # type: ignore[arg-type]
     ],
 )
