@@ -94,6 +94,15 @@ def test_old_ones_are_removed_but_never_the_best_or_the_last(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_training_that_goes_back_does_not_meet_what_it_left(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for epoch, step in ((1, 0), (2, 0), (2, 20), (3, 0), (3, 10)):
+        folder.save({**STATE, "epochs_done": epoch}, epoch, step, best_epoch=1)
+    folder.save({**STATE, "epochs_done": 2, "from": "anew"}, 2, 10, best_epoch=1)
+    assert names(folder) == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0002_step_000010.pt"]
+    assert folder.newest()["from"] == "anew"
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_hostile_file_is_refused_in_one_line(tmp_path, zipped):
     marker, file = tmp_path / "was_here", tmp_path / "epoch_0001.pt"

@@ -140,6 +140,10 @@ def test_a_run_that_was_made_with_other_options_is_refused(digits, tmp_path):
     (run.folder / "params.json").write_text(json.dumps({"config": {}, "train_data": "another"}))
     with pytest.raises(ValueError, match="holds a run with train_data=another"):
         plan_of(digits, tmp_path)
+    for damaged in ("", "[]"):
+        (run.folder / "params.json").write_text(damaged)
+        with pytest.raises(ValueError, match=rf"^{run.folder}/params.json"):
+            plan_of(digits, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, T
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.runlog import read_params
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -221,7 +221,7 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     file = folder / "params.json"
     if not file.is_file():
         return
-    params = json.loads(file.read_text())
+    params = read_params(file)
     was = params.get("config", {}) | params
     for key, value in now.items():
         if key in was and was[key] != value:
