@@ -31,7 +31,10 @@ class CheckpointFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / (f"epoch_{epochs_done:04d}" + (f"_step_{step:06d}" if step else "") + ".pt")
         with atomic_file(target) as file:
-            torch.save({"format": FORMAT, "params": self.params, **state}, file)
+            try:
+                torch.save({"format": FORMAT, "params": self.params, **state}, file)
+            except RuntimeError as error:  # torch's own, of how far it came, on top of the file's.
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         # Later ones are of a training that was left for an older checkpoint, and must not become the newest again.
         files = [file for file in self.files() if _position(file) <= (epochs_done, step)]
         ends = [file for file in files if _position(file)[1] == 0]
