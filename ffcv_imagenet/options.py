@@ -207,9 +207,12 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
 
 def config_files(argv: Sequence[str]) -> list[Path]:
     """The configuration files that a command line names, in order."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     _add_config_file_argument(parser)
-    return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+    try:
+        return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
 
 
 def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:

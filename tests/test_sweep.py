@@ -92,7 +92,11 @@ def test_an_option_of_a_loss_goes_to_the_losses_that_take_it(digits, tmp_path):
         (["--sweep.cores_per_run=9999"], r"sweep.cores_per_run: got 9999"),
         (["--dist.device=cpu", "--sweep.gpus_per_run=1"], r"sweep.gpus_per_run: got 1, allowed is none"),
         (["--data.val=nowhere.beton"], "not found"),
+        (["--sweep.model.arch=resnet10,resnet49"], r"model.arch: got 'resnet49'"),
+        (["--sweep.model.arch=resnet10,vit_b_16"], r"vit_b_16 cannot take images of"),
+        (["--training.batch_size=97"], r"training.batch_size: got 97, allowed are at most the 96 images"),
         (["--runs"], "expected one argument"),
+        (["--config-file"], "expected one argument"),
     ],
 )
 def test_mistakes_are_found_before_anything_starts(digits, tmp_path, words, message):
