@@ -20,7 +20,7 @@ class CheckpointFolder:
     """The checkpoints of one run: ``epoch_NNNN.pt`` after NNNN epochs, ``epoch_NNNN_step_SSSSSS.pt`` some steps later.
 
     Keeps the newest ``keep`` ends of epochs, the one with the best top-1, and the newest ``keep`` of the epoch that is
-    under way. ``params`` (plain values) goes into each.
+    under way; none that is later than the one just written. ``params`` (plain values) goes into each.
     """
 
     def __init__(self, path: Path, keep: int, params: dict[str, Any] | None = None):
@@ -31,9 +31,14 @@ class CheckpointFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / (f"epoch_{epochs_done:04d}" + (f"_step_{step:06d}" if step else "") + ".pt")
         with atomic_file(target) as file:
-            torch.save({"format": FORMAT, "params": self.params, **state}, file)
-        ends = [file for file in self.files() if _position(file)[1] == 0]
-        under_way = [file for file in self.files() if _position(file) > (epochs_done, 0)]
+            try:
+                torch.save({"format": FORMAT, "params": self.params, **state}, file)
+            except RuntimeError as error:  # torch's own, of how far it came, on top of the file's.
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        # Later ones are of a training that was left for an older checkpoint, and must not become the newest again.
+        files = [file for file in self.files() if _position(file) <= (epochs_done, step)]
+        ends = [file for file in files if _position(file)[1] == 0]
+        under_way = [file for file in files if _position(file) > (epochs_done, 0)]
         best = [file for file in ends if _position(file)[0] == best_epoch]
         kept = {target, *ends[-self.keep :], *under_way[-self.keep :], *best}
         for old in set(self.files()) - kept:

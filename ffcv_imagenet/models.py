@@ -115,9 +115,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     state = checkpoint_weights(content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
-        model.load_state_dict(state)
+        model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
 

@@ -207,9 +207,12 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
 
 def config_files(argv: Sequence[str]) -> list[Path]:
     """The configuration files that a command line names, in order."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     _add_config_file_argument(parser)
-    return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+    try:
+        return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
 
 
 def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
@@ -220,9 +223,12 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     """
     groups = _groups(kind)
     schema = {f"{name}.{f.name}": f for name, section in groups.items() for f in dataclasses.fields(section)}
-    for key in values:
+    for key, value in values.items():
         if key not in schema:
             raise ValueError(f"unknown option {key!r} (allowed: {_nearest(key, schema)})")
+        checker = schema[key].metadata["checker"]
+        if value is None and not isinstance(checker, OrNone):  # An empty value in YAML; fastargs lets it pass.
+            raise ValueError(f"{key}: got nothing, allowed is {checker.help()}")
     config = Config()
     for name, section in groups.items():
         params = {
@@ -250,6 +256,19 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     return kind(**filled)
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where YAML's loader forgets the first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; raises yaml.YAMLError on a repeated key."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of sections as ``{"section.name": value}``.
 
@@ -260,8 +279,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"configuration file not found: {path}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.load(path.read_text(), _StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):

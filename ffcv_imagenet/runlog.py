@@ -45,8 +45,12 @@ class RunFolder:
         return self.path / "log.jsonl"
 
     def read_params(self) -> dict[str, Any] | None:
-        """What an earlier start of this run wrote; None when there was none."""
-        return json.loads(self.params_file.read_text()) if self.params_file.is_file() else None
+        """What an earlier start of this run wrote; None when there was none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        return read_params(self.params_file) if self.params_file.is_file() else None
 
     def write_params(self, params: dict[str, Any]) -> None:
         """Write ``params.json``."""
@@ -71,6 +75,17 @@ class RunFolder:
                 self._loggers.remove(logger)
                 reason = " ".join(str(error).split())
                 print(f"warning: {type(logger).__name__} failed and is left out: {reason}", file=sys.stderr)
+
+
+def read_params(file: Path) -> dict[str, Any]:
+    """A ``params.json``; raises ValueError, which names it, when it is damaged."""
+    try:
+        params = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise ValueError(f"{file}: allowed is a JSON object, got {params!r:.80}")
+    return params
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import random
+import resource
 
 import pytest
 import torch
@@ -92,6 +93,29 @@ def test_old_ones_are_removed_but_never_the_best_or_the_last(tmp_path):
     assert names(folder)[-3:] == ["epoch_0004.pt", "epoch_0004_step_000020.pt", "epoch_0004_step_000030.pt"]
     assert (tmp_path / "epoch_1_mine.pt").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_training_that_goes_back_does_not_meet_what_it_left(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for epoch, step in ((1, 0), (2, 0), (2, 20), (3, 0), (3, 10)):
+        folder.save({**STATE, "epochs_done": epoch}, epoch, step, best_epoch=1)
+    folder.save({**STATE, "epochs_done": 2, "from": "anew"}, 2, 10, best_epoch=1)
+    assert names(folder) == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0002_step_000010.pt"]
+    assert folder.newest()["from"] == "anew"
+
+
+@pytest.mark.parametrize("room", [500, 10_000, 20_000])
+def test_a_file_that_finds_no_room_is_the_systems_error_and_leaves_nothing(tmp_path, room):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    folder.save(STATE, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            folder.save(STATE, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.iterdir()] == ["epoch_0001.pt"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -202,6 +202,15 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(digits, tmp_pa
     assert [line["epoch"] for line in log(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_damaged_params_file_is_named(digits, tmp_path, content):
+    file = tmp_path / "runs" / "run" / "params.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{file}"):
+        train(config(digits, tmp_path, **{"checkpoint.resume": "auto"}))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_so(digits, tmp_path):
     with pytest.raises(FloatingPointError, match="epoch 1"):
         train(config(digits, tmp_path, **{"lr.lr": 1e30, "lr.peak_epoch": 0.1}))

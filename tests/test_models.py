@@ -86,12 +86,15 @@ def test_weights_of_another_model_missing_and_damaged_files_are_refused(tmp_path
     torch.save(build_model("resnet10", 4).state_dict(), tmp_path / "other.pt")
     (tmp_path / "damaged.pt").write_bytes(b"no weights")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pt")
     with pytest.raises(ValueError, match=r"other.pt does not fit the model.*fc"):
         load_weights(model, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"damaged.pt is not a file of weights"):
         load_weights(model, tmp_path / "damaged.pt")
     with pytest.raises(ValueError, match=r"list.pt holds list"):
         load_weights(model, tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"numbers.pt does not fit the model"):
+        load_weights(model, tmp_path / "numbers.pt")
     with pytest.raises(FileNotFoundError, match=r"missing.pt"):
         load_weights(model, tmp_path / "missing.pt")
 

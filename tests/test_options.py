@@ -103,6 +103,10 @@ def test_mistakes_on_the_command_line(words, message):
         ("cake: {eggs: [1]}", r"cake.eggs: got \[1\]"),
         ("cake: {sugar: true}", r"cake.sugar: got True"),
         ("cake: {name: {a: 1}}", r"unknown option|cake.name: got"),
+        ("cake: {eggs: }", r"cake.eggs: got nothing, allowed is a whole number"),
+        ("cake: {iced: }", r"cake.iced: got nothing, allowed is 0 or 1"),
+        ("cake: {eggs: 1, eggs: 2}", r"c.yaml is not valid YAML: eggs is given twice .* line 1"),
+        ("cake: {eggs: 1}\ncake: {sugar: 1}", r"c.yaml is not valid YAML: cake is given twice .* line 2"),
         ("cake: 3", r"mapping of sections"),
         ("- 1", r"mapping of sections"),
         ("a: b: c", r"not valid YAML"),
@@ -112,6 +116,12 @@ def test_mistakes_on_the_command_line(words, message):
 def test_mistakes_in_a_file(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
+        parsed("--config-file", str(tmp_path / "c.yaml"))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"c.yaml is not valid YAML: .*0xff"):
         parsed("--config-file", str(tmp_path / "c.yaml"))
 
 

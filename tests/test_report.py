@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import subprocess
 import sys
@@ -224,6 +226,8 @@ def test_a_run_without_a_log_has_done_nothing_yet(tmp_path):
         ("log.jsonl", "7\n", "log.jsonl, line 1: allowed is a JSON object"),
         ("log.jsonl", '{"epoch": 1}\n', "log.jsonl, line 1: 'top_1' is missing"),
         ("log.jsonl", epoch_line(1, "high"), "log.jsonl, line 1: top_1: got 'high'"),  # type: ignore[arg-type]
+        ("log.jsonl", epoch_line(1, math.nan), "log.jsonl, line 1: top_1: got nan"),
+        ("log.jsonl", epoch_line(1, 0.1, speed=math.inf), "log.jsonl, line 1: images_per_second: got inf"),
         ("log.jsonl", epoch_line(1.5, 0.1), "log.jsonl, line 1: epoch: got 1.5"),  # type: ignore[arg-type]
     ],
 )
@@ -299,6 +303,21 @@ def test_output_files_that_cannot_be_written(tmp_path, option, target, error):
     make_run(tmp_path, "runs/a")
     with pytest.raises(error, match=target.split("/")[0]):
         main([str(tmp_path / "runs"), option, str(tmp_path / target)])
+
+
+def test_pipes_and_links_are_written_to_and_stay(tmp_path):
+    make_run(tmp_path / "runs", "a")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.csv").symlink_to("file.csv")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("pipe", "link.csv"):
+        main([str(tmp_path / "runs"), "--csv", str(tmp_path / name)])
+    written = os.read(reader, 100_000)
+    os.close(reader)
+    assert written == (tmp_path / "file.csv").read_bytes()
+    assert written.startswith(b"architecture,")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link.csv").is_symlink()
 
 
 def report(*arguments: Path | str) -> subprocess.CompletedProcess[str]:

@@ -92,7 +92,11 @@ def test_an_option_of_a_loss_goes_to_the_losses_that_take_it(digits, tmp_path):
         (["--sweep.cores_per_run=9999"], r"sweep.cores_per_run: got 9999"),
         (["--dist.device=cpu", "--sweep.gpus_per_run=1"], r"sweep.gpus_per_run: got 1, allowed is none"),
         (["--data.val=nowhere.beton"], "not found"),
+        (["--sweep.model.arch=resnet10,resnet49"], r"model.arch: got 'resnet49'"),
+        (["--sweep.model.arch=resnet10,vit_b_16"], r"vit_b_16 cannot take images of"),
+        (["--training.batch_size=97"], r"training.batch_size: got 97, allowed are at most the 96 images"),
         (["--runs"], "expected one argument"),
+        (["--config-file"], "expected one argument"),
     ],
 )
 def test_mistakes_are_found_before_anything_starts(digits, tmp_path, words, message):
@@ -140,6 +144,10 @@ def test_a_run_that_was_made_with_other_options_is_refused(digits, tmp_path):
     (run.folder / "params.json").write_text(json.dumps({"config": {}, "train_data": "another"}))
     with pytest.raises(ValueError, match="holds a run with train_data=another"):
         plan_of(digits, tmp_path)
+    for damaged in ("", "[]"):
+        (run.folder / "params.json").write_text(damaged)
+        with pytest.raises(ValueError, match=rf"^{run.folder}/params.json"):
+            plan_of(digits, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,4 +13,7 @@ def save(path: Path, content: bytes) -> None:
         raise FileNotFoundError(f"folder not found: {path.parent}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, allowed is a file name")
-    write_atomically(path, content)
+    if path.exists() and not path.is_file():  # A pipe or a device is written to; a file would take its place.
+        path.write_bytes(content)
+    else:
+        write_atomically(path.resolve(), content)  # What a link points to, not the link.

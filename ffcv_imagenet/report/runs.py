@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,8 +226,8 @@ def _whole(value: Any, where: str) -> int:
 
 def _number(entry: dict[str, Any], key: str, where: str) -> float | None:
     value = _entry(entry, key, where)
-    if value is not None and not isinstance(value, (int, float)):
-        raise ValueError(f"{where}: {key}: got {value!r}, allowed is a number or null")
+    if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):  # JSON of Python has NaN
+        raise ValueError(f"{where}: {key}: got {value!r}, allowed is a finite number or null")
     return value
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import os
 import re
 import sys
@@ -21,8 +20,11 @@ import torch
 import ffcv_imagenet
 from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.manifest import Manifest
+from ffcv_imagenet.data.orders import ShuffledOrder
 from ffcv_imagenet.losses import LOSS_OPTIONS
+from ffcv_imagenet.models import check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.runlog import read_params
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -211,6 +213,9 @@ def _manifest(path: str) -> Manifest:
     return Manifest.read(Path(path))
 
 
+_check_resolutions = functools.cache(check_resolutions)
+
+
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
     """Refuse what the run would stumble over; see :func:`make_plan`."""
     if config.training.eval_only or config.data.train is None:
@@ -218,10 +223,13 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
     now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
     now["micro_batch"] = config.per_rank_batch(processes)
+    sides = {config.resolution.min_res, config.resolution.max_res, config.validation.resolution}
+    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, frozenset(sides))
+    ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
     if not file.is_file():
         return
-    params = json.loads(file.read_text())
+    params = read_params(file)
     was = params.get("config", {}) | params
     for key, value in now.items():
         if key in was and was[key] != value:
