@@ -37,6 +37,7 @@ from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShuffledOrder
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.runlog import describe_environment
+from ffcv_imagenet.wait_clock import WaitClock
 
 #: Images/s at which to decode, how many times nvJPEG's best, cores that may be busy with that many, share of a
 #: training's time that the GPU may be without data, and how much slower a step may be than with the data on the device.
@@ -300,15 +301,6 @@ def mark() -> Any:
     return event
 
 
-def idle_seconds(marks: Sequence[Any]) -> float:
-    """How long the GPU had nothing to do between steps: ``marks`` are the end of what was before the first step, the
-    first step's begin, its end, the second one's begin, and so on.
-
-    The host's own waiting says nothing: it queues steps faster than the GPU takes them, and waits for its batches.
-    """
-    return sum(end.elapsed_time(begin) for end, begin in zip(marks[::2], marks[1::2], strict=False)) / 1000
-
-
 def training_rows(data: Data, options: argparse.Namespace) -> list[Row]:
     """Steps of ResNet-50 in bf16, on batches from the loader and on one batch that stays."""
     torch.backends.cudnn.benchmark = True
@@ -336,18 +328,18 @@ def training_rows(data: Data, options: argparse.Namespace) -> list[Row]:
     for repeat in range(options.repeats + 1):
         for kind in rates:
             torch.cuda.synchronize()
-            marks = [mark()]
+            begin, waited = mark(), WaitClock(options.device)
             for _ in range(TRAINING_STEPS):
-                images, labels = next(source)[:2] if kind == "loaded" else kept
-                marks.append(mark())
+                with waited:
+                    images, labels = next(source)[:2] if kind == "loaded" else kept
                 step(images, labels)
-                marks.append(mark())
+            end = mark()
             torch.cuda.synchronize()
-            seconds = marks[0].elapsed_time(marks[-1]) / 1000
+            seconds = begin.elapsed_time(end) / 1000
             if repeat:
                 rates[kind].append(TRAINING_STEPS * options.batch / seconds)
                 if kind == "loaded":
-                    shares.append(idle_seconds(marks) / seconds)
+                    shares.append(waited.seconds() / seconds)
     source.close()
     slowdown = statistics.median(rates["resident"]) / statistics.median(rates["loaded"]) - 1
     share = statistics.median(shares)

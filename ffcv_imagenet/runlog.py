@@ -22,6 +22,7 @@ import torch
 
 import ffcv_imagenet
 from ffcv_imagenet.atomic import write_atomically
+from ffcv_imagenet.json_file import read_json_object
 from ffcv_imagenet.loggers import Logger
 
 _PACKAGES = ("torch", "torchvision", "ffcv", "numpy", "numba", "fastargs")
@@ -50,7 +51,7 @@ class RunFolder:
         Raises:
             ValueError: the file is damaged.
         """
-        return read_params(self.params_file) if self.params_file.is_file() else None
+        return read_json_object(self.params_file) if self.params_file.is_file() else None
 
     def write_params(self, params: dict[str, Any]) -> None:
         """Write ``params.json``."""
@@ -75,17 +76,6 @@ class RunFolder:
                 self._loggers.remove(logger)
                 reason = " ".join(str(error).split())
                 print(f"warning: {type(logger).__name__} failed and is left out: {reason}", file=sys.stderr)
-
-
-def read_params(file: Path) -> dict[str, Any]:
-    """A ``params.json``; raises ValueError, which names it, when it is damaged."""
-    try:
-        params = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(params, dict):
-        raise ValueError(f"{file}: allowed is a JSON object, got {params!r:.80}")
-    return params
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -292,10 +292,3 @@ def test_gpu_decode_with_kernels_on_the_host(benchmark_module, host_kernels, pho
     assert re.search(r"busy cores; target >= 50,000: .*; \d+\.\d\d busy cores with 50,000, target <= 1: ", note)
     assert "x nvJPEG's best" in note
     assert "the GPU without data" in rows["training ResNet-50, this loader"].note
-
-
-def test_idle_time_is_between_the_steps(benchmark_module):
-    marks = [HostEvent() for _ in range(5)]
-    for mark, seconds in zip(marks, (10.0, 10.5, 12.0, 12.25, 20.0), strict=True):
-        mark.time = seconds
-    assert benchmark_module("gpu_decode").idle_seconds(marks) == 0.75

@@ -12,6 +12,7 @@ LAYERS = [
     {
         "native",
         "atomic",
+        "json_file",
         "run_lock",
         "schedules",
         "tensor_file",
@@ -20,6 +21,7 @@ LAYERS = [
         "augment",
         "options",
         "loggers",
+        "wait_clock",
     },
     {"interruption", "losses", "models", "optim", "ema", "checkpoint", "runlog", "report", "distributed"},
     {"data"},

@@ -15,7 +15,7 @@ from ffcv_imagenet.losses import make_loss
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
 from ffcv_imagenet.step import COMPILE_MODES, choose_compile, compile_module
-from ffcv_imagenet.trainer import WaitClock
+from ffcv_imagenet.wait_clock import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
 SIDES = (32, 48)

@@ -29,7 +29,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_decode_crop", int32, [pointer, pointer, int64, *[int32] * 9, pointer, int64, int32, pointer]),
         ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 9, pointer]),
         ("fic_probe", int32, [pointer, int64, pointer]),
-        ("fic_read_image", int32, [pointer, pointer, int64, pointer, int64, pointer]),
+        ("fic_read_image", int32, [pointer, int64, int32, int32, pointer]),
         ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
         ("fic_will_need", None, [pointer, pointer, pointer, int64]),
@@ -154,16 +154,14 @@ def read_image(jpeg: bytes) -> np.ndarray:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        ValueError: damaged bytes, or a kind of JPEG that libturbojpeg does not convert to RGB (CMYK).
+        ValueError: damaged bytes, or a kind of JPEG of which that cannot be said: CMYK, and progressive ones. Where
+            those lack scans, each version of libjpeg-turbo fills the gaps in its own way.
     """
-    data = _bytes(jpeg)
-    size = np.zeros(2, np.int32)
-    _check(_library.fic_read_image(_decoder(), data.ctypes.data, data.size, None, 0, size.ctypes.data))
-    out = np.empty((size[1], size[0], 3), np.uint8)
-    code = _library.fic_read_image(
-        _decoder(), data.ctypes.data, data.size, out.ctypes.data, out.nbytes, size.ctypes.data
-    )
-    _check(code)
+    width, height, *_, progressive, _, _ = _probe(jpeg)
+    if progressive:
+        raise ValueError("a progressive JPEG")
+    data, out = _bytes(jpeg), np.empty((height, width, 3), np.uint8)
+    _check(_library.fic_read_image(data.ctypes.data, data.size, width, height, out.ctypes.data))
     return out
 
 
@@ -189,24 +187,15 @@ def image_size(jpeg: bytes) -> tuple[int, int]:
     Raises:
         ValueError: not a JPEG.
     """
-    info = _probe(jpeg)
-    return int(info[1]), int(info[0])
+    width, height, *_ = _probe(jpeg)
+    return height, width
 
 
-def is_progressive(jpeg: bytes | np.ndarray) -> bool:
-    """Whether a JPEG is progressive, from its header.
-
-    Raises:
-        ValueError: not a JPEG.
-    """
-    return bool(_probe(jpeg)[5])
-
-
-def _probe(jpeg: bytes | np.ndarray) -> np.ndarray:
-    data = _bytes(jpeg)
-    info = np.zeros(8, np.int32)
+def _probe(jpeg: bytes) -> list[int]:
+    """What ``fic_probe`` tells of a JPEG's header."""
+    data, info = _bytes(jpeg), np.zeros(8, np.int32)
     _check(_library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
-    return info
+    return info.tolist()
 
 
 def _bytes(data: bytes | np.ndarray) -> np.ndarray:

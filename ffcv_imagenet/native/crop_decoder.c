@@ -49,7 +49,6 @@ void fic_decoder_free(fic_decoder *decoder)
 {
     if (!decoder)
         return;
-    fic_turbojpeg_free(decoder);
     fic_whole_image_free(decoder);
     fic_filter *filters[4] = {&decoder->horizontal[0], &decoder->horizontal[1], &decoder->vertical[0],
                               &decoder->vertical[1]};

@@ -15,8 +15,7 @@ struct fic_decoder {
     fic_filter horizontal[2], vertical[2]; /* luma, chroma */
     fic_resampling_scratch scratch;
     fic_buffer planes, fallback;
-    void *turbojpeg;  /* libturbojpeg's handle of the image that is being decoded */
-    void *compressor; /* its handle for writing, made at its first use */
+    void *compressor; /* libturbojpeg's handle for writing, made at its first use */
     int32_t simd;
 };
 
@@ -60,16 +59,14 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t wi
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out);
 
 typedef struct {
-    int32_t width, height;
-    int subsampling, colourspace; /* TJSAMP and TJCS */
-} fic_turbojpeg_header;
+    void *handle;
+    int width, height, subsampling, colourspace; /* TJSAMP and TJCS */
+} fic_turbojpeg_image;
 
-/* Make decoder->turbojpeg ready for a JPEG. Whatever was done with it then ends in fic_turbojpeg_done, which returns
- * the code that it is given. Each image has a handle of its own (a microsecond): a handle gives the tables of one image
- * to the next that has none, and after an error in a header it goes on with that header. */
-int32_t fic_turbojpeg_open(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, fic_turbojpeg_header *header);
-int32_t fic_turbojpeg_done(fic_decoder *decoder, int32_t code);
-void fic_turbojpeg_free(fic_decoder *decoder);
+/* A handle of libturbojpeg that has read a JPEG's header; the caller ends it with tjDestroy, unless this fails. Each
+ * image has its own (a microsecond): a handle gives the tables of one image to the next that has none, and after an
+ * error in a header it goes on with that header. */
+int32_t fic_turbojpeg_open(const uint8_t *jpeg, int64_t size, fic_turbojpeg_image *image);
 
 /* What fic_write_jpeg keeps. */
 void fic_whole_image_free(fic_decoder *decoder);

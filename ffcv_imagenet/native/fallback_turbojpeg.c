@@ -2,9 +2,10 @@
 
 #include "decoder.h"
 
-static int32_t decode_planes(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop,
-                             int subsampling, uint8_t *out)
+static int32_t decode_planes(fic_decoder *decoder, const fic_turbojpeg_image *image, const uint8_t *jpeg, int64_t size,
+                             const fic_crop *crop, uint8_t *out)
 {
+    int subsampling = image->subsampling;
     int32_t width = decoder->header.width, height = decoder->header.height;
     int32_t components = subsampling == TJSAMP_GRAY ? 1 : 3;
     int32_t h = subsampling == TJSAMP_422 || subsampling == TJSAMP_420 ? 2 : 1;
@@ -26,7 +27,7 @@ static int32_t decode_planes(fic_decoder *decoder, const uint8_t *jpeg, int64_t 
     unsigned char *planes[3] = {NULL, NULL, NULL};
     for (int32_t c = 0; c < components; c++)
         source[c].samples = planes[c] = memory + offset[c];
-    if (tjDecompressToYUVPlanes(decoder->turbojpeg, jpeg, (unsigned long)size, planes, width, strides, height,
+    if (tjDecompressToYUVPlanes(image->handle, jpeg, (unsigned long)size, planes, width, strides, height,
                                 TJFLAG_ACCURATEDCT))
         return FIC_ERROR_FALLBACK;
     enum fic_colour colour = components == 1 ? FIC_COLOUR_GREY : FIC_COLOUR_YCC;
@@ -53,15 +54,16 @@ static void cmyk_to_rgb(uint8_t *pixels, size_t count)
     }
 }
 
-static int32_t decode_pixels(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, int cmyk,
-                             uint8_t *out)
+static int32_t decode_pixels(fic_decoder *decoder, const fic_turbojpeg_image *image, const uint8_t *jpeg, int64_t size,
+                             const fic_crop *crop, uint8_t *out)
 {
+    int cmyk = image->colourspace == TJCS_CMYK || image->colourspace == TJCS_YCCK;
     int32_t width = decoder->header.width, height = decoder->header.height;
     size_t count = (size_t)width * (size_t)height;
     uint8_t *pixels = fic_buffer_reserve(&decoder->fallback, count * (cmyk ? 4 : 3));
     if (!pixels)
         return FIC_ERROR_MEMORY;
-    if (tjDecompress2(decoder->turbojpeg, jpeg, (unsigned long)size, pixels, width, 0, height,
+    if (tjDecompress2(image->handle, jpeg, (unsigned long)size, pixels, width, 0, height,
                       cmyk ? TJPF_CMYK : TJPF_RGB, TJFLAG_ACCURATEDCT))
         return FIC_ERROR_FALLBACK;
     if (cmyk)
@@ -72,17 +74,18 @@ static int32_t decode_pixels(fic_decoder *decoder, const uint8_t *jpeg, int64_t 
 
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out)
 {
-    fic_turbojpeg_header header;
-    int32_t code = fic_turbojpeg_open(decoder, jpeg, size, &header);
-    if (code == FIC_OK && (header.width != decoder->header.width || header.height != decoder->header.height))
+    fic_turbojpeg_image image;
+    int32_t code = fic_turbojpeg_open(jpeg, size, &image);
+    if (code != FIC_OK)
+        return code;
+    int grey = image.colourspace == TJCS_GRAY && image.subsampling == TJSAMP_GRAY;
+    if (image.width != decoder->header.width || image.height != decoder->header.height)
         code = FIC_ERROR_SIZE_MISMATCH;
-    if (code == FIC_OK) {
-        int colourspace = header.colourspace, subsampling = header.subsampling;
-        int grey = colourspace == TJCS_GRAY && subsampling == TJSAMP_GRAY;
-        if (grey || (colourspace == TJCS_YCbCr && subsampling != TJSAMP_GRAY && subsampling != TJSAMP_411))
-            code = decode_planes(decoder, jpeg, size, crop, subsampling, out);
-        else
-            code = decode_pixels(decoder, jpeg, size, crop, colourspace == TJCS_CMYK || colourspace == TJCS_YCCK, out);
-    }
-    return fic_turbojpeg_done(decoder, code);
+    else if (grey || (image.colourspace == TJCS_YCbCr && image.subsampling != TJSAMP_GRAY &&
+                      image.subsampling != TJSAMP_411))
+        code = decode_planes(decoder, &image, jpeg, size, crop, out);
+    else
+        code = decode_pixels(decoder, &image, jpeg, size, crop, out);
+    tjDestroy(image.handle);
+    return code;
 }

@@ -89,12 +89,10 @@ FIC_API int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64
 FIC_API int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, int32_t *info);
 
 /*
- * Decode a whole JPEG to RGB (not CMYK) with the accurate DCT of libturbojpeg. out_size[0..1] receives width and height;
- * with out == NULL nothing else is done.
- * capacity: bytes at out, at least width * height * 3. Damaged data are an error, also where a decoder could go on.
+ * Decode a whole JPEG to width * height * 3 bytes of RGB (not CMYK) with the accurate DCT of libturbojpeg. width and
+ * height must equal the frame header's. Damaged data are an error, also where a decoder could go on.
  */
-FIC_API int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out,
-                               int64_t capacity, int32_t *out_size);
+FIC_API int32_t fic_read_image(const uint8_t *jpeg, int64_t jpeg_size, int32_t width, int32_t height, uint8_t *out);
 
 /*
  * Write width * height RGB pixels as a baseline 4:2:0 JPEG of quality 1..100. Returns the number of bytes; with

@@ -4,33 +4,23 @@
 
 #include "decoder.h"
 
-static int32_t read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out, int64_t capacity,
-                          int32_t *out_size)
+int32_t fic_read_image(const uint8_t *jpeg, int64_t jpeg_size, int32_t width, int32_t height, uint8_t *out)
 {
-    fic_turbojpeg_header header;
-    int32_t code = fic_turbojpeg_open(decoder, jpeg, jpeg_size, &header);
+    if (!jpeg || !out || jpeg_size < 1)
+        return FIC_ERROR_ARGUMENT;
+    fic_turbojpeg_image image;
+    int32_t code = fic_turbojpeg_open(jpeg, jpeg_size, &image);
     if (code != FIC_OK)
         return code;
-    if (header.colourspace == TJCS_CMYK || header.colourspace == TJCS_YCCK)
-        return FIC_ERROR_UNSUPPORTED;
-    out_size[0] = header.width;
-    out_size[1] = header.height;
-    if (!out)
-        return FIC_OK;
-    if (capacity < (int64_t)header.width * header.height * 3)
-        return FIC_ERROR_CAPACITY;
-    if (tjDecompress2(decoder->turbojpeg, jpeg, (unsigned long)jpeg_size, out, header.width, 0, header.height, TJPF_RGB,
-                      TJFLAG_ACCURATEDCT))
-        return FIC_ERROR_FALLBACK;
-    return FIC_OK;
-}
-
-int32_t fic_read_image(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, uint8_t *out, int64_t capacity,
-                       int32_t *out_size)
-{
-    if (!decoder || !jpeg || !out_size || jpeg_size < 1)
-        return FIC_ERROR_ARGUMENT;
-    return fic_turbojpeg_done(decoder, read_image(decoder, jpeg, jpeg_size, out, capacity, out_size));
+    if (image.colourspace == TJCS_CMYK || image.colourspace == TJCS_YCCK)
+        code = FIC_ERROR_UNSUPPORTED;
+    else if (image.width != width || image.height != height)
+        code = FIC_ERROR_SIZE_MISMATCH;
+    else if (tjDecompress2(image.handle, jpeg, (unsigned long)jpeg_size, out, width, 0, height, TJPF_RGB,
+                           TJFLAG_ACCURATEDCT))
+        code = FIC_ERROR_FALLBACK;
+    tjDestroy(image.handle);
+    return code;
 }
 
 int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,

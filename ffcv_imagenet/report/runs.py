@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffcv_imagenet.json_file import read_json_object
+
 #: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not
 #: by where they lie. Without synchronised batch normalisation the number of processes changes the result, and it
 #: always changes the minutes.
@@ -98,14 +100,14 @@ def load_runs(folders: Iterable[str | Path]) -> list[Run]:
 
 def _load_run(folder: Path) -> Run:
     file = folder / "params.json"
-    params = _read_object(file)
+    params = read_json_object(file)
     if "config" not in params and "model.arch" in params:
         return _load_libffcv_run(folder, file, params)
     config = _entry(params, "config", file)
     if not isinstance(config, dict):
         raise ValueError(f"{file}: 'config' is {config!r}, allowed is an object of options")
     status_file = folder / "status.json"
-    status = _read_object(status_file) if status_file.exists() else {}
+    status = read_json_object(status_file) if status_file.exists() else {}
     options = {key: _option_text(key, value) for key, value in config.items()}
     options |= {key: _option_text(key, _entry(params, key, file)) for key in COMPARED_PARAMS}
     return Run(
@@ -148,16 +150,6 @@ def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
         state=None,
         error=None,
     )
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: allowed is a JSON object, got {content!r:.80}")
-    return content
 
 
 def _epochs(file: Path, read: Any) -> tuple[Epoch, ...]:

@@ -21,10 +21,10 @@ import ffcv_imagenet
 from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.manifest import Manifest
 from ffcv_imagenet.data.orders import ShuffledOrder
+from ffcv_imagenet.json_file import read_json_object
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.models import check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
-from ffcv_imagenet.runlog import read_params
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -229,7 +229,7 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     file = folder / "params.json"
     if not file.is_file():
         return
-    params = read_params(file)
+    params = read_json_object(file)
     was = params.get("config", {}) | params
     for key, value in now.items():
         if key in was and was[key] != value:
