@@ -107,7 +107,7 @@ def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
 
 
 def test_train_speed_tables(benchmark_module):
-    module = benchmark_module("train_speed")
+    module = benchmark_module("train_speed_tables")
     results = module.Results(matmul_flops=8e14)
     for side, rate in ((160, 6000.0), (192, 4000.0)):
         cell = module.Cell([rate - 100, rate, rate + 100], [3000.0], {"cpu": [0.96 * rate]}, 40.0, 20 << 30)
@@ -211,7 +211,7 @@ def test_exchanged_blur_changes_no_result(benchmark_module, blur, side):
 def test_operations_of_a_step(benchmark_module):
     # torchvision states 4.09e9 multiply-adds for ResNet-50 at 224 px. Backward costs twice as much, except that the
     # images need no gradient (1 % of all); blur adds a little.
-    flops = benchmark_module("train_speed").flops_per_image("resnet50", 224)
+    flops = benchmark_module("train_speed_tables").flops_per_image("resnet50", 224)
     assert 0.98 < flops / (3 * 2 * 4.09e9) < 1.02
 
 
