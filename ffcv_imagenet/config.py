@@ -303,6 +303,10 @@ class TrainConfig:
             warmup_epochs=lr.warmup_epochs,
         )
 
+    def extreme_sides(self) -> frozenset[int]:
+        """The smallest and the largest image side of the training, and the evaluation's: a model has to take them."""
+        return frozenset((self.resolution.min_res, self.resolution.max_res, self.validation.resolution))
+
     def make_resolution(self) -> Callable[[int], int]:
         """The side of the training images in pixels as a function of the epoch."""
         resolution = self.resolution

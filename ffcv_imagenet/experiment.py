@@ -146,12 +146,8 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
     train_data, val_data = _read_manifest(config.data.train), _read_manifest(config.data.val)
     if train_data.classes != val_data.classes:
         raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
-    training, resolution = config.training, config.resolution
-    check_resolutions(
-        config.model.arch,
-        val_data.num_classes,
-        {resolution.min_res, resolution.max_res, config.validation.resolution},
-    )
+    training = config.training
+    check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
     train_loader = make_train_loader(config, world)
     model = _make_model(config, val_data.num_classes, world)
     skip_nonfinite = training.on_nonfinite == "skip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def build_model(arch: str, num_classes: int, *, blurpool: bool = False) -> nn.Mo
     return model
 
 
-def check_resolutions(arch: str, num_classes: int, resolutions: set[int]) -> None:
+def check_resolutions(arch: str, num_classes: int, resolutions: Collection[int]) -> None:
     """Check that a model takes images of these sides, without computing anything.
 
     Raises:

@@ -223,8 +223,7 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
     now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
     now["micro_batch"] = config.per_rank_batch(processes)
-    sides = {config.resolution.min_res, config.resolution.max_res, config.validation.resolution}
-    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, frozenset(sides))
+    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, config.extreme_sides())
     ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
     if not file.is_file():
