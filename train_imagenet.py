@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.options import config_files, parse, run_script
+from ffcv_imagenet.options import config_files, parse
+from ffcv_imagenet.script import run_script
 
 
 def main(argv: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffcv_imagenet.config import WriteConfig
-from ffcv_imagenet.options import parse, run_script
+from ffcv_imagenet.options import parse
+from ffcv_imagenet.script import run_script
 
 
 def main(argv: Sequence[str]) -> None:
@@ -13,7 +14,8 @@ def main(argv: Sequence[str]) -> None:
     config = parse(WriteConfig, argv, __doc__)
 
     # Imported here, so that --help and mistakes are answered without waiting for ffcv.
-    from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+    from ffcv_imagenet.data.write.parameters import resolve_parameters
+    from ffcv_imagenet.data.write.splits import write_splits
 
     options = dataclasses.asdict(config.write)
     others = {key: options.pop(key) for key in ("num_workers", "overwrite", "on_error")}

@@ -38,7 +38,7 @@ def batches(contender: str, beton: Path) -> Iterable[Any]:
     """Batches of 256 random crops of 160 px of an epoch."""
     from contenders import Settings, project, stock_ffcv
 
-    from ffcv_imagenet.data.manifest import Manifest
+    from ffcv_imagenet.data.format.manifest import Manifest
 
     settings = Settings(resolution=160, batch_size=256, num_workers=len(os.sched_getaffinity(0)))
     if contender in ("random", "quasi_random"):
@@ -113,7 +113,7 @@ def make_file(images: Path, workdir: Path, gigabytes: float) -> Path:
     """A .beton of that size: JPEGs of 500 px and quality 90 made of the images, repeated; kept for the next time."""
     from prepare import jpegs_of, prepare, write_repeated
 
-    from ffcv_imagenet.data.manifest import Manifest
+    from ffcv_imagenet.data.format.manifest import Manifest
 
     jpegs = jpegs_of(prepare(images, workdir, 4096).beton)
     samples = int(gigabytes * 1e9 * len(jpegs) / sum(map(len, jpegs)))

@@ -61,9 +61,9 @@ def project(beton: Path, num_samples: int, settings: Settings, *, quasi_random: 
     """This project's loader; it uses the index that lies beside ``beton``."""
     import torch
 
-    from ffcv_imagenet.data.decode_cpu import RandomResizedCropDecoder
-    from ffcv_imagenet.data.loader import BatchLoader
-    from ffcv_imagenet.data.orders import QuasiRandomOrder, ShuffledOrder
+    from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
+    from ffcv_imagenet.data.read.loader import BatchLoader
+    from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShuffledOrder
 
     order: ShuffledOrder = ShuffledOrder(num_samples, 0, settings.batch_size)
     if quasi_random:

@@ -26,18 +26,19 @@ import torch
 from torch import Tensor
 
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.beton import Samples, read_samples
-from ffcv_imagenet.data.decode_cpu import RandomResizedCropDecoder
-from ffcv_imagenet.data.decode_gpu import BatchDecoder, GPUBatchLoader, Slot, Staging
-from ffcv_imagenet.data.gather import Gatherer
-from ffcv_imagenet.data.index import EntryIndex, write_index
-from ffcv_imagenet.data.kernels import KERNELS, CudaKernels, compile_kernels, is_installed
-from ffcv_imagenet.data.loader import BatchLoader
-from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.orders import ShuffledOrder
+from ffcv_imagenet.data.format.beton import Samples, read_samples
+from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
+from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, GPUBatchLoader, Slot, Staging
+from ffcv_imagenet.data.read.gather import Gatherer
+from ffcv_imagenet.data.read.kernels import KERNELS, CudaKernels, compile_kernels, is_installed
+from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.orders import ShuffledOrder
+from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.models import build_model
-from ffcv_imagenet.runlog import describe_environment
-from ffcv_imagenet.wait_clock import WaitClock
+from ffcv_imagenet.run.folder import describe_environment
+from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Images/s at which to decode, how many times nvJPEG's best, cores that may be busy with that many, share of a
 #: training's time that the GPU may be without data, and how much slower a step may be than with the data on the device.

@@ -206,8 +206,8 @@ def header(arguments: argparse.Namespace, data: DataSet, load: float) -> list[st
     """Lines that say on what and with what the benchmark ran."""
     import torch
 
-    from ffcv_imagenet.data.beton import read_samples
-    from ffcv_imagenet.runlog import describe_environment
+    from ffcv_imagenet.data.format.beton import read_samples
+    from ffcv_imagenet.run.folder import describe_environment
 
     kilobytes = read_samples(data.beton).size.mean() / 1000
     environment = describe_environment(torch.device("cpu"))

@@ -44,9 +44,9 @@ def start(contender: str, beton: Path, workers: int) -> dict[str, float]:
     import torch  # noqa: F401
     from contenders import Settings, project, stock_ffcv
 
-    import ffcv_imagenet.data.loader  # noqa: F401
-    from ffcv_imagenet.data.beton import read_samples
-    from ffcv_imagenet.data.manifest import Manifest
+    import ffcv_imagenet.data.read.loader  # noqa: F401
+    from ffcv_imagenet.data.format.beton import read_samples
+    from ffcv_imagenet.data.format.manifest import Manifest
 
     samples = Manifest.read(beton).num_samples
     settings = Settings(resolution=160, batch_size=min(256, samples), num_workers=workers)

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ffcv_imagenet.data.crops import random_resized_crop, sample_key
-from ffcv_imagenet.data.index import EVERY
-from ffcv_imagenet.data.sources import scan_splits
+from ffcv_imagenet.data.format.index import EVERY
+from ffcv_imagenet.data.read.crops import random_resized_crop, sample_key
+from ffcv_imagenet.data.sources.folder import scan_splits
 from ffcv_imagenet.native import build_index, decode_crop
 
 

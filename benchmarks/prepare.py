@@ -16,12 +16,15 @@ from contenders import DataSet
 from PIL import Image
 
 from ffcv_imagenet import native
-from ffcv_imagenet.data.beton import read_samples
-from ffcv_imagenet.data.encode import EncodedImage
-from ffcv_imagenet.data.index import EVERY, EntryIndex, IndexWriter, write_index
-from ffcv_imagenet.data.manifest import FORMAT_VERSION, Manifest
-from ffcv_imagenet.data.sources import scan_splits
-from ffcv_imagenet.data.writer import BetonWriter, resolve_parameters, write_split
+from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.data.format.index import EVERY, EntryIndex, IndexWriter
+from ffcv_imagenet.data.format.manifest import FORMAT_VERSION, Manifest
+from ffcv_imagenet.data.sources.folder import scan_splits
+from ffcv_imagenet.data.write.encode import EncodedImage
+from ffcv_imagenet.data.write.index import write_index
+from ffcv_imagenet.data.write.pages import BetonWriter
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_split
 
 #: WebDataset's workers take whole shards, so these should be a multiple of their number.
 NUM_SHARDS = 16

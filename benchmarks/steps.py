@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.loader import Batch
+from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.evaluation import evaluate
-from ffcv_imagenet.interruption import StopSignals
 from ffcv_imagenet.losses import CrossEntropy
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
-from ffcv_imagenet.optim import make_sgd, parameter_groups
-from ffcv_imagenet.precision import autocast, choose_precision
-from ffcv_imagenet.step import choose_compile
-from ffcv_imagenet.trainer import Trainer, TrainerOptions
+from ffcv_imagenet.train.evaluation import evaluate
+from ffcv_imagenet.train.interruption import StopSignals
+from ffcv_imagenet.train.optim import make_sgd, parameter_groups
+from ffcv_imagenet.train.precision import autocast, choose_precision
+from ffcv_imagenet.train.step import choose_compile
+from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 CLASSES = 1000
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 1e-4, 0.1

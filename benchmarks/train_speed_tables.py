@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build, read_yaml
-from ffcv_imagenet.runlog import describe_environment
+from ffcv_imagenet.run.folder import describe_environment
 
 NOT_MEASURED = "not measured"
 LOADERS = ("project-index", "ffcv", "torchvision")

@@ -37,7 +37,8 @@ def link_images(folder: Path, root: Path, repeat: int) -> int:
 
 
 def write_ours(root: Path, target: Path, workers: int, reencode: bool = True) -> None:
-    from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+    from ffcv_imagenet.data.write.parameters import resolve_parameters
+    from ffcv_imagenet.data.write.splits import write_splits
 
     parameters = resolve_parameters(mode="jpg", max_resolution=RESOLUTION, jpeg_quality=QUALITY, reencode=reencode)
     write_splits(root, target, ("train",), parameters, workers)
@@ -74,7 +75,7 @@ def main() -> None:
         import ffcv.writer  # noqa: F401
         import torchvision  # noqa: F401
 
-        import ffcv_imagenet.data.writer  # noqa: F401
+        import ffcv_imagenet.data.write.splits  # noqa: F401
 
         start = time.perf_counter()
         CONTENDERS[arguments.contender](arguments.images, arguments.target, arguments.workers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ffcv_imagenet.losses import LOSS_OPTIONS, Loss, make_loss
 from ffcv_imagenet.options import Choice, Integer, OrNone, Real, Switch, Text, Words, group, option
 from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule, resolution_at
-from ffcv_imagenet.step import COMPILE_MODES
+from ffcv_imagenet.train.step import COMPILE_MODES
 
 #: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
 #: to (the data, the precision, the size of a micro-batch) is compared instead.

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ffcv_imagenet.options import USER_ERROR_STATUS
+from ffcv_imagenet.script import USER_ERROR_STATUS
 
 T = TypeVar("T")
 

@@ -14,26 +14,27 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
-from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
-from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
-from ffcv_imagenet.data.decode_gpu import GPUBatchLoader, choose_decoder
-from ffcv_imagenet.data.loader import BatchLoader
-from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader, choose_decoder
+from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, process_group
-from ffcv_imagenet.evaluation import evaluate
-from ffcv_imagenet.interruption import Interrupted, StopSignals
-from ffcv_imagenet.loggers import check_installed, make_loggers
-from ffcv_imagenet.metrics import Scores
-from ffcv_imagenet.models import build_model, check_resolutions, checkpoint_weights, load_weights
-from ffcv_imagenet.optim import make_sgd
+from ffcv_imagenet.models import build_model, check_resolutions
 from ffcv_imagenet.options import flatten
-from ffcv_imagenet.precision import choose_precision, input_dtype
-from ffcv_imagenet.run_lock import hold
-from ffcv_imagenet.runlog import RunFolder, describe_environment
-from ffcv_imagenet.step import choose_compile
-from ffcv_imagenet.trainer import EpochLog, Trainer, TrainerOptions
+from ffcv_imagenet.resume import prepare_start, resume_state, run_checkpoints
+from ffcv_imagenet.run.folder import RunFolder, describe_environment
+from ffcv_imagenet.run.log import EpochLog
+from ffcv_imagenet.run.loggers import check_installed, make_loggers
+from ffcv_imagenet.run.weights import checkpoint_weights, load_weights
+from ffcv_imagenet.train.evaluation import evaluate
+from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.metrics import Scores
+from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.precision import choose_precision, input_dtype
+from ffcv_imagenet.train.step import choose_compile
+from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 #: Bytes that ``data.order=quasi_random`` reads at a time.
 READ_TOGETHER = 8 << 20
@@ -71,7 +72,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 stop = stack.enter_context(StopSignals(exchange))
                 trainer = _make_trainer(config, world, stop)
                 params = _params(config, world, path.name, recipe, command)
-                state, params = on_main(world, lambda: _begin(config, path, params, stack))
+                state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
                 params["compilation_seconds"] = trainer.warm_up()
@@ -87,7 +88,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                         folder.write_log(trainer.log)
 
                 on_main(world, begin)
-                last = trainer.fit(folder, _checkpoints(config, path, params) if world.is_main else None)
+                last = trainer.fit(folder, run_checkpoints(config, path, params) if world.is_main else None)
                 exchange.finish()
         except BaseException as error:
             if folder is not None:
@@ -112,7 +113,7 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
         num_classes = _read_manifest(config.data.val).num_classes
         check_resolutions(config.model.arch, num_classes, {config.validation.resolution})
         model = _make_model(config, num_classes, world)
-        state = on_main(world, lambda: _resume_state(config.checkpoint.resume, _checkpoints(config, path)))
+        state = on_main(world, lambda: resume_state(config.checkpoint.resume, run_checkpoints(config, path)))
         source = config.model.weights
         if state is not None:
             _load_model(model, state)
@@ -280,74 +281,6 @@ def _make_loader(
 
 def _read_manifest(path: str) -> Manifest:
     return Manifest.read(Path(path))
-
-
-def _checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | None = None) -> CheckpointFolder:
-    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params)
-
-
-def _resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None."""
-    match resume:
-        case "none":
-            return None
-        case "auto":
-            return checkpoints.newest()
-        case file:
-            return load_checkpoint(Path(file))
-
-
-def _begin(
-    config: TrainConfig, path: Path, params: dict[str, Any], stack: contextlib.ExitStack
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The state to go on from, if any, and what ``params.json`` shall say. On rank 0.
-
-    From here on until ``stack`` is closed no other process can write into the run's folder.
-
-    Raises:
-        BlockingIOError: another process is writing this run.
-        FileExistsError: the folder holds another run.
-        ValueError: the run to go on with has other options or data.
-    """
-    resume, checkpoints = config.checkpoint.resume, _checkpoints(config, path)
-    new, earlier, state = not path.is_dir(), None, None
-    if not new:  # A new folder is made when there is no mistake left to find.
-        stack.enter_context(hold(path))
-        earlier = RunFolder(path).read_params()
-    if earlier is not None and _started_by_same_launcher(earlier, params):
-        state = checkpoints.newest()  # torchrun --max-restarts
-    elif earlier is not None and resume != "auto" and Path(resume).resolve().parent != checkpoints.path.resolve():
-        raise FileExistsError(
-            f"{path} holds a run already: give checkpoint.resume=auto to go on with it, or another logging.name"
-        )
-    if state is None:
-        state = _resume_state(resume, checkpoints)
-    if state is not None:
-        first = state["params"]
-        was, now = _what_is_computed(first), _what_is_computed(params)
-        for key, value in now.items():
-            if key in was and was[key] != value:
-                raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
-        if earlier is not None:
-            again = {
-                key: params[key] for key in ("started", "launcher", "world_size", "hardware", "versions", "command")
-            }
-            params = {**earlier, "resumed": [*earlier.get("resumed", []), again]}
-    if new:
-        stack.enter_context(hold(path))
-        if RunFolder(path).read_params() is not None:
-            raise FileExistsError(f"{path} holds a run already, which has just been started")
-    return state, params
-
-
-def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -> bool:
-    last_start = earlier.get("resumed", [earlier])[-1]
-    return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
-
-
-def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
-    return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}
 
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:

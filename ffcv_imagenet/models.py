@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, ResNet
-
-from ffcv_imagenet.tensor_file import read_tensor_file
 
 #: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
 SMALL_MODELS = {"resnet10": lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)}
@@ -98,36 +95,6 @@ def check_resolutions(arch: str, num_classes: int, resolutions: Collection[int])
             except (RuntimeError, AssertionError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"model.arch={arch} cannot take images of {side} x {side} pixels: {reason}") from None
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load weights into ``model`` from a state dict or one of our checkpoints, without running code from the file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of weights, or weights of another model.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"weights not found: {path}")
-    try:
-        content = read_tensor_file(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a file of weights: {error}") from None
-    state = checkpoint_weights(content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")
-    try:
-        model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
-
-
-def checkpoint_weights(content: dict[str, Any]) -> Any:
-    """What is evaluated of a checkpoint: the average of the weights if it has one, else the weights.
-
-    Of a dictionary that is not a checkpoint: itself.
-    """
-    return content.get("ema") or content.get("model", content)
 
 
 def _apply_blurpool(module: nn.Module) -> None:

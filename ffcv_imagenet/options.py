@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,14 +24,6 @@ from fastargs.config import Config
 from fastargs.validation import Checker
 
 ConfigT = TypeVar("ConfigT")
-
-#: Exit status of an entry script after a user's mistake.
-USER_ERROR_STATUS = 2
-#: Exit status of a training that a signal of the system has stopped, with everything saved: start it again (sysexits.h
-#: calls it EX_TEMPFAIL).
-REQUEUE_STATUS = 75
-#: Exit status after Ctrl-C.
-INTERRUPTED_STATUS = 130
 
 
 class Integer(Checker):
@@ -291,25 +281,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def flatten(config: Any) -> dict[str, Any]:
     """A configuration as ``{"section.name": value}``, the inverse of :func:`build`."""
     return {f"{s}.{k}": v for s, options in dataclasses.asdict(config).items() for k, v in options.items()}
-
-
-def run_script(main: Callable[[Sequence[str]], None]) -> None:
-    """Run an entry script's ``main(argv)``; a user's mistake becomes one line on stderr and exit status 2.
-
-    So does what the machine refuses (a full disk, a file without permission). With FFCV_IMAGENET_TRACEBACK=1 in the
-    environment the traceback is shown instead.
-    """
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
-            raise
-        rank = os.environ.get("RANK", "0")
-        print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED_STATUS)
 
 
 def _groups(kind: type) -> dict[str, type]:

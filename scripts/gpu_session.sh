@@ -33,7 +33,7 @@ train() { # ARCH LOSS SEED COMPILE
 run_part() {
     case $1 in
         # Of these files alone: others import what a machine with little on it lacks.
-        tests) python -m pytest -q -m gpu $(grep -l 'pytest.mark.gpu$\|marks=pytest.mark.gpu' tests/test_*.py) ;;
+        tests) python -m pytest -q -m gpu $(grep -l 'pytest.mark.gpu$\|marks=pytest.mark.gpu' -r tests --include=test_*.py) ;;
         decode) python benchmarks/gpu_decode.py "$images" --markdown "$out/gpu_decode.md" ;;
         speed) speed resnet50 step,end-to-end ;;
         speed18) speed resnet18 step,end-to-end ;;

@@ -34,9 +34,9 @@ def run(iterators: int, folder: Path, warm_up: int = 10) -> Growth:
     """Abandon ``iterators`` iterators after ``warm_up`` others, over a small file in ``folder``."""
     import torch
 
-    from ffcv_imagenet.data.decode_cpu import RandomResizedCropDecoder
-    from ffcv_imagenet.data.loader import BatchLoader
-    from ffcv_imagenet.data.orders import ShuffledOrder
+    from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
+    from ffcv_imagenet.data.read.loader import BatchLoader
+    from ffcv_imagenet.data.read.orders import ShuffledOrder
 
     beton = folder / "small.beton"
     samples = write_small(beton)

@@ -30,13 +30,14 @@ from typing import Any
 
 import torch
 
-from ffcv_imagenet.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.digits import draw_digits
-from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_splits
 from ffcv_imagenet.experiment import train
 from ffcv_imagenet.options import build
-from ffcv_imagenet.run_lock import is_active
+from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
+from ffcv_imagenet.run.lock import is_active
 
 ROOT = Path(__file__).parent.parent
 #: What a log line says about time is all that may differ.

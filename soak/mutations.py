@@ -95,7 +95,7 @@ class _Reader:
     """Writes the good file, remembers its pixels and labels, and reads damaged ones."""
 
     def __init__(self, folder: Path):
-        from ffcv_imagenet.data.manifest import Manifest
+        from ffcv_imagenet.data.format.manifest import Manifest
 
         self._beton = folder / "damaged.beton"
         write_small(self._beton)
@@ -121,7 +121,7 @@ class _Reader:
         return "right" if same else "pixels"
 
     def _decoded(self, manifest: object) -> tuple[np.ndarray, np.ndarray]:
-        from ffcv_imagenet.data.beton import read_samples
+        from ffcv_imagenet.data.format.beton import read_samples
         from ffcv_imagenet.data.verify import decode_whole
 
         samples = read_samples(self._beton, manifest)
@@ -164,10 +164,10 @@ class _Fenced:
 def write_small(beton: Path) -> int:
     """Write a small file of JPEG and raw images of several sizes, and its manifest; returns the number of images."""
     from ffcv_imagenet import native
-    from ffcv_imagenet.data import manifest as manifests
-    from ffcv_imagenet.data.encode import EncodedImage
-    from ffcv_imagenet.data.manifest import Manifest, WriteParameters
-    from ffcv_imagenet.data.writer import BetonWriter
+    from ffcv_imagenet.data.format import manifest as manifests
+    from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
+    from ffcv_imagenet.data.write.encode import EncodedImage
+    from ffcv_imagenet.data.write.pages import BetonWriter
 
     generator = np.random.default_rng(0)
     labels = generator.integers(0, _NUM_CLASSES, _NUM_SAMPLES).tolist()
@@ -255,7 +255,7 @@ def _forge(manifest: object, content: np.ndarray) -> object:
     """The manifest that the damaged tables would have."""
     from ffcv.types import ALLOC_TABLE_TYPE, FieldDescType, HeaderType
 
-    from ffcv_imagenet.data.beton import tables_checksum
+    from ffcv_imagenet.data.format.beton import tables_checksum
 
     data, fields = content.tobytes(), HeaderType.itemsize + 2 * FieldDescType.itemsize
     header = np.frombuffer(data.ljust(HeaderType.itemsize, b"\0"), HeaderType, 1)[0]

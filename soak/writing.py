@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ffcv_imagenet.data.beton import read_samples
-from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.sources import scan_splits
-from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.sources.folder import scan_splits
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_splits
 
 PAGE_MIB = 2
 FORMATS = ("JPEG", "JPEG", "JPEG", "PNG", "WEBP", "BMP")

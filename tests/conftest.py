@@ -9,7 +9,8 @@ from gpu_kernels_on_host import HostKernels, build
 from native_library import Decoder
 
 from ffcv_imagenet.data.digits import draw_digits
-from ffcv_imagenet.data.writer import resolve_parameters, write_splits
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_splits
 
 
 def pytest_collection_modifyitems(items):

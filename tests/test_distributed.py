@@ -17,7 +17,7 @@ import torch
 from slurm_shims import start_batch
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.distributed import World, process_group
 from ffcv_imagenet.experiment import _make_model
 from ffcv_imagenet.models import build_model

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.losses import LOSS_OPTIONS
-from ffcv_imagenet.metrics import Scores
 from ffcv_imagenet.options import build
+from ffcv_imagenet.train.metrics import Scores
 
 
 def config(digits, tmp_path, **changes):

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_resolutions, list_archs, load_weights
-from ffcv_imagenet.optim import make_sgd, parameter_groups, set_lr
+from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_resolutions, list_archs
+from ffcv_imagenet.run.weights import load_weights
+from ffcv_imagenet.train.optim import make_sgd, parameter_groups, set_lr
 
 
 @pytest.mark.parametrize("arch", ["resnet10", "resnet18", "resnet50", "mobilenet_v2", "googlenet", "convnext_tiny"])

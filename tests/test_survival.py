@@ -15,12 +15,12 @@ import torch
 from test_checkpoint import Hostile
 from test_experiment import config, log, same, weights
 
-from ffcv_imagenet.data.beton import read_samples
+from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
-from ffcv_imagenet.interruption import Interrupted, StopSignals
 from ffcv_imagenet.losses import CrossEntropy
-from ffcv_imagenet.run_lock import hold, is_active
-from ffcv_imagenet.trainer import Trainer
+from ffcv_imagenet.run.lock import hold, is_active
+from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.trainer import Trainer
 
 TIMES = ("images_per_second", "seconds", "total_seconds", "wait_share")
 
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch):
         for _ in range(2):  # Both from one Ctrl-C under torchrun.
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.agreed() == signal.SIGINT
-        monkeypatch.setattr("ffcv_imagenet.interruption._SAME_CTRL_C_SECONDS", 0.0)
+        monkeypatch.setattr("ffcv_imagenet.train.interruption._SAME_CTRL_C_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -16,11 +16,11 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from ffcv_imagenet.data.beton import Samples, read_samples
-from ffcv_imagenet.data.decode_cpu import CenterCropDecoder, error_message
-from ffcv_imagenet.data.index import EntryIndex, verify_index
-from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.options import run_script
+from ffcv_imagenet.data.format.beton import Samples, read_samples
+from ffcv_imagenet.data.format.index import EntryIndex, verify_index
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, error_message
+from ffcv_imagenet.script import run_script
 
 #: Images that are decoded at a time.
 _BATCH = 256

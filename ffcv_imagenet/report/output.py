@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffcv_imagenet.atomic import write_atomically
+from ffcv_imagenet.files import write_atomically
 
 
 def save(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffcv_imagenet.json_file import read_json_object
+from ffcv_imagenet.files import read_json_object
 
 #: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not
 #: by where they lie. Without synchronised batch normalisation the number of processes changes the result, and it

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from ffcv_imagenet import report
-from ffcv_imagenet.options import INTERRUPTED_STATUS, run_script
+from ffcv_imagenet.script import INTERRUPTED_STATUS, run_script
 from ffcv_imagenet.sweep.jobs import Job, make_job, sweep_seconds_left
 from ffcv_imagenet.sweep.plan import Plan, make_plan
 from ffcv_imagenet.sweep.processes import is_active

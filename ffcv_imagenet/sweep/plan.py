@@ -19,9 +19,9 @@ import torch
 
 import ffcv_imagenet
 from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
-from ffcv_imagenet.data.manifest import Manifest
-from ffcv_imagenet.data.orders import ShuffledOrder
-from ffcv_imagenet.json_file import read_json_object
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.orders import ShuffledOrder
+from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.models import check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffcv_imagenet import run_lock
+from ffcv_imagenet.run import lock as run_lock
 from ffcv_imagenet.sweep.devices import Slot
 
 OUTPUT = "output.txt"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ffcv_imagenet.options import USER_ERROR_STATUS
+from ffcv_imagenet.script import USER_ERROR_STATUS
 from ffcv_imagenet.sweep.devices import Slot
 from ffcv_imagenet.sweep.jobs import Job, make_job, read_progress
 from ffcv_imagenet.sweep.processes import OUTPUT, holds, is_active, kill, last_error, processes_of, start

@@ -1,0 +1,1 @@
+"""A .beton file, its manifest and its index: read and checked here only."""

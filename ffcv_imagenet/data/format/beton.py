@@ -1,0 +1,231 @@
+"""Opening a .beton file: its tables, checked before anything else reads them.
+
+A .beton is a head (header, field descriptors, a metadata record per sample), pages of image bytes, and the allocation
+table (which bytes belong to which sample). FFCV's own Reader believes all of it; here nothing is believed, so that
+whatever the tables of an opened file say lies inside the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from ffcv.fields import IntField, RGBImageField
+from ffcv.fields.base import Field
+from ffcv.types import (
+    ALLOC_TABLE_TYPE,
+    CURRENT_VERSION,
+    TYPE_ID_HANDLER,
+    FieldDescType,
+    HeaderType,
+    get_metadata_type,
+)
+
+from ffcv_imagenet.data.format.manifest import Manifest
+
+#: How an image is stored. FFCV has this in a numba dict, which compiles for a quarter of a second to look into.
+JPEG_MODE, RAW_MODE = 0, 1
+
+#: FFCV's smallest page, in bytes.
+MIN_PAGE_SIZE = 2 << 20
+
+_FIELDS: dict[str, type[Field]] = {"image": RGBImageField, "label": IntField}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a .beton file.
+
+    Attributes:
+        metadata: FFCV's records, one per sample.
+        handlers: FFCV's fields by name, in the order of the records' columns.
+        size: [samples] uint64, bytes of each image.
+    """
+
+    metadata: np.ndarray
+    handlers: dict[str, Field]
+    size: np.ndarray
+
+    @property
+    def image(self) -> np.ndarray:
+        """FFCV's records of the images, [samples]."""
+        return self._column("image")
+
+    @property
+    def pointer(self) -> np.ndarray:
+        """Where each image begins in the file, [samples] uint64."""
+        return self.image["data_ptr"]
+
+    @property
+    def mode(self) -> np.ndarray:
+        """JPEG_MODE or RAW_MODE, [samples] uint8."""
+        return self.image["mode"]
+
+    @property
+    def is_jpeg(self) -> np.ndarray:
+        """True for a JPEG, False for raw pixels, [samples] bool."""
+        return self.mode == JPEG_MODE
+
+    @property
+    def height(self) -> np.ndarray:
+        """In pixels, [samples] uint16."""
+        return self.image["height"]
+
+    @property
+    def width(self) -> np.ndarray:
+        """In pixels, [samples] uint16."""
+        return self.image["width"]
+
+    @property
+    def label(self) -> np.ndarray:
+        """Classes, [samples] int64."""
+        return self._column("label")
+
+    def _column(self, name: str) -> np.ndarray:
+        return self.metadata[f"f{list(self.handlers).index(name)}"]
+
+
+def read_samples(beton: Path, manifest: Manifest | None = None) -> Samples:
+    """Open a .beton file with the fields ``image`` and ``label``: read and check its tables.
+
+    The images themselves are not read, so that this takes well under a second for ImageNet.
+
+    Args:
+        beton: the file, ours or one of stock FFCV.
+        manifest: what the file must hold. Without it, nothing tells a changed label from a right one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .beton file, one with other fields, a truncated or damaged one, or not that of the manifest.
+    """
+    if not beton.is_file():
+        raise FileNotFoundError(f"data set not found: {beton}")
+    try:
+        with beton.open("rb", buffering=0) as file:
+            return _read(file, manifest)
+    except ValueError as error:
+        raise ValueError(f"{beton} {error}") from None
+
+
+def tables_checksum(header_and_fields: bytes, metadata: bytes, allocation_table: bytes) -> str:
+    """SHA-256 of a .beton without its pages, hexadecimal."""
+    checksum = hashlib.sha256(header_and_fields)
+    checksum.update(metadata)
+    checksum.update(allocation_table)
+    return checksum.hexdigest()
+
+
+def _read(file: FileIO, manifest: Manifest | None) -> Samples:
+    file_size = os.fstat(file.fileno()).st_size
+    metadata_start = HeaderType.itemsize + len(_FIELDS) * FieldDescType.itemsize
+    if file_size < metadata_start:
+        raise ValueError(f"is not a .beton file: it has {file_size} bytes")
+    head = file.read(metadata_start)
+    header = np.frombuffer(head, HeaderType, 1)[0]
+    if header["version"] != CURRENT_VERSION:
+        version = header["version"]
+        raise ValueError(f"is not a .beton file of FFCV's format {CURRENT_VERSION}: it begins with {version}")
+    if header["num_fields"] != len(_FIELDS):
+        raise ValueError(f"has {header['num_fields']} fields, allowed are two: image (RGB) and label (integer)")
+    handlers = _handlers(np.frombuffer(head, FieldDescType, len(_FIELDS), HeaderType.itemsize))
+    metadata_type = get_metadata_type(list(handlers.values()))
+
+    # From here on in Python's numbers, because products of hostile ones must not wrap around.
+    num_samples, page_size = int(header["num_samples"]), int(header["page_size"])
+    pages_end = int(header["alloc_table_ptr"])
+    if pages_end == 0:
+        raise ValueError("is damaged: it was not written to its end")
+    if page_size < MIN_PAGE_SIZE or page_size & (page_size - 1):
+        raise ValueError(f"is damaged: its page size is {page_size}, allowed is a power of 2 from {MIN_PAGE_SIZE} on")
+    metadata_size = num_samples * metadata_type.itemsize
+    pages_start = -(-(metadata_start + metadata_size) // page_size) * page_size  # rounded up
+    table_size = num_samples * ALLOC_TABLE_TYPE.itemsize
+    if num_samples == 0 or pages_end % page_size or pages_end <= pages_start or file_size != pages_end + table_size:
+        raise ValueError(
+            f"is damaged: its {file_size} bytes do not fit its header, which says {num_samples} samples and an "
+            f"allocation table at byte {pages_end}"
+        )
+    metadata_bytes = file.read(metadata_size)
+    file.seek(pages_end)
+    table_bytes = file.read(table_size)
+    if len(metadata_bytes) != metadata_size or len(table_bytes) != table_size:
+        raise ValueError("is damaged: it cannot be read to its end")
+    metadata, table = np.frombuffer(metadata_bytes, metadata_type), np.frombuffer(table_bytes, ALLOC_TABLE_TYPE)
+    samples = Samples(metadata, handlers, _sizes(table))
+    _check_places(samples, table, pages_start, pages_end, page_size)
+    _check_contents(samples, manifest)
+    if manifest is not None:
+        _compare(samples, manifest, tables_checksum(head, metadata_bytes, table_bytes))
+    return samples
+
+
+def _handlers(descriptors: np.ndarray) -> dict[str, Field]:
+    handlers: dict[str, Field] = {}
+    for descriptor in descriptors:
+        name = descriptor["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
+        kind = _FIELDS.get(name)
+        if name in handlers or kind is None or TYPE_ID_HANDLER.get(int(descriptor["type_id"])) is not kind:
+            raise ValueError(
+                f"has a field {name!r} of type {descriptor['type_id']}, allowed are image (RGB) and label (integer)"
+            )
+        handlers[name] = kind()
+    return handlers
+
+
+def _sizes(table: np.ndarray) -> np.ndarray:
+    """Bytes of each sample, [samples] uint64, from the allocation table, which may be in any order."""
+    number = table["sample_id"]
+    seen = np.zeros(len(table), bool)
+    seen[number[number < len(table)]] = True
+    if not seen.all():
+        raise ValueError(f"is damaged: sample {np.argmin(seen)} is not in the allocation table")
+    sizes = np.empty(len(table), np.uint64)
+    sizes[number] = table["size"]
+    return sizes
+
+
+def _check_places(samples: Samples, table: np.ndarray, pages_start: int, pages_end: int, page_size: int) -> None:
+    """Every image lies in one page, and no two images have a byte in common."""
+    pointer, size = samples.pointer, samples.size
+    _check(samples, (pointer >= pages_start) & (pointer < pages_end), "it lies outside the file's pages")
+    _check(samples, (size > 0) & (size <= page_size - pointer % page_size), "its size leads out of its page")
+    same = np.ones(len(pointer), bool)
+    same[table["sample_id"]] = table["ptr"] == pointer[table["sample_id"]]
+    _check(samples, same, "metadata and allocation table have it at different places")
+    order = np.argsort(pointer)
+    apart = np.ones(len(pointer), bool)
+    apart[order[1:]] = pointer[order[1:]] >= (pointer + size)[order[:-1]]
+    _check(samples, apart, "it begins inside of another one")
+
+
+def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
+    """What the records say about images and labels is possible."""
+    mode, height, width = samples.mode, samples.height.astype(np.uint64), samples.width.astype(np.uint64)
+    _check(samples, (mode == JPEG_MODE) | (mode == RAW_MODE), "it is neither a JPEG nor raw pixels")
+    _check(samples, (height > 0) & (width > 0), "it has no width or no height")
+    _check(samples, (mode == JPEG_MODE) | (samples.size == 3 * height * width), "its size does not fit its raw pixels")
+    below = np.iinfo(np.int64).max if manifest is None else manifest.num_classes
+    _check(samples, (samples.label >= 0) & (samples.label < below), "its label is none of the classes")
+
+
+def _check(samples: Samples, good: np.ndarray, reason: str) -> None:
+    if not good.all():
+        number = int(np.argmin(good))
+        raise ValueError(f"is damaged: sample {number} (byte {samples.pointer[number]}): {reason}")
+
+
+def _compare(samples: Samples, manifest: Manifest, checksum: str) -> None:
+    """The tables are those for which the manifest was written."""
+    if len(samples.metadata) != manifest.num_samples:
+        raise ValueError(
+            f"is damaged: it has {len(samples.metadata)} samples, its manifest says {manifest.num_samples}"
+        )
+    if checksum != manifest.tables_checksum:
+        raise ValueError("is damaged, or its manifest is of another file: the checksum of its tables differs")
+    count = np.bincount(samples.label, minlength=manifest.num_classes)
+    if count.tolist() != list(manifest.images_per_class):
+        raise ValueError("is damaged, or its manifest is of another file: its classes have other numbers of images")

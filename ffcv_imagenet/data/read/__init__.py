@@ -1,0 +1,1 @@
+"""From a .beton file to batches."""

@@ -1,0 +1,257 @@
+"""Decoding on the CPU: FFCV operations from a sample's bytes to its cropped, resized and mirrored pixels.
+
+Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. The work is done by
+the native crop decoder, called from numba's parallel loop; it writes straight into the batch. The compiled loop is
+kept on disk, and the resolution may change between epochs without compiling anything.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+
+import llvmlite.binding
+import numba
+import numpy as np
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
+from ffcv.pipeline.state import State
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+from ffcv_imagenet import native
+from ffcv_imagenet.data.format.beton import JPEG_MODE
+from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
+
+#: Crop side of validation images as a share of the shorter image side; FFCV's and torchvision's 224 / 256.
+CENTER_CROP_RATIO = 224 / 256
+
+#: Error code, beside the library's, of a sample that lies outside the file.
+OUTSIDE_FILE = -100
+
+# Through their names, not through ctypes objects, so that numba can keep the compiled callers on disk.
+llvmlite.binding.load_library_permanently(str(native.LIBRARY))
+_int32, _address = types.int32, types.uintp
+_decode_crop = types.ExternalFunction(
+    "fic_decode_crop",
+    _int32(_address, _address, types.int64, *[_int32] * 9, _address, types.int64, _int32, _address),
+)
+_resize_crop = types.ExternalFunction("fic_resize_crop", _int32(_address, _address, *[_int32] * 9, _address))
+
+
+def error_message(code: int) -> str:
+    """What the error code of a sample means."""
+    return "it lies outside the file" if code == OUTSIDE_FILE else native.error_message(code)
+
+
+@intrinsic
+def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
+    """A memory address as a pointer."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.uintp), generate
+
+
+#: What the compiled code needs to know beside the batch. It is read from memory at every batch, because numba compiles
+#: numbers of an enclosing function into the code: a new epoch, or the addresses of the next start, would be new code.
+_JOB = np.dtype(
+    [
+        ("seed", "u8"),
+        ("epoch", "u8"),
+        ("min_area", "f8"),  # smallest random crop as a share of the image's area
+        ("flip", "u1"),  # mirror half of the random crops
+        ("every", "u4"),  # MCUs between entry points, 0 without an index
+        ("num_samples", "u8"),  # in the file
+        ("num_decoders", "u8"),
+        ("decoders", "u8"),  # address of the addresses of a native decoder per thread
+        ("offsets", "u8"),  # address of the index's offsets, [num_samples + 1] uint64
+        ("entries", "u8"),  # address of the index's entries
+    ],
+    align=True,
+)
+
+
+@njit(nogil=True, cache=True)
+def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
+    """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
+    pointer = field["data_ptr"]
+    place = np.searchsorted(pointers, pointer)
+    if place >= len(pointers) or pointers[place] != pointer:
+        return OUTSIDE_FILE
+    size, length = sizes[place], np.uint64(len(content))
+    if size > length or pointer > length - size:
+        return OUTSIDE_FILE
+    height, width = np.int64(field["height"]), np.int64(field["width"])
+    top, left, h, w, flip = box[0], box[1], box[2], box[3], box[4]
+    data = np.uintp(content.ctypes.data) + np.uintp(pointer)
+    target = np.uintp(out.ctypes.data)
+    rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
+    if field["mode"] != JPEG_MODE:
+        if size < np.uint64(height * width * 3):
+            return OUTSIDE_FILE
+        return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, target)
+    every, index, index_size = np.int32(0), np.uintp(0), np.int64(0)
+    if job["every"] and offsets[sample + 1] > offsets[sample]:  # empty: this file has no entry points
+        every = np.int32(job["every"])
+        index = np.uintp(job["entries"] + offsets[sample])
+        index_size = np.int64(offsets[sample + 1] - offsets[sample])
+    return _decode_crop(
+        decoder, data, size, width, height, left, top, w, h, columns, rows, flip, index, index_size, every, target
+    )
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
+    """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
+
+    It does not raise: numba never frees what a compiled function has in its hands at that moment, a batch here.
+
+    Args:
+        samples: [B] indices in the file.
+        boxes: [B, 5] int32: top, left, height, width, flip.
+        batch: [B, height, width, 3] uint8, the output.
+        codes: [B, 1] int32, output: 0, or why a sample cannot be decoded (:func:`error_message`).
+        metadata: FFCV's records of the image field.
+        content: the whole file, [bytes] uint8.
+        pointers: where stored bytes begin in the file, sorted, uint64.
+        sizes: how many they are, in the order of ``pointers``, uint64.
+        jobs: [1] ``_JOB``.
+    """
+    job = jobs[0]
+    decoders = carray(_void_pointer(job["decoders"]), job["num_decoders"], np.uint64)
+    offsets = carray(_void_pointer(job["offsets"]), job["num_samples"] + 1 if job["every"] else 0, np.uint64)
+    for i in prange(len(samples)):
+        sample = samples[i]
+        decoder = decoders[numba.get_thread_id()]
+        codes[i, 0] = _decode_sample(
+            sample, metadata[sample], boxes[i], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
+        )
+        if codes[i, 0] != 0:
+            batch[i] = 0
+
+
+class CropDecoder(SimpleRGBImageDecoder):
+    """Decode, crop and resize to ``[B, resolution, resolution, 3] uint8``.
+
+    Attributes:
+        resolution: side of the output in pixels; may change between epochs.
+        index: entry points of the file, None to do without; set before the Loader is made.
+    """
+
+    def __init__(self, resolution: int):
+        super().__init__()
+        self.resolution = resolution
+        self.index: EntryIndex | None = None
+        self._threads = [native.Decoder() for _ in range(numba.config.NUMBA_NUM_THREADS)]  # type: ignore[attr-defined]
+        self._decoders = np.array([decoder.address for decoder in self._threads], np.uint64)
+        self._job = np.zeros((), _JOB)
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
+        """Ask FFCV for the output, and for a crop box and, last, an error code per sample; the loader looks at it."""
+        shape, byte, int32 = (self.resolution, self.resolution, 3), np.dtype("u1"), np.dtype("i4")
+        state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
+        return state, (AllocationQuery(shape, byte), AllocationQuery((5,), int32), AllocationQuery((1,), int32))
+
+    @abstractmethod
+    def box_function(self) -> Callable:
+        """A function ``(samples, metadata, job, boxes)`` for numba that fills the crop boxes of a batch."""
+
+    @abstractmethod
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """Crop boxes of ``samples [B] int64``: ``[B, 5] int32``, top, left, height, width, flip."""
+
+    def decode(
+        self,
+        samples: np.ndarray,
+        boxes: np.ndarray,
+        batch: np.ndarray,
+        codes: np.ndarray,
+        metadata: np.ndarray,
+        storage: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> None:
+        """:func:`decode_batch` outside of a Loader; ``storage`` is its content, pointers and sizes."""
+        self._describe_job(len(metadata))
+        content, pointers, sizes = storage
+        # Read-only, as a Loader's: with a second signature numba's type inference of a Loader's stage does not end.
+        content = content.view()
+        content.flags.writeable = False
+        decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, self._job.reshape(1))
+
+    def _describe_job(self, num_samples: int) -> None:
+        self._job["num_samples"] = num_samples
+        self._job["num_decoders"], self._job["decoders"] = len(self._decoders), self._decoders.ctypes.data
+        self._job["every"] = 0
+        if self.index is not None:
+            self._job["every"] = self.index.every
+            self._job["offsets"], self._job["entries"] = self.index.offsets.ctypes.data, self.index.entries.ctypes.data
+
+    def generate_code(self) -> Callable:
+        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk."""
+        self._describe_job(len(self.metadata))
+        address = self._job.ctypes.data
+        fill_boxes = Compiler.compile(self.box_function())
+
+        def decode(batch_indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
+            jobs = carray(_void_pointer(address), 1, _JOB)
+            batch, boxes, codes = memory
+            fill_boxes(batch_indices, metadata, jobs[0], boxes)
+            decode_batch(batch_indices, boxes, batch, codes, metadata, storage[0], storage[1], storage[2], jobs)
+            return batch[: len(batch_indices)]
+
+        return decode
+
+
+class RandomResizedCropDecoder(CropDecoder):
+    """For training: a random crop and mirroring that depend on (seed, epoch, sample) alone.
+
+    Args:
+        resolution: side of the output in pixels.
+        seed: of the crops and flips.
+        min_area: smallest crop as a share of the image's area; the largest is all of it. Ratios are 3/4 to 4/3.
+        flip: mirror half of the samples.
+    """
+
+    def __init__(self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True):
+        super().__init__(resolution)
+        self._job["seed"], self._job["min_area"], self._job["flip"] = seed, min_area, flip
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the crops and flips of an epoch."""
+        self._job["epoch"] = epoch
+
+    def box_function(self) -> Callable:
+        """See :class:`CropDecoder`."""
+
+        def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
+            random_boxes(samples, metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+
+        return fill_boxes
+
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`CropDecoder`."""
+        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
+        random_boxes(samples, self.metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+        return boxes
+
+
+class CenterCropDecoder(CropDecoder):
+    """For validation: the centred square crop of :data:`CENTER_CROP_RATIO` of the shorter side."""
+
+    def box_function(self) -> Callable:
+        """See :class:`CropDecoder`."""
+
+        def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
+            center_boxes(samples, metadata, CENTER_CROP_RATIO, boxes)
+
+        return fill_boxes
+
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`CropDecoder`."""
+        boxes = np.empty((len(samples), 5), np.int32)
+        center_boxes(samples, self.metadata, CENTER_CROP_RATIO, boxes)
+        return boxes

@@ -1,0 +1,191 @@
+"""From image files to the bytes that are stored, in threads.
+
+What takes time in a file (reading, decoding, encoding, its index) is native code that lets other threads run, so
+threads do what processes would, without starting them and without copying every image between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import warnings
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ffcv_imagenet import native
+from ffcv_imagenet.data.format.index import EVERY
+from ffcv_imagenet.data.format.manifest import WriteParameters
+from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, read_file
+
+#: Images that a worker encodes at a time.
+CHUNK_SIZE = 8
+
+#: Chunks per worker that may be under way or waiting for their turn; it bounds the memory.
+CHUNKS_AHEAD = 4
+
+#: Longest side that OpenCV stores as JPEG; FFCV's format ends at 65535.
+MAX_SIDE = 65500
+
+
+class EncodedImage(NamedTuple):
+    """An image as it is stored: JPEG with its entry points, or raw pixels ([height, width, 3] uint8 RGB)."""
+
+    is_jpeg: bool
+    height: int
+    width: int
+    data: bytes
+    entries: bytes = b""
+
+
+def stored_size(height: int, width: int, max_resolution: int | None) -> tuple[int, int]:
+    """Height and width at which an image is stored: its longest side is at most ``max_resolution`` pixels.
+
+    Rounds as FFCV does (down), but leaves at least 1 pixel.
+    """
+    if max_resolution is None or max(height, width) <= max_resolution:
+        return height, width
+    ratio = max_resolution / max(height, width)
+    return max(1, int(ratio * height)), max(1, int(ratio * width))
+
+
+def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> EncodedImage:
+    """Store the content of an image file as ``mode`` says: ``jpg``, ``raw``, or ``smart`` (choose by size).
+
+    Raises:
+        ValueError: it cannot be decoded, or does not fit into the format.
+    """
+    if mode == "jpg" and not parameters.reencode:
+        kept = _kept(content, parameters)
+        if kept is not None:
+            return kept
+    image = _shrunk_jpeg(content, parameters) if is_jpeg(content) else None
+    if image is None:
+        image = decode_image(content)
+        height, width = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
+        if (height, width) != image.shape[:2]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return encode_image(image, mode, parameters)
+
+
+def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> EncodedImage:
+    """Store [H, W, 3] uint8 RGB; see :func:`encode_content`."""
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"{width} x {height} pixels, allowed are {MAX_SIDE} a side: shrink it by --write.max_resolution"
+        )
+    is_jpeg = mode != "raw"
+    if is_jpeg:
+        assert parameters.jpeg_quality is not None
+        data = native.write_jpeg(image, parameters.jpeg_quality)
+    else:
+        data = image.tobytes()
+    if mode == "smart":
+        assert parameters.smart_threshold is not None
+        if image.nbytes <= parameters.smart_threshold * len(data):
+            is_jpeg, data = False, image.tobytes()
+    if len(data) > parameters.page_size_mib << 20:
+        raise ValueError(
+            f"{width} x {height} pixels take {len(data)} bytes, more than a page of {parameters.page_size_mib} MiB: "
+            "shrink it by --write.max_resolution or give a larger --write.page_size_mib"
+        )
+    return EncodedImage(is_jpeg, height, width, data, native.build_index(data, EVERY) if is_jpeg else b"")
+
+
+def encode_files(
+    paths: Sequence[str], modes: Sequence[str], parameters: WriteParameters, num_workers: int
+) -> Generator[EncodedImage | ValueError, None, None]:
+    """Read and encode image files in ``num_workers`` threads; yields in the order of ``paths``.
+
+    Close the generator (``contextlib.closing``) to stop the workers early.
+
+    Args:
+        paths: image files.
+        modes: how to store each of them, see :func:`encode_image`.
+        parameters: size limit and quality.
+        num_workers: number of threads, >= 1. The results do not depend on it.
+
+    Yields:
+        The encoded image, or the reason why a file cannot be read, decoded or stored.
+    """
+    cv2.setNumThreads(1)
+    warnings.filterwarnings("ignore", module="PIL")  # about metadata; they would fill the terminal
+    num_chunks = -(-len(paths) // CHUNK_SIZE)  # rounded up
+    tasks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    results: dict[int, list[EncodedImage | ValueError] | BaseException] = {}
+    arrived = threading.Condition()
+
+    def work() -> None:
+        while (chunk := tasks.get()) is not None:
+            files = slice(chunk * CHUNK_SIZE, (chunk + 1) * CHUNK_SIZE)
+            result: list[EncodedImage | ValueError] | BaseException
+            try:
+                result = [encode_file(*file, parameters) for file in zip(paths[files], modes[files], strict=True)]
+            except BaseException as error:  # not of the file: out of memory, or our own mistake
+                result = error
+            with arrived:
+                results[chunk] = result
+                arrived.notify()
+
+    ahead = CHUNKS_AHEAD * num_workers
+    for chunk in range(min(ahead, num_chunks)):
+        tasks.put(chunk)
+    for _ in range(num_workers):
+        # Daemons: a file system that does not answer must not keep the program from ending.
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for chunk in range(num_chunks):
+            with arrived:
+                while chunk not in results:
+                    arrived.wait()
+                result = results.pop(chunk)
+            if isinstance(result, BaseException):
+                raise result
+            if chunk + ahead < num_chunks:
+                tasks.put(chunk + ahead)
+            yield from result
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                tasks.get_nowait()
+        for _ in range(num_workers):
+            tasks.put(None)
+
+
+def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage | ValueError:
+    """Store an image file, see :func:`encode_content`; returns the reason where that cannot be done."""
+    try:
+        return encode_content(read_file(path), mode, parameters)
+    except ValueError as error:
+        return error
+
+
+def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | None:
+    """A JPEG that is too large, decoded and shrunk in one go by the crop decoder; None where that is not to be done.
+
+    It is several times faster than decoding the whole image and shrinking that.
+    """
+    try:
+        size = native.image_size(content)
+        target = stored_size(*size, parameters.max_resolution)
+        return native.decode_crop(content, size, (0, 0, *size), target) if target != size else None
+    except ValueError:  # damaged, perhaps; Pillow decides about it
+        return None
+
+
+def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
+    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None."""
+    if not is_jpeg(content):
+        return None
+    try:
+        height, width = native.image_size(content)
+        entries = native.build_index(content, EVERY)  # reads it to its end: a damaged file is not kept
+    except ValueError:
+        return None
+    small = stored_size(height, width, parameters.max_resolution) == (height, width)
+    fits = len(content) <= parameters.page_size_mib << 20
+    return EncodedImage(True, height, width, content, entries) if small and fits and entries else None

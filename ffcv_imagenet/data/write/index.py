@@ -1,0 +1,56 @@
+"""Make the entry-point index of an existing .beton file."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ffcv_imagenet import native
+from ffcv_imagenet.data.format import manifest as manifests
+from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.data.format.index import EVERY, EntryIndex, IndexWriter
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.files import atomic_file
+
+
+def write_index(beton: Path, num_workers: int = 0) -> Path:
+    """Make the index of an existing .beton file, with a progress bar.
+
+    Args:
+        beton: the file; where it has no manifest, its checksum is computed first.
+        num_workers: threads, 0 for one per usable core.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .beton file of images, or one with a damaged JPEG; names the sample.
+    """
+    manifest = Manifest.read(beton) if Manifest.path(beton).is_file() else None
+    samples = read_samples(beton, manifest)
+    checksum = manifests.file_checksum(beton) if manifest is None else manifest.checksum
+    content = np.memmap(beton, np.uint8, mode="r")
+
+    def entries_of(number: int) -> bytes:
+        if not samples.is_jpeg[number]:
+            return b""
+        start = int(samples.pointer[number])
+        try:
+            return native.build_index(content[start : start + int(samples.size[number])], EVERY)
+        except ValueError as error:
+            raise ValueError(f"{beton}: sample {number} is damaged: {error}") from None
+
+    target = EntryIndex.path(beton)
+    threads = num_workers or len(os.sched_getaffinity(0))
+    with atomic_file(target) as file, ThreadPoolExecutor(threads) as pool:
+        writer = IndexWriter(file, len(samples.pointer))
+        with tqdm(total=len(samples.pointer), desc=target.name, unit=" images", dynamic_ncols=True) as bar:
+            # In parts, because a pool would hold all results that nobody has taken yet.
+            for part in np.array_split(np.arange(len(samples.pointer)), -(-len(samples.pointer) // 4096) or 1):
+                for entries in pool.map(entries_of, part.tolist()):
+                    writer.append(entries)
+                    bar.update()
+        writer.finish(checksum)
+    return target

@@ -1,0 +1,135 @@
+"""Encoded images to the pages and tables of a .beton file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from io import FileIO
+from typing import NamedTuple
+
+import numpy as np
+from ffcv.fields import IntField, RGBImageField
+from ffcv.types import (
+    ALLOC_TABLE_TYPE,
+    CURRENT_VERSION,
+    TYPE_ID_HANDLER,
+    FieldDescType,
+    HeaderType,
+    get_metadata_type,
+)
+
+from ffcv_imagenet.data.format import manifest as manifests
+from ffcv_imagenet.data.format.beton import JPEG_MODE, RAW_MODE, tables_checksum
+from ffcv_imagenet.data.write.encode import EncodedImage
+
+_FIELDS = {"image": RGBImageField(), "label": IntField()}
+
+
+class Checksums(NamedTuple):
+    """What a manifest keeps of a file: the checksum of all of it, and that of its tables."""
+
+    file: str
+    tables: str
+
+
+class BetonWriter:
+    """Pack encoded images and their labels into a .beton file.
+
+    The file is what ffcv.writer.DatasetWriter makes with one worker: a head (header, field descriptors, metadata
+    of all samples), pages of sample data from the next multiple of the page size on, and the allocation table.
+    No sample crosses a page.
+    """
+
+    def __init__(self, file: FileIO, num_samples: int, page_size: int):
+        """Begin a file.
+
+        Args:
+            file: open for writing, empty, unbuffered.
+            num_samples: how often :meth:`append` will be called, at most.
+            page_size: in bytes, a power of 2 of at least 2 MiB.
+        """
+        self._file = file
+        self._page = bytearray(page_size)
+        self._page_used = 0
+        self._num_appended = 0
+        self._metadata = np.zeros(num_samples, get_metadata_type(list(_FIELDS.values())))
+        self._allocations = np.zeros(num_samples, ALLOC_TABLE_TYPE)
+        head_size = HeaderType.itemsize + len(_FIELDS) * FieldDescType.itemsize + self._metadata.nbytes
+        self._page_start = -(-head_size // page_size) * page_size  # rounded up
+        self._data_start = self._page_start
+        self._digests: list[bytes] = []
+
+    def append(self, image: EncodedImage, label: int) -> None:
+        """Add the next sample, of at most a page.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        size = len(image.data)
+        if self._page_used + size > len(self._page):
+            self._flush_page()
+        pointer = self._page_start + self._page_used
+        self._page[self._page_used : self._page_used + size] = image.data
+        self._page_used += size
+        mode = JPEG_MODE if image.is_jpeg else RAW_MODE
+        self._metadata[self._num_appended] = ((mode, image.width, image.height, pointer), label)
+        self._allocations[self._num_appended] = (self._num_appended, pointer, size)
+        self._num_appended += 1
+
+    def finish(self) -> Checksums:
+        """Write what is left, wait until all is on the disk, and return the checksums for the manifest.
+
+        Fewer samples than announced may have come.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._metadata = self._metadata[: self._num_appended]
+        self._allocations = self._allocations[: self._num_appended]
+        self._flush_page()
+        table = self._allocations.tobytes()
+        self._write(self._page_start, table)
+        header, metadata = self._header(alloc_table_ptr=self._page_start), self._metadata.tobytes()
+        head = (header + metadata).ljust(self._data_start, b"\0")
+        self._write(0, head)
+        with self._naming_file():
+            os.fsync(self._file.fileno())
+        digests = manifests.block_digests(head) + self._digests + manifests.block_digests(table)
+        return Checksums(manifests.combine_digests(digests), tables_checksum(header, metadata, table))
+
+    def _flush_page(self) -> None:
+        self._page[self._page_used :] = bytes(len(self._page) - self._page_used)
+        self._write(self._page_start, self._page)
+        self._digests += manifests.block_digests(self._page)
+        self._page_start += len(self._page)
+        self._page_used = 0
+
+    def _header(self, alloc_table_ptr: int) -> bytes:
+        header = np.zeros((), HeaderType)
+        header["version"] = CURRENT_VERSION
+        header["num_fields"] = len(_FIELDS)
+        header["page_size"] = len(self._page)
+        header["num_samples"] = len(self._metadata)
+        header["alloc_table_ptr"] = alloc_table_ptr
+        type_ids = {handler: type_id for type_id, handler in TYPE_ID_HANDLER.items()}
+        fields = np.zeros(len(_FIELDS), FieldDescType)
+        for descriptor, (name, field) in zip(fields, _FIELDS.items(), strict=True):
+            descriptor["type_id"] = type_ids[type(field)]
+            descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
+            descriptor["arguments"] = field.to_binary()[0]
+        return header.tobytes() + fields.tobytes()
+
+    def _write(self, position: int, data: bytes | bytearray) -> None:
+        rest = memoryview(data)
+        with self._naming_file():
+            self._file.seek(position)
+            while rest:  # an unbuffered write may take only a part
+                rest = rest[self._file.write(rest) :]
+
+    @contextlib.contextmanager
+    def _naming_file(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"cannot write {self._file.name}: {error.strerror}") from error

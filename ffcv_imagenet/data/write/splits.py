@@ -1,0 +1,264 @@
+"""Write image folders as .beton files that FFCV reads.
+
+The way of an image: worker threads read and encode it (:mod:`encode`), the main thread packs it into pages in the
+order of the samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import datetime
+import fcntl
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from io import FileIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import ffcv_imagenet
+from ffcv_imagenet.data.format import manifest as manifests
+from ffcv_imagenet.data.format.index import EntryIndex, IndexWriter
+from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
+from ffcv_imagenet.data.sources.folder import ImageFolder, scan_splits
+from ffcv_imagenet.data.write.encode import EncodedImage, encode_files
+from ffcv_imagenet.data.write.index import write_index
+from ffcv_imagenet.data.write.pages import BetonWriter
+from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
+from ffcv_imagenet.files import atomic_file, write_atomically
+
+#: Images from which the size of the file is estimated.
+SPACE_SAMPLE = 64
+
+
+def write_splits(
+    root: Path,
+    out: Path,
+    splits: Sequence[str],
+    parameters: WriteParameters,
+    num_workers: int = 0,
+    overwrite: bool = False,
+    on_error: str = "fail",
+) -> None:
+    """Write ``root/<split>`` to ``out/<split>.beton`` and its manifest, and print a line for each split.
+
+    All splits are checked before the first is written. A finished file with the same parameters and source is
+    left as it is, unless ``overwrite`` is set.
+
+    Args:
+        root: image folder, see :func:`sources.scan_splits`.
+        out: folder for the files; it is made where missing.
+        splits: ``train``, ``val`` or both.
+        parameters: how the images are chosen and stored.
+        num_workers: encoding threads, 0 for one per usable core.
+        overwrite: replace files that are already there.
+        on_error: what to do with a file that cannot be read, decoded or stored: ``fail``, or ``skip`` it and list it.
+
+    Raises:
+        FileNotFoundError: ``root`` or a split is not there.
+        FileExistsError: another file has the name of an output, or another process is writing it.
+        ValueError: a file cannot be decoded or stored, or the folder or the parameters make no sense.
+        OSError: the output cannot be written, or will not fit on the disk.
+    """
+    folders = scan_splits(root, splits)
+    todo = []
+    for split, folder in folders.items():
+        if parameters.subset > len(folder.files):
+            raise ValueError(
+                f"write.subset: got {parameters.subset}, but {folder.folder} has {len(folder.files)} images"
+            )
+        beton = out / f"{split}.beton"
+        if not overwrite and _is_finished(beton, folder, parameters, on_error):
+            if not EntryIndex.path(beton).is_file():
+                write_index(beton, num_workers)
+            print(f"{split}: {beton} is there already, with these options: nothing to do")
+        else:
+            todo.append((split, folder, beton))
+    out.mkdir(parents=True, exist_ok=True)
+    workers = num_workers or len(os.sched_getaffinity(0))
+    _check_free_space(out, [folder for _, folder, _ in todo], parameters, workers)
+    for split, folder, beton in todo:
+        start = time.monotonic()
+        manifest = write_split(split, folder, beton, parameters, workers, on_error)
+        seconds = time.monotonic() - start
+        print(
+            f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, "
+            f"{_readable(manifest.num_bytes)}, {seconds:.1f} s, {manifest.num_samples / seconds:.0f} images/s, {beton}"
+        )
+        if manifest.skipped:
+            print(f"{split}: {len(manifest.skipped)} files left out, listed with the reasons in {skipped_list(beton)}")
+
+
+def write_split(
+    split: str,
+    folder: ImageFolder,
+    beton: Path,
+    parameters: WriteParameters,
+    num_workers: int,
+    on_error: str = "fail",
+) -> Manifest:
+    """Write one split; replaces ``beton``, which appears under its name only when whole. Raises as write_splits."""
+    order = sample_order(len(folder.files), parameters)
+    paths = [str(folder.folder / folder.files[index]) for index in order]
+    modes = storage_modes(len(paths), parameters)
+    labels: list[int] = []
+    skipped: dict[str, str] = {}
+    partial = beton.with_name(beton.name + ".partial")
+    with _locked(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
+        try:
+            writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
+            index = IndexWriter(index_file, len(paths))
+            images = encode_files(paths, modes, parameters, num_workers)
+            with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
+                for source, image in zip(order, images, strict=True):
+                    if isinstance(image, EncodedImage):
+                        labels.append(int(folder.labels[source]))
+                        writer.append(image, labels[-1])
+                        index.append(image.entries)
+                    elif on_error == "skip":
+                        skipped[folder.files[source]] = str(image)
+                    else:
+                        raise ValueError(f"cannot store {folder.folder / folder.files[source]}: {image}")
+                    bar.update()
+            if not labels:
+                raise ValueError(
+                    f"none of the {len(paths)} files can be stored; {paths[0]}: {next(iter(skipped.values()))}"
+                )
+            checksums = writer.finish()
+            index.finish(checksums.file)
+            manifest = Manifest(
+                format_version=manifests.FORMAT_VERSION,
+                split=split,
+                classes=folder.classes,
+                images_per_class=tuple(np.bincount(labels, minlength=len(folder.classes)).tolist()),
+                num_samples=len(labels),
+                parameters=parameters,
+                source_folder=folder.folder.parent.resolve().name,
+                source_digest=folder.digest,
+                skipped=skipped,
+                versions=_versions(),
+                num_bytes=partial.stat().st_size,
+                checksum=checksums.file,
+                tables_checksum=checksums.tables,
+                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )
+            manifest.verify(partial)
+            # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
+            # index knows its .beton; it gets its name last, when all else is in place.)
+            for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
+                old.unlink(missing_ok=True)
+            manifest.write(beton)
+            if skipped:
+                _write_skipped_list(beton, skipped)
+            partial.replace(beton)
+        except BaseException:  # Ctrl-C too
+            partial.unlink(missing_ok=True)
+            raise
+    return manifest
+
+
+def skipped_list(beton: Path) -> Path:
+    """Where the files that were left out are listed (CSV: file, reason), if any were."""
+    return beton.with_name(beton.name + ".skipped.csv")
+
+
+def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([("file", "reason"), *skipped.items()])
+    # A name on disk is any bytes: those that are no UTF-8 go into the list as they are.
+    write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
+
+
+def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, on_error: str) -> bool:
+    """Whether ``beton`` is what would be written; raises FileExistsError when it is something else."""
+    if not beton.exists():
+        return False
+    try:
+        manifest = Manifest.read(beton)
+    except (FileNotFoundError, ValueError) as error:
+        difference = str(error)
+    else:
+        there, wanted = dataclasses.asdict(manifest.parameters), dataclasses.asdict(parameters)
+        differences = [f"{key} is {there[key]}, not {wanted[key]}" for key in wanted if there[key] != wanted[key]]
+        if manifest.source_digest != folder.digest:
+            differences.append(f"its images are not those of {folder.folder}")
+        if manifest.skipped and on_error == "fail":
+            differences.append(f"it leaves out {len(manifest.skipped)} files, allowed with --write.on_error=skip")
+        if not differences:
+            return True
+        difference = ", ".join(differences)
+    raise FileExistsError(
+        f"{beton} is there already ({difference}): give another --out.dir, or replace it by --write.overwrite=1"
+    )
+
+
+def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: WriteParameters, num_workers: int) -> None:
+    """Raise OSError where the disk has not the room that a sample of the images lets expect."""
+    needed = sum(_expected_bytes(folder, parameters, num_workers) for folder in folders)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise OSError(
+            f"not enough space in {out}: about {_readable(needed)} are needed (from a sample of the images), "
+            f"{_readable(free)} are free"
+        )
+
+
+def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_workers: int) -> int:
+    order = sample_order(len(folder.files), parameters)
+    modes = storage_modes(len(order), parameters)
+    drawn = np.linspace(0, len(order) - 1, min(len(order), SPACE_SAMPLE)).astype(int)
+    paths = [str(folder.folder / folder.files[order[number]]) for number in drawn]
+    encoded = encode_files(paths, [modes[number] for number in drawn], parameters, num_workers)
+    sizes = [len(image.data) + len(image.entries) for image in encoded if isinstance(image, EncodedImage)]
+    return int(np.mean(sizes or [0]) * len(order))
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[FileIO]:
+    """Open an empty file that no other process is writing; a lock ends with its process, however that ends."""
+    just_written = FileExistsError(f"another process has just written {partial}")
+    partial.touch()
+    try:
+        file = partial.open("r+b", buffering=0)
+    except FileNotFoundError:  # It has got its final name in this moment.
+        raise just_written from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another process is writing {partial}") from None
+        if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+            raise just_written  # between opening and locking
+        file.truncate()  # what a killed run left
+        yield file
+
+
+def _progress_bar(split: str, num_samples: int) -> tqdm:
+    # A log file gets a line every half minute, a terminal a line that moves.
+    interval = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=num_samples, desc=split, unit=" images", mininterval=interval, maxinterval=interval, dynamic_ncols=True
+    )
+
+
+def _versions() -> dict[str, str]:
+    installed = {package: version(package) for package in ("ffcv", "numpy", "pillow")}
+    return {"ffcv_imagenet": ffcv_imagenet.__version__, "opencv": cv2.__version__, **installed}
+
+
+def _readable(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"

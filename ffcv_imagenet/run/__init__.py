@@ -1,0 +1,1 @@
+"""A run's folder: the only way in and out."""

@@ -1,0 +1,1 @@
+"""What a step and an epoch are."""

@@ -1,0 +1,99 @@
+"""From a batch to its loss: the part of a step that is compiled and distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.losses import Loss
+from ffcv_imagenet.train.precision import autocast
+
+#: Values of ``training.compile`` beside auto and off, and what they are for torch.compile.
+COMPILE_MODES: dict[str, dict[str, str]] = {
+    "default": {},
+    "reduce-overhead": {"mode": "reduce-overhead"},
+    "max-autotune": {"mode": "max-autotune"},
+    "aot_eager": {"backend": "aot_eager"},
+}
+#: In these modes a GPU replays recorded graphs, whose gradients lie in memory that the next replay writes.
+CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
+
+
+class TrainingStep(nn.Module):
+    """A batch's mean loss: normalisation, ``model`` under autocast, ``loss`` (which computes in float32).
+
+    Args:
+        model: on ``device``.
+        loss: on ``device``.
+        precision: bf16, fp16 or fp32.
+        device: where the batches are.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, *, precision: str, device: torch.device):
+        super().__init__()
+        self.normalize = Normalize().to(device)
+        self.model, self.loss = model, loss
+        self.precision, self.device = precision, device
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``images [B, 3, H, W]`` (uint8, or normalised already) and ``labels [B] int64`` to a scalar."""
+        images = self.normalize(images)
+        with autocast(self.precision, self.device):
+            return self.loss(self.model(images), labels)
+
+
+def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module:
+    """The same step whose gradients are averaged over the ranks, while the backward pass goes on."""
+    if world.size == 1:
+        return step
+    return DistributedDataParallel(
+        step,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        # With a static graph, DDP fails at the first gradients that were accumulated under no_sync (torch 2.15).
+        static_graph=accumulation == 1,
+    )
+
+
+def choose_compile(name: str, device: torch.device, *, sync_bn: bool = False) -> str:
+    """Resolve ``auto``: compile on GPUs, not on CPUs, where it takes longer than a short training.
+
+    Nor with synchronised batch normalisation, which waits for the device in every layer: the graph would end there, and
+    there would be hundreds of them.
+    """
+    if name == "auto":
+        return "default" if device.type == "cuda" and not sync_bn else "off"
+    return name
+
+
+def compile_module(module: nn.Module, mode: str, shapes: int) -> Callable[..., Any]:
+    """``module`` compiled anew for every shape of its inputs; ``module`` itself for ``mode`` off.
+
+    In the :data:`CUDA_GRAPH_MODES` an output is valid until the next call of anything that replays graphs.
+
+    Args:
+        module: its parameters and buffers stay where they are.
+        mode: off or one of :data:`COMPILE_MODES`.
+        shapes: how many shapes there will be; beyond torch's limit it would silently not be compiled.
+    """
+    if mode == "off":
+        return module
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * shapes + 8)
+    compiled = torch.compile(module, dynamic=False, **COMPILE_MODES[mode])  # type: ignore[call-overload]
+    if mode not in CUDA_GRAPH_MODES:
+        return compiled
+
+    def replay(*inputs: Tensor) -> Any:
+        # Without it a call whose predecessor's output is still held would be recorded as that one's continuation, and
+        # an evaluation of a hundred batches as a hundred graphs.
+        torch.compiler.cudagraph_mark_step_begin()
+        return compiled(*inputs)
+
+    return replay

@@ -1,0 +1,444 @@
+"""The training loop: one batch, from the loader to the weights, read top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.data.read.loader import Batch, BatchLoader
+from ffcv_imagenet.distributed import World, gather, sum_over_ranks
+from ffcv_imagenet.losses import Loss
+from ffcv_imagenet.run.checkpoint import CheckpointFolder
+from ffcv_imagenet.run.folder import RunFolder
+from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
+from ffcv_imagenet.script import USER_ERROR_STATUS
+from ffcv_imagenet.train.ema import WeightAverage
+from ffcv_imagenet.train.evaluation import evaluate
+from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.optim import set_lr
+from ffcv_imagenet.train.precision import autocast
+from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, TrainingStep, compile_module, distribute
+from ffcv_imagenet.train.wait_clock import WaitClock
+
+#: Seconds between updates of the progress bar; only then the loss is read from the device.
+_BAR_SECONDS = 0.5
+
+#: What a process tells the others, like a signal's number but below those, when it has seen a loss that is not finite.
+_NONFINITE_SEEN = 1
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What the loop needs to know beside its parts.
+
+    ``accumulation`` micro-batches make a step; ``precision`` is bf16, fp16 or fp32; ``resolution(epoch)`` is the
+    side of the training images in pixels, ``val_resolution`` that of the validation images; ``lr(epoch)`` the
+    learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image.
+    ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
+    one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
+    0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the
+    average of the weights, 0 for none: with one, it is what is evaluated.
+    """
+
+    epochs: int
+    accumulation: int
+    precision: str
+    seed: int
+    lr: Callable[[float], float]
+    resolution: Callable[[int], int]
+    val_resolution: int
+    flip_tta: bool
+    progress_bar: bool
+    skip_nonfinite: bool = False
+    checkpoint_steps: int = 0
+    compile: str = "off"
+    ema: float = 0.0
+
+
+@dataclass
+class EpochProgress:
+    """Where the training stands inside an epoch.
+
+    ``losses [steps] float64`` is, on the device, this rank's sum over the micro-batches of each step (0 for steps to
+    come); ``waited`` the time without data; ``step`` the number of steps done, ``seconds`` of training so far;
+    ``skipped`` the damaged images of this rank.
+    """
+
+    losses: Tensor
+    waited: WaitClock
+    step: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains ``model`` on ``train_loader`` and evaluates it on ``val_loader`` after every epoch.
+
+    Args:
+        model: on the device of ``world``; wrapped for distribution here.
+        loss: on the same device.
+        optimizer: over the parameters of ``model``.
+        train_loader: batches of this rank, ``steps * accumulation`` of them per epoch.
+        val_loader: this rank's part of the validation images.
+        world: this process among all.
+        stop: asked after every step whether to stop.
+        options: see :class:`TrainerOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        train_loader: BatchLoader,
+        val_loader: BatchLoader,
+        world: World,
+        stop: StopSignals,
+        options: TrainerOptions,
+    ):
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.train_loader, self.val_loader = train_loader, val_loader
+        self.world, self.stop, self.options = world, stop, options
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
+        self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
+        if self.replays_graphs:  # Then gradients are added to memory that stays.
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        self.step_module = TrainingStep(model, loss, precision=options.precision, device=world.device)
+        self.distributed_step = distribute(self.step_module, world, options.accumulation)
+        self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
+        self.ema = WeightAverage(model, options.ema) if options.ema else None
+        self.evaluated_model = model if self.ema is None else self.ema.model
+        self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
+        self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
+        self.steps = len(train_loader) // options.accumulation
+        self.most_val_batches = max(gather(len(val_loader)))
+        self.epochs_done = 0
+        self.progress = self._new_epoch()
+        self.log: list[dict[str, Any]] = []
+        torch.manual_seed(options.seed * world.size + world.rank)
+
+    def fit(self, folder: RunFolder | None, checkpoints: CheckpointFolder | None) -> EpochLog:
+        """Train to the last epoch from wherever the training stands, and return the last epoch's log line.
+
+        Rank 0 writes the log and the checkpoints to ``folder`` and ``checkpoints``; other ranks are given None.
+
+        Raises:
+            FloatingPointError: the training loss or the weights are not finite.
+            Interrupted: a signal came; a checkpoint is written.
+        """
+        for epoch in range(self.epochs_done, self.options.epochs):
+            self.train_epoch(epoch, checkpoints)
+            start = time.perf_counter()
+            train_loss, skipped_steps = self._check_finite(checkpoints)  # waits for the device
+            self.progress.seconds += time.perf_counter() - start
+            start = time.perf_counter()
+            scores = evaluate(
+                self.evaluated_model,
+                self.val_loader,
+                self.step_module.normalize,
+                device=self.world.device,
+                resolution=self.options.val_resolution,
+                precision=self.options.precision,
+                flip_tta=self.options.flip_tta,
+                forward=self.evaluated_forward,
+                after_batch=functools.partial(self._after_val_batch, checkpoints),
+                calls=self.most_val_batches,
+            )
+            train_seconds = self.progress.seconds
+            seconds = train_seconds + time.perf_counter() - start
+            images = len(self.train_loader) * self.train_loader.batch_size * self.world.size
+            line = EpochLog(
+                epoch=epoch + 1,
+                train_loss=train_loss,
+                top_1=scores.top_1,
+                top_5=scores.top_5,
+                val_loss=scores.loss,
+                lr=self.optimizer.param_groups[0]["lr"],
+                resolution=self.options.resolution(epoch),
+                images_per_second=images / train_seconds,
+                seconds=seconds,
+                total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
+                wait_share=self.progress.waited.seconds() / train_seconds,
+                cpu_decoded=self.train_loader.cpu_share,
+                skipped_steps=skipped_steps,
+                skipped=self._sum(self.progress.skipped),
+                val_skipped=self.val_loader.num_samples - scores.images,
+            )
+            self.log.append(asdict(line))
+            self.epochs_done, self.progress = epoch + 1, self._new_epoch()
+            if folder is not None:
+                folder.write_log(self.log)
+            self._save(checkpoints)
+            if folder is not None:
+                print(format_line(line, self.options.epochs), flush=True)
+        return EpochLog(**self.log[-1])
+
+    def warm_up(self) -> float:
+        """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
+
+        Weights, statistics, optimizer and random state are afterwards what they were.
+
+        Raises:
+            OSError: the compiler does not work here.
+        """
+        options, device = self.options, self.world.device
+        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, options.epochs)})
+        if options.compile == "off" or not sides:
+            return 0.0
+        start = time.perf_counter()
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            try:
+                self._warm_up(sides)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = " ".join(str(error).split())[:300]
+                raise OSError(f"training.compile={options.compile} fails ({reason}); allowed is off") from error
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    def _warm_up(self, sides: list[int]) -> None:
+        """Compute gradients and predictions of random images as often as it takes until nothing is left to prepare."""
+        options, device = self.options, self.world.device
+        times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
+        self.distributed_step.train()
+        for side in sides:
+            batch = _random_batch(self.train_loader, side, device)
+            for _ in range(times):
+                for micro_step in range(min(2, options.accumulation)):
+                    with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
+                        self._backward(batch)
+        self.evaluated_model.eval()
+        batch = _random_batch(self.val_loader, options.val_resolution, device)
+        with torch.no_grad(), autocast(options.precision, device):
+            for _ in range(times):
+                self.evaluated_forward(self.step_module.normalize(batch.images))
+
+    def train_epoch(self, epoch: int, checkpoints: CheckpointFolder | None) -> None:
+        """Train the rest of an epoch; ``progress`` tells how it went."""
+        options, accumulation, progress = self.options, self.options.accumulation, self.progress
+        resolution = options.resolution(epoch)
+        first_step = progress.step
+        self.distributed_step.train()
+        batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
+        now = last_shown = time.perf_counter()
+        start, seconds_before = now, progress.seconds
+        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
+            for step in range(first_step, self.steps):
+                lr = options.lr(epoch + step / self.steps)
+                set_lr(self.optimizer, lr)
+                self.loss.set_progress((epoch + step / self.steps) / options.epochs)
+                if self.buffers_before:
+                    torch._foreach_copy_(self.buffers_before, list(self.model.buffers()))
+                for micro_step in range(accumulation):
+                    with self._gradient_sync(micro_step == accumulation - 1):
+                        with progress.waited:
+                            batch = next(batches)
+                        loss = self._backward(batch)
+                    progress.losses[step].add_(loss)
+                    progress.skipped += batch.replaced
+                self._update_weights(progress.losses[step])
+                now = time.perf_counter()
+                progress.step, progress.seconds = step + 1, seconds_before + now - start
+                seen_nonfinite = False
+                if bar is not None and now - last_shown > _BAR_SECONDS:
+                    last_shown, images = now, accumulation * self.train_loader.batch_size * self.world.size
+                    rate = (progress.step - first_step) * images / (now - start)
+                    shown = progress.losses[step].item() / accumulation
+                    seen_nonfinite = not math.isfinite(shown)
+                    bar.set_postfix_str(f"loss {shown:.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
+                    bar.update(progress.step - bar.n)
+                self._after_step(checkpoints, seen_nonfinite)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on. Called on every rank, between two steps.
+
+        The statistics of rank 0's normalisation layers are enough: before a step, and before an evaluation, all ranks
+        take them over.
+        """
+        rng = {"cpu": torch.get_rng_state()}
+        if self.world.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.world.device)
+        progress = self.progress
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": self.loss.state_dict(),
+            "epochs_done": self.epochs_done,
+            "step": progress.step,
+            "losses": sum_over_ranks(progress.losses.clone()),
+            "skipped": self._sum(progress.skipped),
+            "seconds": progress.seconds,
+            "waited": progress.waited.seconds(),
+            "log": self.log,
+            "rng": gather(rng),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state; the random state of ranks that did not exist then stays as it is."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loss.load_state_dict(state["loss"])
+        self.epochs_done, self.log = state["epochs_done"], list(state["log"])
+        self.progress = self._new_epoch()
+        self.progress.step, self.progress.seconds = state["step"], state["seconds"]
+        self.progress.waited = WaitClock(self.world.device, state["waited"])
+        if self.world.is_main:  # They are the sums over the ranks.
+            self.progress.losses.copy_(state["losses"])
+            self.progress.skipped = state["skipped"]
+        if self.world.rank < len(state["rng"]):
+            rng = state["rng"][self.world.rank]
+            torch.set_rng_state(rng["cpu"])
+            if self.world.device.type == "cuda" and "cuda" in rng:
+                torch.cuda.set_rng_state(rng["cuda"], self.world.device)
+
+    def _sum(self, number: int) -> int:
+        """The sum over the ranks."""
+        return int(sum_over_ranks(torch.tensor(number, device=self.world.device)).item())
+
+    def _new_epoch(self) -> EpochProgress:
+        device = self.world.device
+        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=device), WaitClock(device))
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Add the gradients of one micro-batch; returns its mean loss, on the device."""
+        loss = self.batch_loss(batch.images, batch.labels)
+        if self.options.skip_nonfinite:
+            # Times 1, or times NaN: then all gradients are NaN, on all ranks, and all of them skip the step.
+            loss = loss * (1 + 0 * loss.detach())
+        self.scaler.scale(loss / self.options.accumulation).backward()
+        return loss.detach()
+
+    def _update_weights(self, loss: Tensor) -> None:
+        """Take the optimizer's step. ``loss`` becomes NaN when it is skipped for gradients that are not finite.
+
+        Under fp16 the scaler skips such steps anyway, and they are no failure: it is searching for its scale.
+        """
+        if self.options.skip_nonfinite:
+            if not self.scaler.is_enabled():
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
+                self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+            skipped = ~loss.isfinite()
+            for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+                torch.where(skipped, before, buffer, out=buffer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        if self.ema is not None:
+            self.ema.update(self.epochs_done * self.steps + self.progress.step + 1)
+
+    def _after_step(self, checkpoints: CheckpointFolder | None, seen_nonfinite: bool) -> None:
+        """Write a checkpoint when it is time; stop when a process was asked to, or has seen a loss to stop for."""
+        step, every = self.progress.step, self.options.checkpoint_steps
+        agreed = self.stop.agreed(_NONFINITE_SEEN if seen_nonfinite else 0)
+        if agreed > _NONFINITE_SEEN:
+            self._stop(checkpoints, agreed)
+        elif every and step % every == 0 and step < self.steps:
+            self._save(checkpoints)
+        elif agreed:
+            self._check_finite(checkpoints)
+
+    def _after_val_batch(self, checkpoints: CheckpointFolder | None) -> None:
+        signum = self.stop.agreed()
+        if signum > _NONFINITE_SEEN:
+            self._stop(checkpoints, signum)
+
+    def _stop(self, checkpoints: CheckpointFolder | None, signum: int) -> None:
+        stopped = Interrupted(signum)
+        file = self._save(checkpoints)
+        if file is not None:
+            print(
+                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto goes on from there",
+                file=sys.stderr,
+            )
+        raise stopped
+
+    def _save(self, checkpoints: CheckpointFolder | None) -> Path | None:
+        """Write a checkpoint on rank 0, if everything in it is finite; called on every rank."""
+        if self.progress.step:
+            self._check_finite(checkpoints)
+        state = self.state_dict()
+        if checkpoints is None:
+            return None
+        best = best_epoch(self.log) if self.log else None
+        return checkpoints.save(state, self.epochs_done, self.progress.step, best)
+
+    def _check_finite(self, checkpoints: CheckpointFolder | None) -> tuple[float, int]:
+        """Mean loss of the epoch so far (of the steps not skipped), and how many were skipped. Called on every rank.
+
+        Raises:
+            FloatingPointError: a loss is not finite and shall not be skipped, or a whole epoch is skipped, or there are
+                weights that are not finite.
+        """
+        losses = sum_over_ranks(self.progress.losses[: self.progress.step].clone())
+        losses = losses.cpu() / (self.options.accumulation * self.world.size)
+        finite = losses.isfinite()
+        skipped = int((~finite).sum())
+        if skipped == self.steps or (skipped and not self.options.skip_nonfinite):
+            first = int(finite.int().argmin())
+            raise self._nonfinite_error(f"the training loss is {losses[first].item()}", checkpoints, first)
+        floats = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if sum_over_ranks((~torch.stack([value.isfinite().all() for value in floats])).sum()).item():
+            raise self._nonfinite_error("the weights are not finite", checkpoints, self.progress.step - 1)
+        return losses[finite].mean().item(), skipped
+
+    def _nonfinite_error(self, what: str, checkpoints: CheckpointFolder | None, step: int) -> BaseException:
+        """The error for rank 0 to show; on the others, a silent end."""
+        if checkpoints is None:
+            return SystemExit(USER_ERROR_STATUS)
+        epoch, files = self.epochs_done, checkpoints.files()
+        if self.options.skip_nonfinite:
+            advice = "training.on_nonfinite=skip does not help"
+        else:
+            advice = "training.precision=fp32 or training.on_nonfinite=skip may help"
+        return FloatingPointError(
+            f"{what} after step {step + 1} of {self.steps} in epoch {epoch + 1}, "
+            f"learning rate {self.options.lr(epoch + step / self.steps):.4g}; "
+            f"last good checkpoint: {files[-1] if files else 'none'}; a lower lr.lr may help, {advice}"
+        )
+
+    def _gradient_sync(self, sync: bool) -> contextlib.AbstractContextManager:
+        """Gradients are summed over the ranks in the last micro-batch of a step only."""
+        if sync or not isinstance(self.distributed_step, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.distributed_step.no_sync()
+
+    def _bar(self, title: str) -> contextlib.AbstractContextManager[tqdm | None]:
+        if not (self.world.is_main and self.options.progress_bar):
+            return contextlib.nullcontext()
+        done = self.progress.step
+        return tqdm(desc=title, total=self.steps, initial=done, unit="step", leave=False, dynamic_ncols=True)
+
+
+def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:
+    """A batch in the loader's type and memory format."""
+    size = loader.batch_size
+    images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    if loader.dtype != torch.uint8:
+        images = Normalize().to(device)(images).to(loader.dtype)
+    return Batch(images, torch.zeros(size, dtype=torch.int64, device=device), replaced=0)
