@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ffcv_imagenet.augment import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ffcv_imagenet.losses import LOSS_OPTIONS, Loss, make_loss
-from ffcv_imagenet.options import Choice, Integer, OrNone, Real, Switch, Text, Words, group, option
-from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule, resolution_at
+from ffcv_imagenet.options import (
+    Choice,
+    Integer,
+    Numbers,
+    OptionsError,
+    OrNone,
+    Real,
+    Switch,
+    Text,
+    Words,
+    group,
+    option,
+)
+from ffcv_imagenet.schedules import LR_OPTIONS, lr_mistakes, make_lr_schedule, ramp, resolution_at
 from ffcv_imagenet.train.step import COMPILE_MODES
 
 #: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
@@ -19,6 +33,7 @@ RESUMABLE_CHANGES = (
     "data.decode",
     "data.num_workers",
     "data.on_error",
+    "data.on_wrong_split",
     "training.accumulation",
     "training.precision",
     "training.compile",
@@ -97,7 +112,9 @@ class DataOptions:
     """Training and validation images."""
 
     train: str | None = option(OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None)
-    val: str = option(Text(), "validation .beton file")
+    val: str | None = option(
+        OrNone(Text()), "validation .beton file (training.eval_only=1: none for that of the run)", None
+    )
     order: str = option(
         Choice("random", "quasi_random"),
         "order of the training images; quasi_random reads large pieces, for files larger than the memory",
@@ -106,6 +123,11 @@ class DataOptions:
     on_error: str = option(
         Choice("fail", "skip"),
         "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
+        "fail",
+    )
+    on_wrong_split: str = option(
+        Choice("fail", "warn"),
+        "what to do when data.train is no training split, data.val no validation split, or both are the same images",
         "fail",
     )
     decode: str = option(
@@ -118,6 +140,12 @@ class DataOptions:
     )
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
     flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)
+    mean: tuple[float, ...] = option(
+        Numbers(3, 0, 1), "mean of red, green and blue that is subtracted from images in 0..1", IMAGENET_MEAN
+    )
+    std: tuple[float, ...] = option(
+        Numbers(3, 0.001, 1), "standard deviation of red, green and blue by which they are divided", IMAGENET_STD
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +154,9 @@ class ModelOptions:
 
     arch: str = option(Text(), "a torchvision classification model, or resnet10", "resnet18")
     blurpool: bool = option(Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False)
-    weights: str | None = option(OrNone(Text()), "start from these weights (a state dict or a checkpoint)", None)
+    weights: str | None = option(
+        OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None
+    )
 
 
 @dataclass(frozen=True)
@@ -135,8 +165,12 @@ class ResolutionOptions:
 
     min_res: int = option(Integer(8, 4096), "at the start", 160)
     max_res: int = option(Integer(8, 4096), "at the end", 160)
-    start_ramp: int = option(Integer(0), "epoch up to which min_res holds", 0)
-    end_ramp: int = option(Integer(0), "epoch from which max_res holds", 0)
+    start_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch up to which min_res holds (none: 70 % of the way to the last epoch)", None
+    )
+    end_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch from which max_res holds (none: 85 % of the way to the last epoch)", None
+    )
 
 
 @dataclass(frozen=True)
@@ -146,8 +180,10 @@ class LrOptions:
     lr: float = option(Real(0), "peak rate for a global batch of lr.base_batch", 0.5)
     base_batch: int = option(Integer(1), "the batch for which lr.lr holds; the rate scales with the batch", 1024)
     schedule: str = option(Choice(*LR_OPTIONS), "shape over the epochs", "piecewise")
-    peak_epoch: float | None = option(OrNone(Real(0)), "piecewise: epoch of the peak (none: 2)", None)
-    step_length: int | None = option(OrNone(Integer(1)), "step: epochs between steps (none: 30)", None)
+    peak_epoch: float | None = option(
+        OrNone(Real(0)), "piecewise: epoch of the peak (none: 2, or a quarter of fewer than 8 epochs)", None
+    )
+    step_length: int | None = option(OrNone(Integer(1)), "step: epochs between steps (none: a third of all)", None)
     step_ratio: float | None = option(OrNone(Real(0, 1)), "step: factor at every step (none: 0.1)", None)
     warmup_epochs: float | None = option(OrNone(Real(0)), "step, cosine: linear warm-up (none: 0)", None)
 
@@ -169,6 +205,11 @@ class TrainingOptions:
     """Length, batch, optimizer and precision."""
 
     epochs: int = option(Integer(1), "number of epochs", 16)
+    max_steps: int | None = option(
+        OrNone(Integer(1)),
+        "smoke test: end after so many steps of this training, with an evaluation; the report keeps such runs apart",
+        None,
+    )
     batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024)
     accumulation: int = option(Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1)
     momentum: float = option(Real(0, 1), "momentum of SGD", 0.9)
@@ -200,9 +241,14 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Evaluation after every epoch: centre crop of 224/256 of the shorter side."""
+    """Evaluation after every epoch, on the centre of each image."""
 
     resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256)
+    crop_ratio: float = option(
+        Real(0.01, 1),
+        "side of the square that is cut out of the centre, as a share of the shorter side",
+        IMAGENET_CENTER_CROP,
+    )
     batch_size: int = option(Integer(1), "images per batch and process", 256)
     flip_tta: bool = option(Switch(), "average over the image and its mirror image", False)
 
@@ -236,7 +282,7 @@ class CheckpointOptions:
 
     resume: str = option(
         Text(),
-        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a file",
+        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a checkpoint or run folder",
         "none",
     )
     every_steps: int = option(Integer(0), "steps between checkpoints in the middle of an epoch (0: none)", 1000)
@@ -259,31 +305,48 @@ class TrainConfig:
     checkpoint: CheckpointOptions = group(CheckpointOptions)
 
     def __post_init__(self) -> None:
-        """Check what involves several options; raises ValueError."""
-        resolution = self.resolution
-        if resolution.min_res > resolution.max_res:
-            raise ValueError(
-                f"resolution.min_res: got {resolution.min_res}, allowed is at most "
-                f"resolution.max_res={resolution.max_res}"
-            )
-        if resolution.start_ramp > resolution.end_ramp:
-            raise ValueError(
-                f"resolution.start_ramp: got {resolution.start_ramp}, allowed is at most "
-                f"resolution.end_ramp={resolution.end_ramp}"
-            )
+        """Check what involves several options; raises OptionsError with everything that does not go together."""
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._lr_mistakes()]
+        try:
+            self.make_loss()
+        except ValueError as error:
+            mistakes.append(str(error))
+        if mistakes:
+            raise OptionsError(mistakes)
+
+    def _data_mistakes(self) -> Iterator[str]:
         if self.training.eval_only:
             if self.checkpoint.resume == "none" and self.model.weights is None:
-                raise ValueError(
-                    "training.eval_only=1 needs checkpoint.resume=auto, checkpoint.resume=FILE or model.weights=FILE"
+                yield (
+                    "training.eval_only=1 needs --checkpoint.resume=auto, --checkpoint.resume=CHECKPOINT or "
+                    "--model.weights=FILE"
                 )
-        elif self.data.train is None:
-            raise ValueError("data.train is required: give --data.train=FILE.beton")
-        self.make_loss()
-        self.make_lr()
+            return
+        for key, file in (("data.train", self.data.train), ("data.val", self.data.val)):
+            if file is None:
+                yield f"{key} is required: give --{key}=FILE.beton"
+
+    def _resolution_mistakes(self) -> Iterator[str]:
+        options, epochs = self.resolution, self.training.epochs
+        start, end = ramp(epochs, options.start_ramp, options.end_ramp)
+        if options.min_res > options.max_res:
+            yield f"resolution.min_res: got {options.min_res}, allowed is at most resolution.max_res={options.max_res}"
+        if start > end:
+            yield f"resolution.start_ramp: got {start}, allowed is at most resolution.end_ramp={end}"
+        if end > epochs and options.min_res < options.max_res:
+            yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
+
+    def _lr_mistakes(self) -> list[str]:
+        return lr_mistakes(self.lr.schedule, epochs=self.training.epochs, **self._lr_options())
+
+    def _lr_options(self) -> dict[str, float | None]:
+        """The options that belong to a schedule; None: not given."""
+        return {key: getattr(self.lr, key) for key in ("peak_epoch", "step_length", "step_ratio", "warmup_epochs")}
 
     def default_name(self, recipe: str) -> str:
-        """A run's name from what is compared: recipe, architecture, loss and seed."""
-        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}"
+        """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test."""
+        steps = "" if self.training.max_steps is None else f"_{self.training.max_steps}_steps"
+        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}{steps}"
 
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
@@ -292,16 +355,12 @@ class TrainConfig:
 
     def make_lr(self) -> Callable[[float], float]:
         """The learning rate as a function of the fractional epoch, scaled to the global batch."""
-        lr = self.lr
-        return make_lr_schedule(
-            lr.schedule,
-            lr=lr.lr * self.training.batch_size / lr.base_batch,
-            epochs=self.training.epochs,
-            peak_epoch=lr.peak_epoch,
-            step_length=lr.step_length,
-            step_ratio=lr.step_ratio,
-            warmup_epochs=lr.warmup_epochs,
-        )
+        peak = self.lr.lr * self.training.batch_size / self.lr.base_batch
+        return make_lr_schedule(self.lr.schedule, lr=peak, epochs=self.training.epochs, **self._lr_options())
+
+    def make_normalize(self) -> Normalize:
+        """From uint8 images to the model's input."""
+        return Normalize(self.data.mean, self.data.std)
 
     def extreme_sides(self) -> frozenset[int]:
         """The smallest and the largest image side of the training, and the evaluation's: a model has to take them."""
@@ -310,13 +369,17 @@ class TrainConfig:
     def make_resolution(self) -> Callable[[int], int]:
         """The side of the training images in pixels as a function of the epoch."""
         resolution = self.resolution
+        start, end = ramp(self.training.epochs, resolution.start_ramp, resolution.end_ramp)
         return functools.partial(
-            resolution_at,
-            min_res=resolution.min_res,
-            max_res=resolution.max_res,
-            start_ramp=resolution.start_ramp,
-            end_ramp=resolution.end_ramp,
+            resolution_at, min_res=resolution.min_res, max_res=resolution.max_res, start_ramp=start, end_ramp=end
         )
+
+    def planned_epochs(self, num_samples: int) -> int:
+        """How many epochs are trained, the last one perhaps in part, on a data set of so many images."""
+        if self.training.max_steps is None:
+            return self.training.epochs
+        steps = max(1, num_samples // self.training.batch_size)
+        return min(self.training.epochs, math.ceil(self.training.max_steps / steps))
 
     def per_rank_batch(self, world_size: int) -> int:
         """Images of a micro-batch on one rank; raises ValueError when the global batch cannot be shared."""

@@ -7,11 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Learning-rate schedules and the options that each takes, with their defaults.
-LR_OPTIONS: dict[str, dict[str, float]] = {
-    "piecewise": {"peak_epoch": 2},
-    "step": {"step_length": 30, "step_ratio": 0.1, "warmup_epochs": 0},
-    "cosine": {"warmup_epochs": 0},
+#: Learning-rate schedules and the options that each takes, with their defaults in a training of so many epochs.
+LR_OPTIONS: dict[str, dict[str, Callable[[int], float]]] = {
+    "piecewise": {"peak_epoch": lambda epochs: min(2, epochs / 4)},
+    "step": {
+        "step_length": lambda epochs: math.ceil(epochs / 3),
+        "step_ratio": lambda _: 0.1,
+        "warmup_epochs": lambda _: 0,
+    },
+    "cosine": {"warmup_epochs": lambda _: 0},
 }
 
 #: Share of the peak learning rate at which the piecewise schedule starts.
@@ -50,23 +54,35 @@ def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None
         given: options of the schedule.
 
     Raises:
-        ValueError: an unknown name, an option that the schedule does not have, or one past the end of training.
+        ValueError: what :func:`lr_mistakes` tells.
     """
-    if name not in LR_OPTIONS:
-        raise ValueError(f"lr.schedule: got {name!r}, allowed is {' | '.join(LR_OPTIONS)}")
-    options = dict(LR_OPTIONS[name])
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key not in options:
-            takes = ", ".join(f"lr.{k}" for k in options)
-            raise ValueError(f"lr.{key}: got {value} for lr.schedule={name}, which takes {takes}")
-        options[key] = value
-    for key in ("peak_epoch", "warmup_epochs"):
-        if options.get(key, 0) and options[key] >= epochs:
-            raise ValueError(f"lr.{key}: got {options[key]:g}, allowed is less than training.epochs={epochs}")
+    if mistakes := lr_mistakes(name, epochs=epochs, **given):
+        raise ValueError("; ".join(mistakes))
+    defaults = {key: default(epochs) for key, default in LR_OPTIONS[name].items()}
+    options = defaults | {key: value for key, value in given.items() if value is not None}
     shape = {"piecewise": piecewise_lr, "step": step_lr, "cosine": cosine_lr}[name]
     return lambda epoch: lr * shape(epoch, epochs=epochs, **options)  # type: ignore[operator]
+
+
+def lr_mistakes(name: str, *, epochs: int, **given: float | None) -> list[str]:
+    """What is wrong with options of :func:`make_lr_schedule`, a sentence each.
+
+    An unknown name, options that the schedule does not have, and those past the end of training.
+    """
+    if name not in LR_OPTIONS:
+        return [f"lr.schedule: got {name!r}, allowed is {' | '.join(LR_OPTIONS)}"]
+    takes = LR_OPTIONS[name]
+    given = {key: value for key, value in given.items() if value is not None}
+    mistakes = [
+        f"lr.{key}: got {value} for lr.schedule={name}, which takes {', '.join(f'lr.{k}' for k in takes)}"
+        for key, value in given.items()
+        if key not in takes
+    ]
+    return mistakes + [
+        f"lr.{key}: got {given[key]:g}, allowed is less than training.epochs={epochs}, or none to follow it"
+        for key in ("peak_epoch", "warmup_epochs")
+        if key in takes and given.get(key) and given[key] >= epochs  # type: ignore[operator]
+    ]
 
 
 def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, end_ramp: int) -> int:
@@ -81,6 +97,19 @@ def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, en
         return max_res
     exact = linear((epoch - start_ramp) / (end_ramp - start_ramp), min_res, max_res)
     return min(max(round(exact / 32) * 32, min_res), max_res)
+
+
+def ramp(epochs: int, start_ramp: int | None, end_ramp: int | None) -> tuple[int, int]:
+    """Where :func:`resolution_at` starts and ends; None: at 70 % and 85 % of the way to the last epoch.
+
+    About as libffcv/ffcv-imagenet has it, and the last epoch of two or more has the largest images.
+    """
+    last = epochs - 1
+    if end_ramp is None:
+        end_ramp = max(math.ceil(0.85 * last), start_ramp or 0)
+    if start_ramp is None:
+        start_ramp = min(math.floor(0.7 * last), end_ramp)
+    return start_ramp, end_ramp
 
 
 def _warmup(epoch: float, warmup_epochs: float) -> float:

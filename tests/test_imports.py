@@ -25,14 +25,18 @@ MAY_IMPORT = {
     "data": {"script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
-    "config": {"options", "schedules", "losses", "train"},
-    "resume": {"config", "run"},
+    "config": {"options", "schedules", "augment", "losses", "train"},
+    "resume": {"config", "options", "run", "data/format"},
+    "resolved": {"config", "distributed", "models", "train", "data/format", "data/read"},
+    "loaders": {"resolved", "train", "data/format", "data/read"},
+    "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
-        "augment", "config", "distributed", "models", "options", "resume", "run", "train", "data/format", "data/read",
+        "config", "distributed", "evaluated", "loaders", "models", "options", "resolved", "resume", "run", "train",
     },
     "report": {"files", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "options", "report", "run", "script", "data/format", "data/read",
+        "config", "files", "losses", "models", "options", "report", "resolved", "resume", "run", "script",
+        "data/format", "data/read",
     },
 }  # fmt: skip
 #: Packages that only these rooms may import.

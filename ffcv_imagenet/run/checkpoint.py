@@ -74,12 +74,18 @@ class CheckpointFolder:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU: a file, or the newest of a run folder.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a folder without checkpoints.
         ValueError: damaged, or not a checkpoint of this program.
     """
+    if path.is_dir():
+        inside = path / "checkpoints"
+        state = CheckpointFolder(inside if inside.is_dir() else path, keep=1).newest()
+        if state is None:
+            raise FileNotFoundError(f"no checkpoint in {path}: allowed is a checkpoint or the folder of a run")
+        return state
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     try:

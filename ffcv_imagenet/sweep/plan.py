@@ -18,13 +18,15 @@ from typing import Any
 import torch
 
 import ffcv_imagenet
-from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
+from ffcv_imagenet.config import SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.models import check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.resolved import read_data
+from ffcv_imagenet.resume import differences, what_is_computed
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -71,9 +73,9 @@ def make_plan(argv: Sequence[str]) -> Plan:
         processes = (options.gpus_per_run or 1) if gpus else 1
         name = _run_name(config, recipe, [key for key in chosen if key in axes])
         folder = Path(config.logging.folder) / name
-        _check_data_and_folder(config, folder, processes)
+        num_samples = _check_data_and_folder(config, folder, processes)
         command = _command([*words, f"--logging.name={name}"], processes)
-        runs.append(Run(len(runs) + 1, name, folder, config.training.epochs, command))
+        runs.append(Run(len(runs) + 1, name, folder, config.planned_epochs(num_samples), command))
 
     names = [run.name for run in runs]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -209,30 +211,25 @@ def _text(value: Any) -> str:
 
 
 @functools.cache
-def _manifest(path: str) -> Manifest:
-    return Manifest.read(Path(path))
+def _manifest(path: Path) -> Manifest:
+    return Manifest.read(path)
 
 
 _check_resolutions = functools.cache(check_resolutions)
 
 
-def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
-    """Refuse what the run would stumble over; see :func:`make_plan`."""
-    if config.training.eval_only or config.data.train is None:
+def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
+    """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
+    train_data, val_data = read_data(config, read=_manifest, show_warnings=False)
+    if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
-    now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
-    now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
-    now["micro_batch"] = config.per_rank_batch(processes)
-    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, config.extreme_sides())
-    ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
+    computed = what_is_computed(config, train_data, val_data, processes)
+    _check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
+    ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
-    if not file.is_file():
-        return
-    params = read_json_object(file)
-    was = params.get("config", {}) | params
-    for key, value in now.items():
-        if key in was and was[key] != value:
-            raise ValueError(f"{folder} holds a run with {key}={was[key]}, got {value}: give another --runs folder")
+    if file.is_file() and (found := differences(read_json_object(file), computed)):
+        raise ValueError(f"{folder} holds a run with other options: {'; '.join(found)}: give another --runs folder")
+    return train_data.num_samples
 
 
 def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:

@@ -1,0 +1,117 @@
+"""A checkpoint that is evaluated: as its run was validated, but for what the user gives."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
+from ffcv_imagenet.options import Given, build, flatten, option_names
+from ffcv_imagenet.resume import resume_state, run_checkpoints
+from ffcv_imagenet.run.checkpoint import load_checkpoint
+from ffcv_imagenet.run.weights import checkpoint_weights
+
+#: Options of the sections model, data and validation that an evaluation does not read.
+_TRAINING_ONLY = ("model.weights", "data.order", "data.min_crop_area", "data.flip")
+
+
+@dataclass(frozen=True)
+class EvaluatedCheckpoint:
+    """A checkpoint, and ``place``: the file or the folder where it was found."""
+
+    place: Path
+    state: dict[str, Any]
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in words."""
+        steps = f", step {self.state['step']}" if self.state["step"] else ""
+        averaged = ", averaged weights" if self.state["ema"] else ""
+        return f"{self.place}, epoch {self.state['epochs_done']}{steps}{averaged}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The run's options that decide what its validation computes (and ``data.val``), as far as they still exist."""
+        params = self.state["params"]
+        config = {key: value for key, value in params["config"].items() if key in option_names(TrainConfig)}
+        kept = {key: value for key, value in config.items() if key == "data.val" or not _says_where_and_how(key)}
+        del kept["model.weights"]  # The checkpoint's come in their place.
+        return kept | {"training.precision": params["precision"]}
+
+    def config(self, given: Given) -> TrainConfig:
+        """The run's options, under those that a user gives."""
+        options = self.options
+        origins = dict.fromkeys(options, str(self.place)) | dict(given.origins)
+        return build(TrainConfig, options | dict(given.values), origins)
+
+    def describe(self, config: TrainConfig, val_data: str) -> list[str]:
+        """What is evaluated, with which options, and what is not as the run's validation was, a line each.
+
+        Args:
+            config: the options of the evaluation.
+            val_data: checksum of the validation images.
+        """
+        run, now, was = self.state["params"], flatten(config), self.options
+        used = [key for key in now if key == "data.val" or _is_read(key)] + ["training.precision"]
+        lines = [f"evaluates {self.source}: {' '.join(f'{key}={_text(now[key])}' for key in used)}"]
+        for key in used:
+            if key != "data.val" and key in was and was[key] != now[key]:
+                lines.append(f"unlike the run {run['name']}: {key}={_text(now[key])}, which had {_text(was[key])}")
+        if run["val_data"] != val_data:
+            lines.append(f"unlike the run {run['name']}: {config.data.val} holds other images than it was validated on")
+        return lines
+
+    def load_into(self, model: nn.Module, arch: str) -> None:
+        """Load what is evaluated into ``model``, which is of the architecture ``arch``.
+
+        Raises:
+            ValueError: a checkpoint of another model.
+        """
+        was = self.state["params"]["config"]["model.arch"]
+        if was != arch:
+            raise ValueError(f"{self.place} is a checkpoint of model.arch={was}, got model.arch={arch}")
+        try:
+            model.load_state_dict(checkpoint_weights(self.state))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{self.place} is a checkpoint of another model.arch={arch}: {reason}") from None
+
+
+def find_evaluated(config: TrainConfig, path: Path) -> EvaluatedCheckpoint | None:
+    """The checkpoint that ``config`` names; None for other weights (``model.weights``).
+
+    Args:
+        config: all options.
+        path: folder of the run that ``checkpoint.resume=auto`` means.
+
+    Raises:
+        ValueError, FileNotFoundError: a user's mistake.
+    """
+    resume, weights = config.checkpoint.resume, config.model.weights
+    state = resume_state(resume, run_checkpoints(config, path))
+    if state is not None:
+        return EvaluatedCheckpoint(path if resume == "auto" else Path(resume), state)
+    if weights is None:
+        raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or --model.weights=FILE")
+    with contextlib.suppress(ValueError, FileNotFoundError):  # Then they are weights alone, or load_weights says why.
+        return EvaluatedCheckpoint(Path(weights), load_checkpoint(Path(weights)))
+    return None
+
+
+def _says_where_and_how(key: str) -> bool:
+    return key.startswith(RESUMABLE_CHANGES)
+
+
+def _is_read(key: str) -> bool:
+    section = key.partition(".")[0]
+    return section in ("model", "data", "validation") and not _says_where_and_how(key) and key not in _TRAINING_ONLY
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(int(value)) if isinstance(value, bool) else str(value)
