@@ -43,10 +43,19 @@ class EvaluatedCheckpoint:
         return kept | {"training.precision": params["precision"]}
 
     def config(self, given: Given) -> TrainConfig:
-        """The run's options, under those that a user gives."""
-        options = self.options
+        """The run's options, under those that a user gives.
+
+        Raises:
+            ValueError: options that don't go together, or another architecture than the checkpoint's.
+        """
+        options, found = self.options, {"checkpoint.resume": str(self.place), "model.weights": None}
         origins = dict.fromkeys(options, str(self.place)) | dict(given.origins)
-        return build(TrainConfig, options | dict(given.values), origins)
+        config = build(TrainConfig, options | dict(given.values) | found, origins)
+        if config.model.arch != options["model.arch"]:
+            raise ValueError(
+                f"{self.place} is a checkpoint of model.arch={options['model.arch']}, got model.arch={config.model.arch}"
+            )
+        return config
 
     def describe(self, config: TrainConfig, val_data: str) -> list[str]:
         """What is evaluated, with which options, and what is not as the run's validation was, a line each.
@@ -65,20 +74,13 @@ class EvaluatedCheckpoint:
             lines.append(f"unlike the run {run['name']}: {config.data.val} holds other images than it was validated on")
         return lines
 
-    def load_into(self, model: nn.Module, arch: str) -> None:
-        """Load what is evaluated into ``model``, which is of the architecture ``arch``.
-
-        Raises:
-            ValueError: a checkpoint of another model.
-        """
-        was = self.state["params"]["config"]["model.arch"]
-        if was != arch:
-            raise ValueError(f"{self.place} is a checkpoint of model.arch={was}, got model.arch={arch}")
+    def load_into(self, model: nn.Module) -> None:
+        """Load what is evaluated into ``model``; raises ValueError when it has other layers or classes."""
         try:
             model.load_state_dict(checkpoint_weights(self.state))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{self.place} is a checkpoint of another model.arch={arch}: {reason}") from None
+            raise ValueError(f"{self.place} is a checkpoint of another model: {reason}") from None
 
 
 def find_evaluated(config: TrainConfig, path: Path) -> EvaluatedCheckpoint | None:

@@ -119,7 +119,7 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             print("\n".join(found.describe(start.config, start.val_data.checksum)), flush=True)
         model = make_model(start)
         if found is not None:
-            found.load_into(model, config.model.arch)
+            found.load_into(model)
         loader = make_val_loader(start)
         scores = evaluate(
             model,
