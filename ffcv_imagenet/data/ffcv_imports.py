@@ -19,7 +19,7 @@ import numba.typed
 
 @contextlib.contextmanager
 def _typed_dicts_are_plain() -> Iterator[None]:
-    """A module that imports ``numba.typed.Dict`` meanwhile gets :class:`dict`; FFCV's modules get numba's back at the end.
+    """A module that imports ``numba.typed.Dict`` meanwhile gets :class:`dict`; FFCV's get numba's back at the end.
 
     numba itself looks the name up only when it compiles, which no module of FFCV makes it do while it is imported.
     """
