@@ -52,9 +52,8 @@ class EvaluatedCheckpoint:
         origins = dict.fromkeys(options, str(self.place)) | dict(given.origins)
         config = build(TrainConfig, options | dict(given.values) | found, origins)
         if config.model.arch != options["model.arch"]:
-            raise ValueError(
-                f"{self.place} is a checkpoint of model.arch={options['model.arch']}, got model.arch={config.model.arch}"
-            )
+            was = options["model.arch"]
+            raise ValueError(f"{self.place} is a checkpoint of model.arch={was}, got model.arch={config.model.arch}")
         return config
 
     def describe(self, config: TrainConfig, val_data: str) -> list[str]:
