@@ -2,9 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ffcv_imagenet.losses import LOSS_OPTIONS, MaxSup, make_loss
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.train.loss_module import LossModule
 
 K = 7
+
+
+def make_loss(name, **options):
+    return LossModule(LOSSES.choose(name, options), K)
 
 
 def batch(size=16, *, all_right=False, dtype=torch.float64, seed=0):
@@ -53,14 +58,14 @@ def test_maxsup_equals_label_smoothing_only_where_every_prediction_is_right():
     assert maxsup(0.1)(logits, target) > smoothing_at_logit_level(logits, target, 0.1) + 1e-3
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 def test_gradients_by_finite_differences(name):
     logits, target = batch(size=4)
     loss = make_loss(name).double()
     assert torch.autograd.gradcheck(lambda z: loss(z, target), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_raised_to_float32(name, dtype):
     logits, target = batch(dtype=dtype)
@@ -69,7 +74,7 @@ def test_half_precision_logits_are_raised_to_float32(name, dtype):
     torch.testing.assert_close(loss(logits, target), loss(logits.float(), target), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 def test_float32_under_autocast(name):
     logits, target = batch(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -77,7 +82,7 @@ def test_float32_under_autocast(name):
     torch.testing.assert_close(under_autocast, make_loss(name)(logits, target), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 @pytest.mark.parametrize("size", [1e4, 6e4])
 def test_extreme_logits_give_finite_losses_and_gradients(name, size):
     logits = torch.zeros(2, K)
@@ -98,7 +103,7 @@ def test_alpha_goes_from_start_to_end(progress, alpha):
 
 
 def test_alpha_is_constant_when_both_ends_are_equal():
-    loss = MaxSup(0.3, 0.3)
+    loss = make_loss("maxsup", alpha_start=0.3, alpha_end=0.3)
     for progress in (0.0, 0.123, 1.0):
         loss.set_progress(progress)
         assert loss.alpha == torch.tensor(0.3)
