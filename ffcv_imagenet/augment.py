@@ -7,12 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-#: Mean and standard deviation of ImageNet's training images per channel (RGB), in 0..1; torchvision's figures.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-#: What is cut out of the centre of ImageNet's validation images, as a share of the shorter side: 224 of 256 pixels.
-IMAGENET_CENTER_CROP = 224 / 256
+from ffcv_imagenet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Normalize(nn.Module):

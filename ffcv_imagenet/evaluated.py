@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
-from ffcv_imagenet.options import Given, build, flatten, option_names
+from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.options import Given, build, flatten, options_of
 from ffcv_imagenet.resume import resume_state, run_checkpoints
 from ffcv_imagenet.run.checkpoint import load_checkpoint
 from ffcv_imagenet.run.weights import checkpoint_weights
@@ -37,9 +37,8 @@ class EvaluatedCheckpoint:
     def options(self) -> dict[str, Any]:
         """The run's options that decide what its validation computes (and ``data.val``), as far as they still exist."""
         params = self.state["params"]
-        config = {key: value for key, value in params["config"].items() if key in option_names(TrainConfig)}
-        kept = {key: value for key, value in config.items() if key == "data.val" or not _says_where_and_how(key)}
-        del kept["model.weights"]  # The checkpoint's come in their place.
+        known = options_of(TrainConfig)
+        kept = {k: v for k, v in params["config"].items() if k in known and (k == "data.val" or _is_read(k))}
         return kept | {"training.precision": params["precision"]}
 
     def config(self, given: Given) -> TrainConfig:
@@ -103,13 +102,10 @@ def find_evaluated(config: TrainConfig, path: Path) -> EvaluatedCheckpoint | Non
     return None
 
 
-def _says_where_and_how(key: str) -> bool:
-    return key.startswith(RESUMABLE_CHANGES)
-
-
 def _is_read(key: str) -> bool:
+    """Whether an option decides what an evaluation computes."""
     section = key.partition(".")[0]
-    return section in ("model", "data", "validation") and not _says_where_and_how(key) and key not in _TRAINING_ONLY
+    return section in ("model", "data", "validation") and not effect_of(key).resumable and key not in _TRAINING_ONLY
 
 
 def _text(value: Any) -> str:

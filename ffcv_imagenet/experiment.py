@@ -19,13 +19,14 @@ from ffcv_imagenet.loaders import make_train_loader, make_val_loader
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import Given, flatten
 from ffcv_imagenet.resolved import Resolved, resolve
-from ffcv_imagenet.resume import prepare_start, run_checkpoints, what_is_computed
+from ffcv_imagenet.resume import compared_params, prepare_start, run_checkpoints
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
-from ffcv_imagenet.run.log import EpochLog
+from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
 from ffcv_imagenet.run.weights import load_weights
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
@@ -63,9 +64,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 start = resolve(config, world)
                 start.set_up_torch()
                 trainer = _make_trainer(start, stop)
-                computed = _what_is_computed(start)
                 params = _params(start, path.name, recipe, command)
-                state, params = on_main(world, lambda: prepare_start(config, path, params, computed, stack))
+                state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
                 params["compilation_seconds"] = trainer.warm_up()
@@ -90,7 +90,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
-            print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
+            print(f"final top-1 {percent(last.top_1)} %, top-5 {percent(last.top_5)} %; the run lies in {path}")
         return last
 
 
@@ -124,7 +124,7 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
         scores = evaluate(
             model,
             loader,
-            config.make_normalize().to(world.device),
+            start.make_normalize().to(world.device),
             device=world.device,
             resolution=config.validation.resolution,
             precision=start.precision,
@@ -149,11 +149,11 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
     train_loader, model = make_train_loader(start), make_model(start)
     return Trainer(
         model=model,
-        loss=config.make_loss().to(world.device),
+        loss=LossModule(config.make_loss(), start.num_classes).to(world.device),
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
         train_loader=train_loader,
         val_loader=make_val_loader(start),
-        normalize=config.make_normalize().to(world.device),
+        normalize=start.make_normalize().to(world.device),
         world=world,
         stop=stop,
         options=TrainerOptions(
@@ -189,11 +189,6 @@ def make_model(start: Resolved) -> nn.Module:
     return model.to(memory_format=torch.channels_last).to(world.device)
 
 
-def _what_is_computed(start: Resolved) -> dict[str, Any]:
-    assert start.train_data is not None
-    return what_is_computed(start.config, start.train_data, start.val_data, start.world.size, start.precision)
-
-
 def _params(start: Resolved, name: str, recipe: str, command: Sequence[str]) -> dict[str, Any]:
     """What ``params.json`` says."""
     config, world, data = start.config, start.world, start.train_data
@@ -201,14 +196,11 @@ def _params(start: Resolved, name: str, recipe: str, command: Sequence[str]) -> 
     return {
         "name": name,
         "recipe": recipe,
-        "config": flatten(config),
         "command": list(command),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "train_data": data.checksum,
-        "val_data": start.val_data.checksum,
+        **compared_params(config, data, start.val_data, world.size),
         "planned_epochs": config.planned_epochs(data.num_samples),
         "world_size": world.size,
-        "micro_batch": config.per_rank_batch(world.size),
         "precision": start.precision,
         "compile": start.compile,
         "launcher": launcher(),

@@ -105,6 +105,6 @@ def _make_loader(
         decoder,
         order,
         dtype=input_dtype(start.precision),
-        normalize=start.config.make_normalize(),
+        normalize=start.make_normalize(),
         **options,
     )

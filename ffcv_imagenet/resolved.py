@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
@@ -49,6 +50,10 @@ class Resolved:
     def num_classes(self) -> int:
         """Number of classes, K."""
         return self.val_data.num_classes
+
+    def make_normalize(self) -> Normalize:
+        """From uint8 images to the model's input, on the CPU."""
+        return Normalize(self.config.data.mean, self.config.data.std)
 
     def set_up_torch(self) -> None:
         """Make torch's settings for the whole process those of this start."""

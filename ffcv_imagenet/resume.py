@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
+from ffcv_imagenet.config import TrainConfig, effect_of
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.options import flatten
+from ffcv_imagenet.options import complete, flatten
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.lock import hold
@@ -31,22 +30,19 @@ def resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] |
             return load_checkpoint(Path(place))
 
 
-def what_is_computed(
-    config: TrainConfig, train_data: Manifest, val_data: Manifest, world_size: int, precision: str | None = None
-) -> dict[str, Any]:
-    """What decides a run's result, under the names of ``params.json``: it must stay the same when the run goes on.
-
-    ``precision`` is left out where it is not known yet, None.
-    """
-    options = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
-    data = {"train_data": train_data.checksum, "val_data": val_data.checksum}
-    known = {} if precision is None else {"precision": precision}
-    return options | data | {"micro_batch": config.per_rank_batch(world_size)} | known
+def compared_params(config: TrainConfig, train_data: Manifest, val_data: Manifest, world_size: int) -> dict[str, Any]:
+    """What ``params.json`` says of a start before it is known on which device: :func:`differences` compares it."""
+    return {
+        "config": flatten(config),
+        "train_data": train_data.checksum,
+        "val_data": val_data.checksum,
+        "micro_batch": config.per_rank_batch(world_size),
+    }
 
 
-def differences(params: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What :func:`what_is_computed` says otherwise than a run's ``params.json``; options that are new are left out."""
-    was = {**params.get("config", {}), **params}
+def differences(earlier: dict[str, Any], params: dict[str, Any]) -> list[str]:
+    """What may not change when the run of ``earlier`` continues, and is another in ``params`` (of ``params.json``)."""
+    was, now = _what_must_stay(earlier), _what_must_stay(params)
     return [f"{key}: got {now[key]}, allowed is {was[key]}" for key in now if key in was and was[key] != now[key]]
 
 
@@ -54,7 +50,6 @@ def prepare_start(
     config: TrainConfig,
     path: Path,
     params: dict[str, Any],
-    computed: Mapping[str, Any],
     stack: contextlib.ExitStack,
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The state to go on from, if any, and what ``params.json`` is to say. On rank 0.
@@ -65,7 +60,6 @@ def prepare_start(
         config: all options.
         path: the run's folder.
         params: what ``params.json`` says of a run that starts now.
-        computed: see :func:`what_is_computed`.
         stack: holds the folder's lock.
 
     Raises:
@@ -77,7 +71,7 @@ def prepare_start(
     earlier = None if new else _lock_and_read(path, stack)
     state = _find_state(config, path, earlier, params)
     if state is not None:
-        _check_same_run(state["params"], computed)
+        _check_same_run(state["params"], params)
         if earlier is not None:
             params = _with_another_start(earlier, params)
     if new and _lock_and_read(path, stack) is not None:
@@ -113,9 +107,17 @@ def _is_own(resume: str, path: Path) -> bool:
     return resume != "none" and (place in (path.resolve(), checkpoints) or place.parent == checkpoints)
 
 
-def _check_same_run(params: dict[str, Any], computed: Mapping[str, Any]) -> None:
-    if found := differences(params, computed):
-        raise ValueError(f"{'; '.join(found)} to go on with the run {params['name']}")
+def _check_same_run(earlier: dict[str, Any], params: dict[str, Any]) -> None:
+    if found := differences(earlier, params):
+        raise ValueError(f"{'; '.join(found)} to go on with the run {earlier['name']}")
+
+
+def _what_must_stay(params: dict[str, Any]) -> dict[str, Any]:
+    options = complete(TrainConfig, params.get("config", {}))
+    entries = ("train_data", "val_data", "precision", "micro_batch")
+    return {key: value for key, value in options.items() if not effect_of(key).resumable} | {
+        key: params[key] for key in entries if key in params
+    }
 
 
 def _with_another_start(earlier: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-#: Learning-rate schedules and the options that each takes, with their defaults in a training of so many epochs.
-LR_OPTIONS: dict[str, dict[str, Callable[[int], float]]] = {
-    "piecewise": {"peak_epoch": lambda epochs: min(2, epochs / 4)},
-    "step": {
-        "step_length": lambda epochs: math.ceil(epochs / 3),
-        "step_ratio": lambda _: 0.1,
-        "warmup_epochs": lambda _: 0,
-    },
-    "cosine": {"warmup_epochs": lambda _: 0},
-}
+from ffcv_imagenet.options import Integer, OrNone, Real, option
+from ffcv_imagenet.variants import Variants
 
 #: Share of the peak learning rate at which the piecewise schedule starts.
 PIECEWISE_START = 1e-4
@@ -27,62 +18,81 @@ def linear(progress: float, start: float, end: float) -> float:
     return start + (end - start) * progress
 
 
-def piecewise_lr(epoch: float, *, epochs: float, peak_epoch: float) -> float:
-    """Share of the peak rate: linear up to ``peak_epoch``, then linear down to zero at ``epochs``."""
-    return float(np.interp(epoch, [0, peak_epoch, epochs], [PIECEWISE_START, 1.0, 0.0]))
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule: its fields are its options."""
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """Share of the peak rate at a fractional ``epoch`` in 0..``epochs``."""
+        raise NotImplementedError
 
 
-def step_lr(epoch: float, *, epochs: float, step_length: float, step_ratio: float, warmup_epochs: float) -> float:
-    """Share of the peak rate: times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
-    return _warmup(epoch, warmup_epochs) * step_ratio ** math.floor(epoch / step_length)
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Linear up to ``peak_epoch``, then linear down to zero at the end."""
+
+    peak_epoch: float | None = option(
+        OrNone(Real(0)), "epoch of the peak (none: 2, or a quarter of fewer than 8 epochs)", None
+    )
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        peak = min(2, epochs / 4) if self.peak_epoch is None else self.peak_epoch
+        if epoch < peak:
+            return PIECEWISE_START + (1 - PIECEWISE_START) / peak * epoch
+        return max(0.0, 1 - 1 / (epochs - peak) * (epoch - peak))
 
 
-def cosine_lr(epoch: float, *, epochs: float, warmup_epochs: float) -> float:
-    """Share of the peak rate: linear warm-up, then half a cosine down to zero at ``epochs``."""
-    if epoch < warmup_epochs:
-        return _warmup(epoch, warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
+
+    step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
+    step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)
+    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        length = math.ceil(epochs / 3) if self.step_length is None else self.step_length
+        return _warmup(epoch, self.warmup_epochs) * self.step_ratio ** math.floor(epoch / length)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine down to zero at the end."""
+
+    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        if epoch < self.warmup_epochs:
+            return _warmup(epoch, self.warmup_epochs)
+        return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)))
+
+
+#: Learning-rate schedules by ``lr.schedule``.
+SCHEDULES: Variants[Schedule] = Variants("lr.schedule", {"piecewise": Piecewise, "step": Step, "cosine": Cosine})
 
 
 def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None) -> Callable[[float], float]:
     """A learning-rate schedule ``f(epoch) -> rate`` by name; an option that is None counts as not given.
 
     Args:
-        name: one of :data:`LR_OPTIONS`.
+        name: one of :data:`SCHEDULES`.
         lr: peak rate.
         epochs: length of the training.
         given: options of the schedule.
 
     Raises:
-        ValueError: what :func:`lr_mistakes` tells.
+        ValueError: an unknown name, an option that the schedule does not have, or one past the end of training.
     """
-    if mistakes := lr_mistakes(name, epochs=epochs, **given):
-        raise ValueError("; ".join(mistakes))
-    defaults = {key: default(epochs) for key, default in LR_OPTIONS[name].items()}
-    options = defaults | {key: value for key, value in given.items() if value is not None}
-    shape = {"piecewise": piecewise_lr, "step": step_lr, "cosine": cosine_lr}[name]
-    return lambda epoch: lr * shape(epoch, epochs=epochs, **options)  # type: ignore[operator]
-
-
-def lr_mistakes(name: str, *, epochs: int, **given: float | None) -> list[str]:
-    """What is wrong with options of :func:`make_lr_schedule`, a sentence each.
-
-    An unknown name, options that the schedule does not have, and those past the end of training.
-    """
-    if name not in LR_OPTIONS:
-        return [f"lr.schedule: got {name!r}, allowed is {' | '.join(LR_OPTIONS)}"]
-    takes = LR_OPTIONS[name]
-    given = {key: value for key, value in given.items() if value is not None}
-    mistakes = [
-        f"lr.{key}: got {value} for lr.schedule={name}, which takes {', '.join(f'lr.{k}' for k in takes)}"
-        for key, value in given.items()
-        if key not in takes
-    ]
-    return mistakes + [
-        f"lr.{key}: got {given[key]:g}, allowed is less than training.epochs={epochs}, or none to follow it"
-        for key in ("peak_epoch", "warmup_epochs")
-        if key in takes and given.get(key) and given[key] >= epochs  # type: ignore[operator]
-    ]
+    schedule = SCHEDULES.choose(name, given)
+    for key in ("peak_epoch", "warmup_epochs"):
+        value = getattr(schedule, key, 0)
+        if value and value >= epochs:
+            follow = ", or none to follow it" if key == "peak_epoch" else ""
+            raise ValueError(f"lr.{key}: got {value:g}, allowed is less than training.epochs={epochs}{follow}")
+    return lambda epoch: lr * schedule.share(epoch, epochs)
 
 
 def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, end_ramp: int) -> int:

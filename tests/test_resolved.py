@@ -48,6 +48,8 @@ def test_every_choice_of_the_machine_is_made_once(digits):
 
 
 def test_the_channels_statistics_reach_the_model(digits):
-    values = {"data.train": "t", "data.val": "v", "data.mean": "0.1,0.2,0.3", "data.std": "0.5,0.25,1"}
+    values = {"data.train": str(digits / "train.beton"), "data.val": str(digits / "val.beton")}
+    values |= {"data.mean": "0.1,0.2,0.3", "data.std": "0.5,0.25,1"}
     pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    assert build(TrainConfig, values).make_normalize()(pixels)[0, :, 0, 0].tolist() == pytest.approx([1.8, 3.2, 0.7])
+    start = resolve(build(TrainConfig, values), World(0, 1, 0, 1, torch.device("cpu")))
+    assert start.make_normalize()(pixels)[0, :, 0, 0].tolist() == pytest.approx([1.8, 3.2, 0.7])

@@ -21,7 +21,6 @@ from ffcv.loader import OrderOption
 from ffcv.transforms import ToTensor
 from PIL import Image
 
-from ffcv_imagenet.augment import IMAGENET_CENTER_CROP
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.read.decode_cpu import (
     CenterCropDecoder,
@@ -32,6 +31,7 @@ from ffcv_imagenet.data.read.loader import BATCHES_READ_AHEAD, BatchLoader, _Bat
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
 CPU = torch.device("cpu")
 

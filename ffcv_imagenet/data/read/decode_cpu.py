@@ -18,11 +18,11 @@ from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
-from ffcv_imagenet.augment import IMAGENET_CENTER_CROP
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
 from ffcv_imagenet.data.format.beton import JPEG_MODE
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
 #: Error code, beside the library's, of a sample that lies outside the file.
 OUTSIDE_FILE = -100
