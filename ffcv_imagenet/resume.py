@@ -40,10 +40,13 @@ def compared_params(config: TrainConfig, train_data: Manifest, val_data: Manifes
     }
 
 
-def differences(earlier: dict[str, Any], params: dict[str, Any]) -> list[str]:
-    """What may not change when the run of ``earlier`` continues, and is another in ``params`` (of ``params.json``)."""
+def differences(earlier: dict[str, Any], params: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What may not change when a run continues, and does: each key with its ``earlier`` value and that of ``params``.
+
+    Both are contents of ``params.json``.
+    """
     was, now = _what_must_stay(earlier), _what_must_stay(params)
-    return [f"{key}: got {now[key]}, allowed is {was[key]}" for key in now if key in was and was[key] != now[key]]
+    return [(key, was[key], now[key]) for key in now if key in was and was[key] != now[key]]
 
 
 def prepare_start(
@@ -109,7 +112,8 @@ def _is_own(resume: str, path: Path) -> bool:
 
 def _check_same_run(earlier: dict[str, Any], params: dict[str, Any]) -> None:
     if found := differences(earlier, params):
-        raise ValueError(f"{'; '.join(found)} to go on with the run {earlier['name']}")
+        told = "; ".join(f"{key}: got {now}, allowed is {was}" for key, was, now in found)
+        raise ValueError(f"{told} to go on with the run {earlier['name']}")
 
 
 def _what_must_stay(params: dict[str, Any]) -> dict[str, Any]:

@@ -227,7 +227,8 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
     if file.is_file() and (found := differences(read_json_object(file), params)):
-        raise ValueError(f"{folder} holds another run: {'; '.join(found)}, or give another --runs folder")
+        told = "; ".join(f"{key}={was}, got {now}" for key, was, now in found)
+        raise ValueError(f"{folder} holds a run with {told}: give another --runs folder")
     return train_data.num_samples
 
 

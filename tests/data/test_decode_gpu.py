@@ -245,9 +245,9 @@ def test_a_training_gives_the_same_weights(host_kernels, digits, tmp_path, monke
     """On the CPU, where everything is float32: the same images in the same order, and so the same numbers."""
     from test_experiment import config, log, same, weights
 
-    from ffcv_imagenet import experiment
+    from ffcv_imagenet import experiment, loaders
 
-    monkeypatch.setattr(experiment, "GPUBatchLoader", functools.partial(GPUBatchLoader, kernels=host_kernels))
+    monkeypatch.setattr(loaders, "GPUBatchLoader", functools.partial(GPUBatchLoader, kernels=host_kernels))
     for decode in ("cpu", "gpu"):
         changes = {"training.epochs": 1, "lr.peak_epoch": 0.5, "resolution.end_ramp": 0}
         changes["data.train"] = digits / "val.beton"  # 31 images: a step is enough
