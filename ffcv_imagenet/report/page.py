@@ -104,12 +104,13 @@ class Option:
 class Family:
     """The section of one architecture and recipe.
 
-    ``missing`` are reasons for figures that cannot be given, with the labels of the groups; ``needed`` lines on the
-    number of seeds; ``unfinished`` names of runs, and what became of them.
+    ``tests`` is the number of differences tested, ``missing`` are reasons for figures that cannot be given, with the
+    labels of the groups, ``needed`` lines on the number of seeds, ``unfinished`` names of runs, and what became of them.
     """
 
     title: str
     entries: list[Entry]
+    tests: int
     missing: list[tuple[str, list[str]]]
     needed: list[str]
     unfinished: list[tuple[str, str]]
@@ -193,6 +194,7 @@ def _family(entries: list[Entry], names: dict[Path, str]) -> Family:
     return Family(
         title=f"{groups[0].architecture}, recipe {groups[0].recipe}",
         entries=entries,
+        tests=max((d.tests or 0 for e in entries if (d := e.comparison.difference)), default=0),
         missing=_missing(entries),
         needed=_needed(entries),
         unfinished=[_unfinished(run, names) for group in groups for run in group.unfinished],

@@ -128,7 +128,8 @@ def test_figures_tests_and_unfinished_runs_are_told(runs):
     words = page_of(runs).words
     assert "72.33 ± 2.52" in words
     assert "+1.33" in words
-    assert "(2 tests) paired t-test 3 pairs" in words
+    assert "p two-sided adjusted for 2 tests" in words
+    assert re.search(r"adjusted [\d.]+ paired t-test 3 pairs", words)
     assert "Each 95 % interval stands alone: none is adjusted" in words
     assert "Seeds of each loss that a difference of the size seen would take (power 0.8, 5 % / 2 tests): " in words
     assert "failed (failed at 2/4): diverged" in words
