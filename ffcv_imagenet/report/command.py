@@ -80,7 +80,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="save the table with full precision")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="save the table as Markdown")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="save top-1 over epochs and over minutes")
-    parser.add_argument("--compare", choices=["paper"], help="set the rows beside the MaxSup paper's published ones")
+    parser.add_argument("--compare", choices=["paper"], help="set the rows next to the MaxSup paper's published ones")
     parser.add_argument(
         "--plan",
         type=_positive,

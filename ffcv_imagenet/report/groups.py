@@ -123,7 +123,7 @@ def is_relevant(option: str) -> bool:
 
 
 def loss_rank(loss: str) -> tuple[int, str]:
-    """A sort key that puts :data:`LOSS_ORDER` first and the other losses behind, by name."""
+    """A sort key that puts :data:`LOSS_ORDER` first and the other losses after it, by name."""
     return (LOSS_ORDER.index(loss), "") if loss in LOSS_ORDER else (len(LOSS_ORDER), loss)
 
 

@@ -105,7 +105,8 @@ class Family:
     """The section of one architecture and recipe.
 
     ``tests`` is the number of differences tested, ``missing`` are reasons for figures that cannot be given, with the
-    labels of the groups, ``needed`` lines on the number of seeds, ``unfinished`` names of runs, and what became of them.
+    labels of the groups, ``needed`` lines on the number of seeds, ``unfinished`` names of runs with what became of
+    them.
     """
 
     title: str
@@ -119,7 +120,7 @@ class Family:
 
 
 def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_published: bool = False) -> str:
-    """The whole page; ``with_published`` sets our rows beside the MaxSup paper's.
+    """The whole page; ``with_published`` sets our rows next to the MaxSup paper's.
 
     Raises:
         ValueError: no runs.

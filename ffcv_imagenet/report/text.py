@@ -31,7 +31,7 @@ def format_table(rows: Sequence[TableRow], markdown: bool = False) -> str:
 
 
 def format_published(pairs: Iterable[Pair], markdown: bool = False) -> str:
-    """Our rows beside the published ones as aligned text for a terminal, or as a Markdown table."""
+    """Our rows next to the published ones as aligned text for a terminal, or as a Markdown table."""
     rows = list(pairs)
     columns = {
         "architecture": [row.architecture for row in rows],

@@ -1,4 +1,4 @@
-"""Run folders as libffcv/ffcv-imagenet's train_imagenet.py writes them, read beside ours."""
+"""Run folders as libffcv/ffcv-imagenet's train_imagenet.py writes them, read like ours."""
 
 from __future__ import annotations
 

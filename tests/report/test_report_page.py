@@ -175,7 +175,7 @@ def test_the_same_runs_give_the_same_page_wherever_they_lie(runs, tmp_path):
     assert str(tmp_path) not in render_page(read_runs(runs))
 
 
-def test_published_figures_stand_beside_ours(tmp_path):
+def test_published_figures_stand_next_to_ours(tmp_path):
     make_run(tmp_path, "a", loss="maxsup", top_1=(0.1, 0.2, 0.3, 0.765))
     make_run(tmp_path, "b", loss="own", recipe="other")
     assert "Published" not in page_of(tmp_path).words
