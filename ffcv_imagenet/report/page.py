@@ -132,7 +132,8 @@ def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_publ
     names = {folder: folder.relative_to(root).as_posix() for folder in folders}
     groups = group_runs(runs)
     comparisons = compare(groups)
-    entries = [Entry(*pair) for pair in zip(comparisons, styles(groups), strict=True)]
+    drawn = styles([comparison.group for comparison in comparisons])
+    entries = [Entry(*pair) for pair in zip(comparisons, drawn, strict=True)]
     return (
         _environment()
         .get_template(TEMPLATE_FILE.name)
