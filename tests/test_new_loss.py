@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import toy_loss
+from run_folders import read_runs
 from test_experiment import config
 from toy_loss import Toy
 
@@ -13,7 +14,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.experiment import train
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import flatten, parse
-from ffcv_imagenet.report import load_runs, table
+from ffcv_imagenet.report.table import table
 from ffcv_imagenet.sweep.plan import make_plan
 
 DATA = ("--data.train=train.beton", "--data.val=val.beton")
@@ -53,7 +54,7 @@ def test_a_loss_in_the_list_is_trained_swept_and_reported(toy, digits, tmp_path,
         *("baseline_seed0", "toy_seed0_loss.strength=0.1", "toy_seed0_loss.strength=0.2"),
     ]
     train(config(digits, tmp_path, **{"logging.name": "maxsup", "loss.name": "maxsup"}))
-    assert list(table(load_runs([tmp_path / "runs"])).loss) == ["maxsup", "toy"]
+    assert [row.loss for row in table(read_runs(tmp_path / "runs"))] == ["maxsup", "toy"]
 
 
 def test_a_loss_of_another_package_needs_no_change_here(digits, tmp_path, monkeypatch):
