@@ -181,7 +181,7 @@ def make_model(start: Resolved) -> nn.Module:
     torch.manual_seed(config.training.seed)
     model = build_model(config.model.arch, start.num_classes, blurpool=config.model.blurpool)
     if config.model.weights is not None:
-        load_weights(model, Path(config.model.weights))
+        load_weights(model, Path(config.model.weights), config.model.arch)
     if config.dist.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
