@@ -14,8 +14,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from ffcv_imagenet import report
 from ffcv_imagenet.script import INTERRUPTED_STATUS, run_script
 from ffcv_imagenet.sweep.jobs import Job, make_job, sweep_seconds_left
@@ -32,6 +30,8 @@ def main(argv: Sequence[str]) -> None:
     print(describe(plan, jobs), flush=True)
     if plan.dry_run:
         return
+    from rich.console import Console
+
     with open_view(Console()) as view:
         scheduler = Scheduler(
             jobs, plan.slots, view, retries=plan.options.retries, stop_seconds=plan.options.stop_seconds
