@@ -4,8 +4,8 @@
 
 A run folder holds ``params.json``, ``log.jsonl`` and ``status.json``, as the trainer writes them, or ``params.json``
 and ``log`` of libffcv/ffcv-imagenet. Only finished runs enter the figures; the others are counted and named beside
-them. Runs are averaged only when they differ in nothing but the seed and the options listed in
-:data:`~ffcv_imagenet.report.groups.IRRELEVANT_OPTIONS`.
+them. Runs are averaged only when they differ in nothing but the seed and options that say where and how fast a run
+executes (:data:`~ffcv_imagenet.config.RUNNING`, :data:`~ffcv_imagenet.config.KEEPING`).
 """
 
 from ffcv_imagenet.report.command import main

@@ -5,34 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 
 import numpy as np
 
-from ffcv_imagenet.report.runs import Epoch, Run
+from ffcv_imagenet.config import effect_of
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.report.runs import Run
+from ffcv_imagenet.run.log import EpochLog
 
-#: Options (as shell patterns) in which runs may differ and still be averaged: they do not change what is
-#: learned. Every other option, also one added later, keeps runs apart.
-IRRELEVANT_OPTIONS = (
-    "training.seed",
-    "logging.*",
-    "checkpoint.*",
-    "data.train",
-    "data.val",
-    "data.decode",
-    "data.num_workers",
-    "validation.batch_size",
-    "dist.cpu_threads",
-    "dist.timeout_minutes",
-    # of libffcv/ffcv-imagenet:
-    "data.in_memory",
-    "dist.address",
-    "dist.port",
-)
 #: The loss that the others are compared with.
 BASELINE = "baseline"
 #: The losses that come first in tables and plots, in this order; others follow by name.
-LOSS_ORDER = (BASELINE, "label_smoothing", "maxsup")
+LOSS_ORDER = tuple(LOSSES.kinds)
 
 
 @dataclass(frozen=True)
@@ -106,8 +90,8 @@ def families(groups: Iterable[Group]) -> list[list[Group]]:
 
 
 def is_relevant(option: str) -> bool:
-    """Whether runs that differ in this option are kept apart."""
-    return not any(fnmatch(option, pattern) for pattern in IRRELEVANT_OPTIONS)
+    """Whether runs that differ in this option are kept apart; those that this version does not know do so, too."""
+    return not effect_of(option).averaged
 
 
 def loss_rank(loss: str) -> tuple[int, str]:
@@ -115,7 +99,7 @@ def loss_rank(loss: str) -> tuple[int, str]:
     return (LOSS_ORDER.index(loss), "") if loss in LOSS_ORDER else (len(LOSS_ORDER), loss)
 
 
-def curve(runs: Sequence[Run], value: Callable[[Epoch], float | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def curve(runs: Sequence[Run], value: Callable[[EpochLog], float | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Epochs [E], mean minutes [E] and the values [runs, E], over the epochs in which every run has a value."""
     logged = [{e.epoch: e for e in run.log if value(e) is not None} for run in runs]
     epochs = sorted(set.intersection(*map(set, logged)))
@@ -129,7 +113,7 @@ def percent(fractions: Iterable[float | None]) -> list[float]:
     return [np.nan if fraction is None else 100 * fraction for fraction in fractions]
 
 
-def top_1_percent(epoch: Epoch) -> float | None:
+def top_1_percent(epoch: EpochLog) -> float | None:
     """Top-1 after an epoch in per cent, None where it was not evaluated."""
     return None if epoch.top_1 is None else 100 * epoch.top_1
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ffcv_imagenet.config import effect_of
 from ffcv_imagenet.report.charts import Row, Series, Style, dot_chart, legend_key, line_chart
 from ffcv_imagenet.report.comparison import Comparison, Inference, compare
 from ffcv_imagenet.report.groups import (
@@ -28,8 +29,9 @@ from ffcv_imagenet.report.groups import (
 )
 from ffcv_imagenet.report.palette import DARK_COLOURS, LIGHT_COLOURS, colour_indices
 from ffcv_imagenet.report.paper import PAPER_NOTE, beside_published
-from ffcv_imagenet.report.runs import Epoch, Run
+from ffcv_imagenet.report.runs import Run
 from ffcv_imagenet.report.text import seeds_text, table
+from ffcv_imagenet.run.log import EpochLog
 
 STYLE_FILE = Path(__file__).with_name("page.css")
 #: Entries of params.json that always differ between runs or are shown elsewhere.
@@ -40,9 +42,7 @@ _NOT_COMPARED = (
     "resumed",
     "launcher",
     "compilation_seconds",
-    "logging.name",
     "loss.name",
-    "training.seed",
 )
 #: From this many minutes on, time axes are in hours.
 _HOURS_FROM = 180.0
@@ -300,7 +300,7 @@ def _curves(groups: Sequence[Group], styles: Sequence[Style]) -> list[str]:
 def _series(
     groups: Sequence[Group],
     styles: Sequence[Style],
-    value: Callable[[Epoch], float | None],
+    value: Callable[[EpochLog], float | None],
     minutes_per_unit: float | None = None,
 ) -> list[Series]:
     """A line for the finished runs of each group and a thin one for each other run; over time where asked for."""
@@ -321,7 +321,7 @@ def _differing_options(runs: Sequence[Run], names: dict[Path, str]) -> str:
     flat = {run.folder: _settings(run) for run in runs}
     rows = []
     for key in sorted({key for settings in flat.values() for key in settings}):
-        if key in _NOT_COMPARED or key.startswith("checkpoint."):
+        if key in _NOT_COMPARED or not effect_of(key).shown:
             continue
         texts: dict[str, list[Run]] = {}
         for run in runs:

@@ -5,6 +5,7 @@ import torch
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.train.interruption import StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
@@ -54,7 +55,7 @@ def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay
     }
     return Trainer(
         model=model.to(memory_format=torch.channels_last).to(world.device),
-        loss=loss.to(world.device),
+        loss=LossModule(loss, CLASSES).to(world.device),
         optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
         train_loader=DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
