@@ -179,6 +179,7 @@ class BatchLoader(FFCVLoader):
         order = self.traversal_order
         if not isinstance(order, QuasiRandomOrder):
             yield from itertools.repeat(None)
+            return  # never; it tells the type checker that the rest is of quasi-random orders
         blocks = order.blocks(self.next_epoch)
         # Of ours the samples lie in the order of their indices; for others this asks for too little, or in vain.
         start, last = self.reader.pointer[blocks[:, 0]], blocks[:, 1] - 1
