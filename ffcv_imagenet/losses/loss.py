@@ -22,7 +22,7 @@ class Loss:
     :meth:`scheduled`         numbers that follow from how much of the training is done
     :meth:`state`             whatever else ``forward`` reads; the same on all ranks
     :meth:`sums`              what ``forward`` adds up over an epoch; each rank has its part
-    :attr:`columns`           float64 numbers that ``forward`` adds up, of which the log shows the mean
+    :attr:`columns`           float64 sums over images, of which the log shows the mean
     ========================  ==========================================================================
 
     ``forward`` changes tensors in place (``state["sum"].add_(x.detach())``), and never waits for the device.
@@ -31,7 +31,8 @@ class Loss:
     #: Whether the loss of a mixed target is the mix of the losses: ``loss(z, w q + (1 - w) r) = w loss(z, q) +
     #: (1 - w) loss(z, r)`` for targets q and r. Only then can images be mixed.
     linear_in_target: ClassVar[bool] = True
-    #: Columns of the log: means over the epoch's micro-batches of what ``forward`` adds to ``state`` under these names.
+    #: Columns of the log: ``forward`` adds to ``state`` under these names the sum over its images of some quantity, and
+    #: the log has its mean over the images of the epoch.
     columns: ClassVar[tuple[str, ...]] = ()
 
     def scheduled(self, progress: float) -> dict[str, float]:

@@ -39,6 +39,6 @@ class MaxSup(Loss):
 
         # In this order: with the maximum first, torch 2.11's compiler gives it a wrong gradient on a CPU.
         loss = cross_entropy(logits, target)
-        penalty = (logits.max(dim=1).values - logits.mean(dim=1)).mean()
-        state["penalty"].add_(penalty.detach())
-        return loss + state["alpha"] * penalty
+        penalty = logits.max(dim=1).values - logits.mean(dim=1)
+        state["penalty"].add_(penalty.detach().sum())
+        return loss + state["alpha"] * penalty.mean()

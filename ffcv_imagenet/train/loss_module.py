@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ffcv_imagenet.distributed import sum_over_ranks
 from ffcv_imagenet.losses import Loss
 
-#: The buffer that counts micro-batches, by which the sums of a loss's columns are divided.
-_COUNT = "micro_batches"
+#: The buffer that counts images, by which the sums of a loss's columns are divided.
+_COUNT = "num_images"
 
 
 class LossModule(nn.Module):
@@ -57,7 +57,7 @@ class LossModule(nn.Module):
             logits = logits.float()
         state = self.state
         if self.loss.columns:
-            state[_COUNT].add_(1)
+            state[_COUNT].add_(len(logits))
         return self.loss.forward(state, logits, target)
 
     @torch.no_grad()

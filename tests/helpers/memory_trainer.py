@@ -1,9 +1,12 @@
 """A trainer whose batches are drawn by a seed instead of decoded: for what does not depend on files."""
 
+import shutil
+
 import torch
 
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.train.interruption import StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import make_sgd
@@ -38,6 +41,15 @@ class DrawnLoader:
             whole = draw_batch(1000 * epoch + number, size * self.ranks, resolution)
             images, labels = (part[self.rank * size :][:size].to(self.device) for part in whole[:2])
             yield Batch(images, labels, replaced=0)
+
+
+class KeptCheckpoints(CheckpointFolder):
+    """Keeps a copy ``kept_...`` of every checkpoint."""
+
+    def save(self, *arguments, **options):
+        file = super().save(*arguments, **options)
+        shutil.copy(file, file.with_name(f"kept_{file.name}"))
+        return file
 
 
 def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay=5e-4, world=None, **options):

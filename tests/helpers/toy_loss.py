@@ -32,7 +32,7 @@ class Toy(Loss):
         onehot = one_hot(target, logits.shape[1]).double()
         state["predictions"].add_(onehot.T @ probabilities)
         state["images"].add_(onehot.sum(dim=0))
-        state["confidence"].add_(probabilities.max(dim=1).values.mean())
+        state["confidence"].add_(probabilities.max(dim=1).values.sum())
         soft = state["soft"][target].to(logits.dtype)
         return cross_entropy(logits, target) + state["weight"] * cross_entropy(logits, soft)
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from memory_trainer import CLASSES, make_trainer
+from memory_trainer import CLASSES, KeptCheckpoints, make_trainer
 from torch import nn
 from toy_loss import Toy
 
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
+from ffcv_imagenet.run.checkpoint import load_checkpoint
 
 #: With and without micro-batches, eager and compiled.
 CASES = [(1, "off"), (3, "off"), (1, "aot_eager"), (3, "aot_eager")]
@@ -55,7 +55,7 @@ def train_with_state(world, folder, resume=None):
     trainer = make_trainer(DoubleNet(), Toy(), batches=STEPS, batch_size=batch_size, world=world, **options)
     if resume is not None:
         trainer.load_state_dict(load_checkpoint(resume))
-    trainer.fit(None, CheckpointFolder(folder, keep=9) if world.is_main else None)
+    trainer.fit(None, KeptCheckpoints(folder, keep=1) if world.is_main else None)
     of_loss = {key: value for line in trainer.log for key, value in line.items() if key.startswith("loss.")}
     return {**trainer.model.state_dict(), **trainer.loss.state, "columns": of_loss}
 
@@ -108,6 +108,6 @@ def test_what_a_loss_learns_is_what_one_process_learns_from_all_images(two_ranks
 def test_a_checkpoint_in_the_middle_of_an_epoch_is_right_for_another_number_of_processes(
     two_ranks, one_process, tmp_path
 ):
-    file = two_ranks[0] / "checkpoints" / "epoch_0001_step_000002.pt"
+    file = two_ranks[0] / "checkpoints" / "kept_epoch_0001_step_000002.pt"
     world = World(0, 1, 0, 1, torch.device("cpu"))
     assert_close(train_with_state(world, tmp_path, resume=file), one_process)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from memory_trainer import CLASSES, make_trainer
+from memory_trainer import CLASSES, KeptCheckpoints, make_trainer
 from toy_loss import Toy
 
-from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
+from ffcv_imagenet.run.checkpoint import load_checkpoint
 from ffcv_imagenet.train.loss_module import LossModule
 
 STEPS, BATCH_SIZE = 4, 12
@@ -36,7 +36,7 @@ def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
     assert trainer.loss.images.sum() == STEPS * BATCH_SIZE
     mean = trainer.loss.predictions.sum(dim=1) / trainer.loss.images
     assert mean[trainer.loss.images > 0] == pytest.approx(1)
-    confidence = trainer.loss.confidence.item() / (2 * STEPS)
+    confidence = trainer.loss.confidence.item() / (STEPS * BATCH_SIZE)
     assert trainer.loss.end_epoch() == {"weight": pytest.approx(0.5 * (2 - 1 / STEPS)), "confidence": confidence}
     torch.testing.assert_close(trainer.loss.soft.sum(dim=1), torch.ones(CLASSES))
     assert not trainer.loss.predictions.any()
@@ -70,15 +70,13 @@ def test_a_skipped_step_leaves_no_trace_in_the_loss():
     others = torch.cat([target for step, target in enumerate(loss.seen) if step != 1])
     assert trainer.loss.images.tolist() == torch.bincount(others, minlength=CLASSES).tolist()
     assert all(value.isfinite().all() for value in trainer.loss.state.values())
-    assert trainer.loss.micro_batches == STEPS - 1
+    assert trainer.loss.num_images == (STEPS - 1) * BATCH_SIZE
 
 
 def test_a_run_continued_in_the_middle_of_an_epoch_ends_the_same_to_the_last_bit(tmp_path):
     whole = trainer_of(Toy(), checkpoint_steps=1)
-    whole.fit(None, CheckpointFolder(tmp_path, keep=9))
-    for file in ("epoch_0000_step_000002.pt", "epoch_0001.pt", "epoch_0001_step_000003.pt"):
-        if not (tmp_path / file).exists():  # Those of an epoch that is over are removed.
-            continue
+    whole.fit(None, KeptCheckpoints(tmp_path, keep=1))
+    for file in ("kept_epoch_0000_step_000002.pt", "kept_epoch_0001.pt", "kept_epoch_0001_step_000003.pt"):
         again = trainer_of(Toy())
         again.load_state_dict(load_checkpoint(tmp_path / file))
         again.fit(None, None)
@@ -94,9 +92,9 @@ def test_a_run_continued_in_the_middle_of_an_epoch_ends_the_same_to_the_last_bit
 def test_a_checkpoint_from_before_a_loss_had_columns_can_be_continued():
     trainer = trainer_of(Toy())
     state = trainer.loss.state_over_ranks()
-    del state["confidence"], state["micro_batches"]
+    del state["confidence"], state["num_images"]
     trainer.loss.load_state_over_ranks(state, is_main=True)
-    assert trainer.loss.micro_batches == 0
+    assert trainer.loss.num_images == 0
 
 
 def test_a_name_that_a_loss_uses_twice_is_told():
