@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import hashlib
@@ -24,9 +23,10 @@ from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import check_resolutions
-from ffcv_imagenet.options import build, config_files, flatten, options_of, parse, read_yaml
+from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
 from ffcv_imagenet.resolved import read_data
 from ffcv_imagenet.resume import compared_params, differences
+from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -55,7 +55,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
         ValueError, FileNotFoundError: what train_imagenet.py would refuse, or a run folder of that name that was made
             with other options or data.
     """
-    values, rest = _parse(argv)
+    values, rest = split_words(argv)
     dry_run, runs_folder = values.pop("dry_run", False), values.pop("runs", None)
     axes = _axes(values, rest)
     options = build(SweepConfig, values).sweep
@@ -92,33 +92,6 @@ def make_plan(argv: Sequence[str]) -> Plan:
         runs=len(runs),
     )
     return Plan(tuple(runs), tuple(slots), options, dry_run)
-
-
-def _parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The sweep's own options by name, and the words for train_imagenet.py."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ffcv_imagenet.sweep",
-        description="Train every combination of the swept options, side by side, and compare them in one table.",
-        epilog="All options of train_imagenet.py (see there) are allowed too, for all runs, and any of them can be "
-        "swept: --sweep.lr.lr=0.5,1.0. Options of a loss go to the runs with a loss that takes them.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        exit_on_error=False,
-    )
-    parser.add_argument("--runs", metavar="FOLDER", help="folder of all runs (short for --logging.folder)")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    parser.add_argument("--sweep.loss", metavar="A,B", help="losses to compare (short for --sweep.loss.name)")
-    parser.add_argument("--sweep.seeds", metavar="0,1", help="seeds of each, also 0-4 (for --sweep.training.seed)")
-    for key in options_of(TrainConfig):
-        parser.add_argument(f"--sweep.{key}", help=argparse.SUPPRESS)
-    for field in dataclasses.fields(SweepOptions):
-        text = f"{field.metadata['help']} ({field.metadata['checker'].help()}; default: {str(field.default).lower()})"
-        parser.add_argument(f"--sweep.{field.name}", metavar="X", help=text.replace("%", "%%"))
-    try:
-        namespace, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    return vars(namespace), rest
 
 
 def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
