@@ -6,6 +6,7 @@ import pytest
 from ffcv_imagenet.data.format.manifest import (
     CHECKSUM_BLOCK,
     FORMAT_VERSION,
+    MAX_PIXELS,
     Manifest,
     WriteParameters,
     block_digests,
@@ -41,6 +42,7 @@ def manifest(**changes):
             shuffle=True,
             seed=0,
             page_size_mib=8,
+            max_pixels=MAX_PIXELS,
         ),
         source_folder="pets",
         source_digest="ab",

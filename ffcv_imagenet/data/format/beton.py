@@ -25,7 +25,7 @@ from ffcv.types import (
     get_metadata_type,
 )
 
-from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest
 
 #: How an image is stored. FFCV has this in a numba dict, which compiles for a quarter of a second to look into.
 JPEG_MODE, RAW_MODE = 0, 1
@@ -208,6 +208,9 @@ def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
     _check(samples, (mode == JPEG_MODE) | (mode == RAW_MODE), "it is neither a JPEG nor raw pixels")
     _check(samples, (height > 0) & (width > 0), "it has no width or no height")
     _check(samples, (mode == JPEG_MODE) | (samples.size == 3 * height * width), "its size does not fit its raw pixels")
+    # Before anything is allocated for an image: the decoder takes no JPEG of another size than the one told here.
+    most = MAX_PIXELS if manifest is None else manifest.parameters.max_pixels
+    _check(samples, height * width <= most, f"it has more than {most} pixels")
     below = np.iinfo(np.int64).max if manifest is None else manifest.num_classes
     _check(samples, (samples.label >= 0) & (samples.label < below), "its label is none of the classes")
 

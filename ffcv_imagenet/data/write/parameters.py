@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_imagenet.data.format.manifest import WriteParameters
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, WriteParameters
 
 #: The data sets of libffcv/ffcv-imagenet's published results.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -35,6 +35,7 @@ def resolve_parameters(
     shuffle: bool = False,
     seed: int = 0,
     page_size_mib: int = 8,
+    max_pixels: int | None = None,
 ) -> WriteParameters:
     """Fill in a preset and the defaults; None means "not given", and what is given goes before the preset.
 
@@ -70,7 +71,13 @@ def resolve_parameters(
             f"write.reencode: got 0, but it applies only to write.mode jpg | proportion, not {values['mode']}"
         )
     return WriteParameters(
-        reencode=reencode, subset=subset, shuffle=shuffle, seed=seed, page_size_mib=page_size_mib, **values
+        reencode=reencode,
+        subset=subset,
+        shuffle=shuffle,
+        seed=seed,
+        page_size_mib=page_size_mib,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        **values,
     )
 
 
