@@ -48,10 +48,11 @@ def open_image(content: bytes, max_pixels: int) -> Image.Image:
     """
     with _reasons():
         image = Image.open(io.BytesIO(content))
-    if image.width * image.height > max_pixels:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
         raise ValueError(
-            f"{image.width} x {image.height} pixels, allowed are {max_pixels} in all: if its size is right, "
-            "give a larger --write.max_pixels"
+            f"its header says {image.width} x {image.height} pixels, allowed are {max_pixels} in all: if that is its "
+            f"true size, give --write.max_pixels={pixels}"
         )
     return image
 
