@@ -22,6 +22,7 @@ from ffcv_imagenet.data.read.loader import BatchLoader
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, process_group
 from ffcv_imagenet.models import build_model, check_resolutions
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.resume import prepare_start, resume_state, run_checkpoints
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
@@ -97,7 +98,9 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
-            print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
+            print(
+                f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {shown(path)}"
+            )
         return last
 
 

@@ -30,11 +30,13 @@ MAY_IMPORT = {
     "config": {"options", "schedules", "losses", "train"},
     "resume": {"config", "run"},
     "experiment": {
-        "augment", "config", "distributed", "models", "options", "resume", "run", "train", "data/format", "data/read",
+        "augment", "config", "distributed", "models", "names", "options", "resume", "run", "train",
+        "data/format", "data/read",
     },
     "report": {"files", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "options", "report", "run", "script", "data/format", "data/read",
+        "config", "files", "losses", "models", "names", "options", "report", "run", "script",
+        "data/format", "data/read",
     },
 }  # fmt: skip
 #: Packages that only these rooms may import.
