@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from tqdm import tqdm
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
-from ffcv_imagenet.losses import Loss
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
 from ffcv_imagenet.script import USER_ERROR_STATUS
+from ffcv_imagenet.train.compile_modes import CUDA_GRAPH_MODES
 from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import set_lr
 from ffcv_imagenet.train.precision import autocast
-from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, TrainingStep, compile_module, distribute
+from ffcv_imagenet.train.step import TrainingStep, compile_module, distribute
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -102,7 +103,7 @@ class Trainer:
         self,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: LossModule,
         optimizer: torch.optim.Optimizer,
         train_loader: BatchLoader,
         val_loader: BatchLoader,
@@ -124,7 +125,7 @@ class Trainer:
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         self.evaluated_model = model if self.ema is None else self.ema.model
         self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
-        self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
+        self.buffers_before = [b.clone() for b in self.step_module.buffers()] if options.skip_nonfinite else []
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
         self.epochs_done = 0
@@ -178,20 +179,22 @@ class Trainer:
                 skipped_steps=skipped_steps,
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
+                # Now and no earlier: a checkpoint from the evaluation stands before the end of the epoch.
+                of_loss=self.loss.end_epoch(),
             )
-            self.log.append(asdict(line))
+            self.log.append(line.as_line())
             self.epochs_done, self.progress = epoch + 1, self._new_epoch()
             if folder is not None:
                 folder.write_log(self.log)
             self._save(checkpoints)
             if folder is not None:
                 print(format_line(line, self.options.epochs), flush=True)
-        return EpochLog(**self.log[-1])
+        return EpochLog.from_line(self.log[-1])
 
     def warm_up(self) -> float:
         """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
 
-        Weights, statistics, optimizer and random state are afterwards what they were.
+        Weights, statistics, the loss's state, optimizer and random state are afterwards what they were.
 
         Raises:
             OSError: the compiler does not work here.
@@ -201,7 +204,7 @@ class Trainer:
         if options.compile == "off" or not sides:
             return 0.0
         start = time.perf_counter()
-        buffers = list(self.model.buffers())
+        buffers = list(self.step_module.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
@@ -248,7 +251,7 @@ class Trainer:
                 set_lr(self.optimizer, lr)
                 self.loss.set_progress((epoch + step / self.steps) / options.epochs)
                 if self.buffers_before:
-                    torch._foreach_copy_(self.buffers_before, list(self.model.buffers()))
+                    torch._foreach_copy_(self.buffers_before, list(self.step_module.buffers()))
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
                         with progress.waited:
@@ -272,8 +275,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on. Called on every rank, between two steps.
 
-        The statistics of rank 0's normalisation layers are enough: before a step, and before an evaluation, all ranks
-        take them over.
+        The statistics of rank 0's normalisation layers are enough, see :func:`ffcv_imagenet.train.step.distribute`.
         """
         rng = {"cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
@@ -284,7 +286,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "loss": self.loss.state_dict(),
+            "loss": self.loss.state_over_ranks(),
             "epochs_done": self.epochs_done,
             "step": progress.step,
             "losses": sum_over_ranks(progress.losses.clone()),
@@ -302,7 +304,7 @@ class Trainer:
             self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"])
+        self.loss.load_state_over_ranks(state["loss"], is_main=self.world.is_main)
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]
@@ -344,7 +346,7 @@ class Trainer:
                 loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
                 self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
             skipped = ~loss.isfinite()
-            for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+            for buffer, before in zip(self.step_module.buffers(), self.buffers_before, strict=True):
                 torch.where(skipped, before, buffer, out=buffer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
