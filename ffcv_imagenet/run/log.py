@@ -10,6 +10,10 @@ from typing import Any
 class EpochLog:
     """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks.
 
+    ``val_loss`` is the plain cross entropy of the validation images, whatever the training loss; with
+    ``validation.flip_tta``, of the logits averaged over an image and its mirror image. ``val_nonfinite`` validation
+    images have logits that are not finite: if there are any, ``top_1``, ``top_5`` and ``val_loss`` are None.
+
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
     without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
     ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
@@ -19,9 +23,9 @@ class EpochLog:
 
     epoch: int
     train_loss: float
-    top_1: float
-    top_5: float
-    val_loss: float
+    top_1: float | None
+    top_5: float | None
+    val_loss: float | None
     lr: float
     resolution: int
     images_per_second: float
@@ -31,20 +35,28 @@ class EpochLog:
     skipped_steps: int
     skipped: int
     val_skipped: int
+    val_nonfinite: int
     cpu_decoded: float
 
 
-def best_epoch(log: list[dict[str, Any]]) -> int:
-    """The epoch of the best top-1, the first of equals."""
-    return max(log, key=lambda line: line["top_1"])["epoch"]
+def best_epoch(log: list[dict[str, Any]]) -> int | None:
+    """The epoch of the best top-1, the first of equals; None where no epoch has one."""
+    scored = [line for line in log if line["top_1"] is not None]
+    return max(scored, key=lambda line: line["top_1"])["epoch"] if scored else None
 
 
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
     skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
     damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
+    if line.top_1 is None or line.top_5 is None or line.val_loss is None:
+        scores = f"no scores: {line.val_nonfinite} validation images have logits that are not finite"
+        val_loss = ""
+    else:
+        scores = f"top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %"
+        val_loss = f"  val loss {line.val_loss:.4f}"
     return (
-        f"epoch {line.epoch:3d}/{epochs}  top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %  "
-        f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
+        f"epoch {line.epoch:3d}/{epochs}  {scores}  train loss {line.train_loss:.4f}{val_loss}  "
+        f"lr {line.lr:.4g}  {line.resolution} px  "
         f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
     )

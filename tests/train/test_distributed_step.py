@@ -41,7 +41,7 @@ def take_steps(world, accumulation, compile):
     )
     trainer.warm_up()
     weights = [torch.cat([p.detach().flatten() for p in trainer.model.parameters()])]
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     return weights
 

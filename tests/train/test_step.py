@@ -58,7 +58,7 @@ def train_losses(trainer):
     torch.manual_seed(1)  # of the dropout
     losses = []
     for epoch in range(EPOCHS):
-        trainer.train_epoch(epoch, None)
+        trainer.train_epoch(epoch)
         losses += trainer.progress.losses.tolist()
         trainer.epochs_done, trainer.progress = epoch + 1, trainer._new_epoch()
     return losses
@@ -124,7 +124,7 @@ def test_compiling_changes_nothing_and_happens_before_the_first_step():
     eager, compiled = (trainer_of(TinyNet, skip_nonfinite=True, compile=mode) for mode in ("off", "aot_eager"))
     for trainer in (eager, compiled):
         torch.manual_seed(0)
-        trainer.train_epoch(0, None)  # so that there are momenta and statistics
+        trainer.train_epoch(0)  # so that there are momenta and statistics
     before, random = snapshot(compiled), torch.get_rng_state()
     torch._dynamo.reset()
     assert compiled.warm_up() > 0
@@ -247,7 +247,7 @@ OPTIONS = [
 def test_no_number_is_read_in_a_step(options):
     trainer = trainer_of(TinyNet if options else resnet10, **options)
     with NoReading():
-        trainer.train_epoch(0, None)
+        trainer.train_epoch(0)
 
 
 def test_a_number_that_is_read_would_be_noticed():
@@ -267,13 +267,13 @@ def test_gradients_stay_where_a_replayed_graph_adds_them():
 
 def test_everything_is_channels_last():
     trainer = trainer_of(resnet10)
-    images = trainer.step_module.normalize(draw_batch(0, 4, 32).images)
+    images = trainer.step.module.normalize(draw_batch(0, 4, 32).images)
     assert images.is_contiguous(memory_format=torch.channels_last)
     seen = []
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda module, inputs, output: seen.extend([*inputs, output]))
-    trainer.batch_loss(*draw_batch(0, 4, 32)[:2]).backward()
+    trainer.step(*draw_batch(0, 4, 32)[:2]).backward()
     assert len(seen) == 2 * 12  # behind every convolution
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
     weights = [p for p in trainer.model.parameters() if p.ndim == 4]
@@ -304,11 +304,11 @@ def test_no_step_waits_for_the_gpu(options, compile):
     trainer.warm_up()
     trainer.train_loader.batches_on_device = [*trainer.train_loader.epoch(0, SIDES[0])]
     trainer.train_loader.epoch = lambda epoch, side, first_batch: (b for b in trainer.train_loader.batches_on_device)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     trainer.progress = trainer._new_epoch()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.train_epoch(0, None)
+        trainer.train_epoch(0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.progress.losses.isfinite().all()
