@@ -18,12 +18,13 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
-from numba import carray, njit, prange, types
+from numba import carray, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.beton import JPEG_MODE
 from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.read.compiled import njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
 
 #: Crop side of validation images as a share of the shorter image side; FFCV's and torchvision's 224 / 256.
@@ -76,7 +77,7 @@ _JOB = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
     """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
     pointer = field["data_ptr"]
@@ -105,7 +106,7 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     )
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, nogil=True)
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
 
