@@ -328,6 +328,10 @@ class TrainConfig:
             )
         return self.training.batch_size // parts
 
+    def normalised_batch(self, world_size: int) -> int:
+        """Images over which batch normalisation takes its statistics: a micro-batch, on one rank or on all."""
+        return self.per_rank_batch(world_size) * (world_size if self.dist.sync_bn else 1)
+
 
 @dataclass(frozen=True)
 class SweepOptions:

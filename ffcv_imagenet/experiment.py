@@ -18,10 +18,10 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
 from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader, choose_decoder
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader import BatchLoader, most_workers
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
-from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, process_group
-from ffcv_imagenet.models import build_model, check_resolutions
+from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, only_on_main, process_group
+from ffcv_imagenet.models import build_model, check_normalised_batch, check_resolutions
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.resume import prepare_start, resume_state, run_checkpoints
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
@@ -97,6 +97,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
+            assert last.top_1 is not None  # The trainer sees to it.
+            assert last.top_5 is not None
             print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
         return last
 
@@ -106,6 +108,7 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
 
     Raises:
         ValueError, FileNotFoundError: a user's mistake.
+        FloatingPointError: logits are not finite.
     """
     world = find_world(config.dist.device)
     path = Path(config.logging.folder) / (config.logging.name or config.default_name(recipe))
@@ -132,6 +135,12 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
             precision=choose_precision(config.training.precision, world.device),
             flip_tta=config.validation.flip_tta,
         )
+    if scores.top_1 is None or scores.top_5 is None or scores.loss is None:
+        text = (
+            f"{scores.nonfinite} of {scores.images} validation images have logits that are not finite: there are no "
+            f"scores ({source}); training.precision=fp32 may help"
+        )
+        raise only_on_main(world, FloatingPointError(text))
     if world.is_main:
         left_out = loader.num_samples - scores.images
         damaged = f", {left_out} damaged ones left out" if left_out else ""
@@ -149,6 +158,9 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
         raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
     training = config.training
     check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
+    check_normalised_batch(
+        config.model.arch, val_data.num_classes, config.resolution.min_res, config.normalised_batch(world.size)
+    )
     train_loader = make_train_loader(config, world)
     model = _make_model(config, val_data.num_classes, world)
     skip_nonfinite = training.on_nonfinite == "skip"
@@ -269,7 +281,7 @@ def _make_loader(
     path, cores = Path(beton), _share_of_cores(world)
     options: dict[str, Any] = {
         "batch_size": batch_size,
-        "num_workers": config.data.num_workers or cores,
+        "num_workers": config.data.num_workers or min(cores, most_workers()),
         "device": world.device,
         "on_damaged": on_damaged,
     }

@@ -58,6 +58,8 @@ def prepare_start(
         was, now = _what_is_computed(first), _what_is_computed(params)
         for key, value in now.items():
             if key in was and was[key] != value:
+                if key == "micro_batch":
+                    raise ValueError(_other_micro_batch(first, params))
                 raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
         if earlier is not None:
             again = {
@@ -74,6 +76,21 @@ def prepare_start(
 def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -> bool:
     last_start = earlier.get("resumed", [earlier])[-1]
     return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
+
+
+def _other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What to say where a micro-batch would have another number of images: no option has this name."""
+    processes, parts = now["world_size"], now["config"]["training.batch_size"] // was["micro_batch"]
+    if parts % processes == 0:
+        allowed = f"--training.accumulation={parts // processes} with {processes} process{'es' * (processes > 1)}"
+    else:
+        numbers = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
+        allowed = f"{numbers} processes with --training.accumulation={parts} divided by their number"
+    return (
+        f"training.accumulation={now['config']['training.accumulation']} with {processes} "
+        f"process{'es' * (processes > 1)} is {now['micro_batch']} images per micro-batch, of which batch normalisation "
+        f"takes its statistics; the run {was['name']} has {was['micro_batch']}: to go on with it, allowed is {allowed}"
+    )
 
 
 def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSS_OPTIONS
-from ffcv_imagenet.models import check_resolutions
+from ffcv_imagenet.models import check_normalised_batch, check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
@@ -214,6 +214,7 @@ def _manifest(path: str) -> Manifest:
 
 
 _check_resolutions = functools.cache(check_resolutions)
+_check_normalised_batch = functools.cache(check_normalised_batch)
 
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
@@ -223,7 +224,9 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
     now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
     now["micro_batch"] = config.per_rank_batch(processes)
-    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, config.extreme_sides())
+    arch, num_classes = config.model.arch, _manifest(config.data.val).num_classes
+    _check_resolutions(arch, num_classes, config.extreme_sides())
+    _check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(processes))
     ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
     if not file.is_file():
