@@ -126,7 +126,7 @@ class Trainer:
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         self.evaluated_model = model if self.ema is None else self.ema.model
         self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
-        self.nonfinite = NonfinitePolicy(model, skip=options.skip_nonfinite, world=world, where=self._where)
+        self.nonfinite = NonfinitePolicy(self.step.module, skip=options.skip_nonfinite, world=world, where=self._where)
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
         self.checkpoints: CheckpointFolder | None = None
@@ -211,7 +211,7 @@ class Trainer:
         if options.compile == "off" or not sides:
             return 0.0
         start = time.perf_counter()
-        buffers = list(self.model.buffers())
+        buffers = list(self.step.module.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
