@@ -172,7 +172,13 @@ class TrainingOptions:
     batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024)
     accumulation: int = option(Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1)
     momentum: float = option(Real(0, 1), "momentum of SGD", 0.9)
-    weight_decay: float = option(Real(0), "weight decay (never on normalisation layers and biases)", 5e-5)
+    weight_decay: float = option(Real(0), "weight decay; training.decay says of what", 5e-5)
+    decay: str = option(
+        Choice("weights", "all", "libffcv"),
+        "what is decayed: weights, without normalisation layers and biases; all parameters, as torchvision does; "
+        "libffcv, as ffcv-imagenet does: weights, all biases, and the normalisation layers without bn in their name",
+        "weights",
+    )
     precision: str = option(
         Choice("auto", "bf16", "fp16", "fp32"),
         "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU (fp32 is without TF32)",

@@ -167,7 +167,7 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
     return Trainer(
         model=model,
         loss=config.make_loss().to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
+        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
         train_loader=train_loader,
         val_loader=_make_val_loader(config, world),
         world=world,
@@ -208,7 +208,9 @@ def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Modul
     torch.manual_seed(config.training.seed)
     model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
     if config.model.weights is not None:
-        load_weights(model, Path(config.model.weights))
+        loaded = load_weights(model, Path(config.model.weights))
+        if world.is_main:
+            print(loaded, flush=True)
     if config.dist.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
