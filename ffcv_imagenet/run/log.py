@@ -15,10 +15,11 @@ class EpochLog:
     images have logits that are not finite: if there are any, ``top_1``, ``top_5`` and ``val_loss`` are None.
 
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
-    without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
-    ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
-    not in the scores; ``cpu_decoded`` is the share of the training images since
-    the last start that rank 0 decoded on the CPU.
+    without pauses and without work that was lost; ``wait_share`` is the share of the training time that passed without
+    data, where neither counts the time until the first batch after a start of the program; ``skipped_steps`` are those
+    left out because of their loss; ``skipped`` damaged training images had another one in their place; ``val_skipped``
+    damaged validation images are not in the scores; ``cpu_decoded`` is the share of the training images since the last
+    start that rank 0 decoded on the CPU.
     """
 
     epoch: int

@@ -71,11 +71,13 @@ class EpochProgress:
     """Where the training stands inside an epoch.
 
     ``losses [steps] float64`` is, on the device, this rank's sum over the micro-batches of each step (0 for steps to
-    come); ``waited`` the time without data; ``step`` the number of steps done, ``seconds`` of training so far;
-    ``skipped`` the damaged images of this rank.
+    come); ``start_up`` the time until the first batch after a start of the program, ``waited`` the time without data
+    since then; ``step`` the number of steps done, ``seconds`` of training so far, start-up included; ``skipped`` the
+    damaged images of this rank.
     """
 
     losses: Tensor
+    start_up: WaitClock
     waited: WaitClock
     step: int = 0
     skipped: int = 0
@@ -130,6 +132,7 @@ class Trainer:
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
         self.checkpoints: CheckpointFolder | None = None
+        self.has_had_data = False
         self.epochs_done = 0
         self.progress = self._new_epoch()
         self.log: list[dict[str, Any]] = []
@@ -180,7 +183,7 @@ class Trainer:
                 images_per_second=images / train_seconds,
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
-                wait_share=self.progress.waited.seconds() / train_seconds,
+                wait_share=self.progress.waited.seconds() / (train_seconds - self.progress.start_up.seconds()),
                 cpu_decoded=self.train_loader.cpu_share,
                 skipped_steps=len(losses) - len(not_skipped),
                 skipped=self._sum(self.progress.skipped),
@@ -260,8 +263,9 @@ class Trainer:
                 self.nonfinite.begin_step()
                 for micro_step in range(accumulation):
                     with self.step.gradient_sync(micro_step == accumulation - 1):
-                        with progress.waited:
+                        with progress.waited if self.has_had_data else progress.start_up:
                             batch = next(batches)
+                        self.has_had_data = True
                         loss = self._backward(batch)
                     progress.losses[step].add_(loss)
                     progress.skipped += batch.replaced
@@ -299,6 +303,7 @@ class Trainer:
             "losses": sum_over_ranks(progress.losses.clone()),
             "skipped": self._sum(progress.skipped),
             "seconds": progress.seconds,
+            "start_up": progress.start_up.seconds(),
             "waited": progress.waited.seconds(),
             "log": self.log,
             "rng": gather(rng),
@@ -315,6 +320,7 @@ class Trainer:
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]
+        self.progress.start_up = _host_clock(state.get("start_up", 0.0))  # Older checkpoints do not have it.
         self.progress.waited = WaitClock(self.world.device, state["waited"])
         if self.world.is_main:  # They are the sums over the ranks.
             self.progress.losses.copy_(state["losses"])
@@ -331,7 +337,8 @@ class Trainer:
 
     def _new_epoch(self) -> EpochProgress:
         device = self.world.device
-        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=device), WaitClock(device))
+        losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
+        return EpochProgress(losses, _host_clock(), WaitClock(device))
 
     def _backward(self, batch: Batch) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
@@ -410,6 +417,11 @@ class Trainer:
             return contextlib.nullcontext()
         done = self.progress.step
         return tqdm(desc=title, total=self.steps, initial=done, unit="step", leave=False, dynamic_ncols=True)
+
+
+def _host_clock(seconds: float = 0.0) -> WaitClock:
+    """A clock that does not ask the device, which has nothing to do before the first batch."""
+    return WaitClock(torch.device("cpu"), seconds)
 
 
 def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:
