@@ -59,7 +59,7 @@ def prepare_start(
         for key, value in now.items():
             if key in was and was[key] != value:
                 if key == "micro_batch":
-                    raise ValueError(_other_micro_batch(first, params))
+                    raise ValueError(other_micro_batch(first, params))
                 raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
         if earlier is not None:
             again = {
@@ -78,18 +78,21 @@ def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -
     return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
 
 
-def _other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
-    """What to say where a micro-batch would have another number of images: no option has this name."""
-    processes, parts = now["world_size"], now["config"]["training.batch_size"] // was["micro_batch"]
+def other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What to say where the ``params`` of a run and of its continuation differ in ``micro_batch``, which is no option.
+
+    Both name ``micro_batch``; the latter, ``now``, its ``config`` and ``world_size`` too.
+    """
+    processes, batch = now["world_size"], now["config"]["training.batch_size"]
+    parts = batch // was["micro_batch"]
     if parts % processes == 0:
-        allowed = f"--training.accumulation={parts // processes} with {processes} process{'es' * (processes > 1)}"
+        allowed = f"--training.accumulation={parts // processes}"
     else:
-        numbers = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
-        allowed = f"{numbers} processes with --training.accumulation={parts} divided by their number"
+        allowed = f"a number of processes that divides {parts}, with --training.accumulation={parts} / this number"
     return (
-        f"training.accumulation={now['config']['training.accumulation']} with {processes} "
-        f"process{'es' * (processes > 1)} is {now['micro_batch']} images per micro-batch, of which batch normalisation "
-        f"takes its statistics; the run {was['name']} has {was['micro_batch']}: to go on with it, allowed is {allowed}"
+        f"training.batch_size={batch} on {processes} process{'es' * (processes > 1)} with training.accumulation="
+        f"{now['config']['training.accumulation']} are micro-batches of {now['micro_batch']} images; to go on with a "
+        f"run with micro-batches of {was['micro_batch']}, allowed is {allowed}"
     )
 
 

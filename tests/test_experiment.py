@@ -5,15 +5,18 @@ import re
 import shutil
 from dataclasses import asdict
 
+import numba
 import numpy as np
 import pytest
 import torch
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
-from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.experiment import evaluate_only, make_train_loader, train
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.options import build
+from ffcv_imagenet.resume import other_micro_batch
 from ffcv_imagenet.train.metrics import Scores
 
 
@@ -146,6 +149,7 @@ def test_mistakes_are_found_before_anything_is_written(digits, tmp_path):
         ({"model.arch": "vit_b_16"}, "cannot take images of 32 x 32"),
         ({"training.batch_size": 97}, "allowed are at most the 96 images"),
         ({"training.batch_size": 16, "training.accumulation": 3}, "allowed is a multiple of 3"),
+        ({"training.batch_size": 16, "training.accumulation": 16}, "a micro-batch has one image"),
         ({"data.num_workers": 1000}, "data.num_workers"),
         ({"checkpoint.resume": tmp_path / "no.pt"}, "checkpoint not found"),
         ({"data.val": tmp_path / "no.beton"}, "data set not found"),
@@ -153,6 +157,28 @@ def test_mistakes_are_found_before_anything_is_written(digits, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             train(config(digits, tmp_path, **changes))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_micro_batch_of_another_size_is_told_with_what_keeps_it():
+    was = {"micro_batch": 24}
+    now = {"config": {"training.batch_size": 96, "training.accumulation": 4}, "world_size": 2, "micro_batch": 12}
+    assert other_micro_batch(was, now) == (
+        "training.batch_size=96 on 2 processes with training.accumulation=4 are micro-batches of 12 images; to go on "
+        "with a run with micro-batches of 24, allowed is --training.accumulation=2"
+    )
+    now |= {"world_size": 3, "micro_batch": 8}
+    assert other_micro_batch(was, now).endswith(
+        "allowed is a number of processes that divides 4, with --training.accumulation=4 / this number"
+    )
+
+
+def test_automatic_workers_are_the_smaller_of_share_and_limit(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("ffcv_imagenet.experiment._share_of_cores", lambda world: 2)
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    for limit in (1, 3):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", limit)
+        loader = make_train_loader(config(digits, tmp_path, **{"data.num_workers": 0}), world)
+        assert loader.num_workers == min(2, limit)
 
 
 def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, tmp_path):
@@ -164,7 +190,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
     for changes, message in [
         ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
         ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
-        ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
+        ({"training.accumulation": 2}, r"micro-batches of 8 .* of 16, allowed is --training.accumulation=1$"),
         ({"data.val": digits / "train.beton"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
     ]:

@@ -33,7 +33,8 @@ MAY_IMPORT = {
     },
     "report": {"files", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "options", "report", "run", "script", "data/format", "data/read",
+        "config", "files", "losses", "models", "options", "report", "resume", "run", "script",
+        "data/format", "data/read",
     },
 }  # fmt: skip
 #: Packages that only these rooms may import.

@@ -25,6 +25,7 @@ from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.models import check_normalised_batch, check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.resume import other_micro_batch
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -235,6 +236,9 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     was = params.get("config", {}) | params
     for key, value in now.items():
         if key in was and was[key] != value:
+            if key == "micro_batch":
+                this = {"config": flatten(config), "micro_batch": value, "world_size": processes}
+                raise ValueError(f"{folder}: {other_micro_batch(was, this)}, or another --runs folder")
             raise ValueError(f"{folder} holds a run with {key}={was[key]}, got {value}: give another --runs folder")
 
 
