@@ -25,11 +25,12 @@ from ffcv_imagenet.models import build_model, check_normalised_batch, check_reso
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.resume import prepare_start, resume_state, run_checkpoints
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
-from ffcv_imagenet.run.log import EpochLog
+from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
 from ffcv_imagenet.run.weights import checkpoint_weights, load_weights
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.precision import choose_precision, input_dtype
@@ -97,9 +98,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
-            assert last.top_1 is not None  # The trainer sees to it.
-            assert last.top_5 is not None
-            print(f"final top-1 {100 * last.top_1:.2f} %, top-5 {100 * last.top_5:.2f} %; the run lies in {path}")
+            print(f"final top-1 {percent(last.top_1)} %, top-5 {percent(last.top_5)} %; the run lies in {path}")
         return last
 
 
@@ -166,7 +165,7 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
     skip_nonfinite = training.on_nonfinite == "skip"
     return Trainer(
         model=model,
-        loss=config.make_loss().to(world.device),
+        loss=LossModule(config.make_loss(), val_data.num_classes).to(world.device),
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
         train_loader=train_loader,
         val_loader=_make_val_loader(config, world),

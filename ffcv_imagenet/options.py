@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ import yaml
 from fastargs import Param, Section
 from fastargs.config import Config
 from fastargs.validation import Checker
+
+from ffcv_imagenet.variants import Variants
 
 ConfigT = TypeVar("ConfigT")
 
@@ -130,6 +132,22 @@ class Words(Checker):
         return "a comma-separated list of " + ", ".join(self.words)
 
 
+class VariantName(Checker):
+    """The name of a variant."""
+
+    def __init__(self, variants: Variants):
+        self.variants = variants
+
+    def check(self, value: Any) -> str:
+        """Return ``value``; raises ValueError when there is no such variant."""
+        self.variants.kind(str(value))
+        return str(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return self.variants.allowed()
+
+
 class OrNone(Checker):
     """What another checker allows, or ``none`` for "not given"."""
 
@@ -158,12 +176,33 @@ def _range_text(low: float, high: float) -> str:
 _REQUIRED = object()
 
 
-def option(checker: Checker, text: str, default: Any = _REQUIRED) -> Any:
-    """A dataclass field that is an option: what it allows, its help text and default (none: required)."""
-    metadata = {"checker": checker, "help": text}
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What it means to change an option.
+
+    ``resumable``: it may change when a run continues. ``averaged``: runs that differ in it may be averaged. ``shown``:
+    the report lists it among what differs.
+    """
+
+    resumable: bool
+    averaged: bool
+    shown: bool = True
+
+
+def option(checker: Checker, text: str, default: Any = _REQUIRED, effect: Effect | None = None) -> Any:
+    """A dataclass field that is an option: what it allows, its help text, default (none: required) and effect."""
+    metadata = {"checker": checker, "help": text, "effect": effect}
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def variant_options(variants: Variants) -> Any:
+    """A dataclass field for the options of the chosen one of ``variants``: ``{option: value}``.
+
+    The group that has it also has the option ``variants.key``, which chooses.
+    """
+    return dataclasses.field(default_factory=dict, metadata={"variants": variants})
 
 
 def group(kind: type) -> Any:
@@ -181,18 +220,28 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
         ValueError: an unknown option, a missing required one, or a value that is not allowed.
         FileNotFoundError: a configuration file that is not there.
     """
-    parser = _argument_parser(kind, description)
+    values, unknown = _read(kind, argv, description, {})
+    if unknown:  # Options of a variant from outside are known when its name is.
+        values, unknown = _read(kind, argv, description, values)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r} (see --help for all options)")
+    return build(kind, values)
+
+
+def _read(
+    kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of files and command line, and the words that are no options."""
+    parser = _argument_parser(kind, description, chosen)
     try:
         namespace, unknown = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r} (see --help for all options)")
     values: dict[str, Any] = {}
     for name in namespace.config_file:
         values.update(read_yaml(Path(name)))
     values.update({k: v for k, v in vars(namespace).items() if k != "config_file"})
-    return build(kind, values)
+    return values, unknown
 
 
 def config_files(argv: Sequence[str]) -> list[Path]:
@@ -212,7 +261,7 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
         ValueError: an unknown key, a missing required value, or a value that is not allowed.
     """
     groups = _groups(kind)
-    schema = {f"{name}.{f.name}": f for name, section in groups.items() for f in dataclasses.fields(section)}
+    schema = options_of(kind, values)
     for key, value in values.items():
         if key not in schema:
             raise ValueError(f"unknown option {key!r} (allowed: {_nearest(key, schema)})")
@@ -227,7 +276,8 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
                 f.metadata["help"],
                 required=f.default is dataclasses.MISSING,
             )
-            for f in dataclasses.fields(section)
+            for key, f in schema.items()
+            if key.startswith(f"{name}.")
         }
         Section(name, section.__doc__ or "", config_descriptor=config).params(**params)
     config.collect(values)
@@ -239,11 +289,52 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
         raise ValueError(f"{key}: got {values[key]!r}, allowed is {allowed}")
     filled = {}
     for name, section in groups.items():
-        given = {
-            f.name: config[f"{name}.{f.name}"] for f in dataclasses.fields(section) if f"{name}.{f.name}" in values
-        }
-        filled[name] = section(**given)
+        given = {key.partition(".")[2]: config[key] for key in schema if key in values and key.startswith(f"{name}.")}
+        filled[name] = _fill(section, given)
     return kind(**filled)
+
+
+def _fill(section: type, given: dict[str, Any]) -> Any:
+    """A group of options from checked values. What the chosen variant takes is completed by its defaults."""
+    own = {f.name: f for f in dataclasses.fields(section)}
+    group = section(**{name: value for name, value in given.items() if name in own})
+    for field, variants in _variants(section).items():
+        chosen = getattr(group, variants.key.partition(".")[2])
+        options = {name: value for name, value in given.items() if name not in own}
+        if chosen is not None:
+            options = variants.resolve(chosen, options)
+        group = dataclasses.replace(group, **{field: options})
+    return group
+
+
+def options_of(kind: type, values: Mapping[str, Any] | None = None) -> dict[str, dataclasses.Field]:
+    """All options of a configuration, ``{"section.name": field}``, those of variants included.
+
+    A variant's option may be none ("not given"), and has the effect of the option that chooses. Where several variants
+    have one of that name, it is the chosen one's.
+
+    Args:
+        kind: the configuration.
+        values: ``{"section.name": value}``, which choose the variants.
+    """
+    found: dict[str, dataclasses.Field] = {}
+    for name, section in _groups(kind).items():
+        own = {f.name: f for f in dataclasses.fields(section) if "checker" in f.metadata}
+        found |= {f"{name}.{key}": f for key, f in own.items()}
+        for variants in _variants(section).values():
+            chooses = own[variants.key.partition(".")[2]]
+            chosen = str((values or {}).get(variants.key, chooses.default))
+            for key, fields in variants.options(*([chosen] if ":" in chosen else [])).items():
+                metadata = (fields.get(chosen) or next(iter(fields.values()))).metadata
+                optional = option(OrNone(metadata["checker"]), metadata["help"], None, chooses.metadata["effect"])
+                optional.name = key
+                found[f"{name}.{key}"] = optional
+    return found
+
+
+def _variants(section: type) -> dict[str, Variants]:
+    """The variants that a group of options chooses among, by the field for their options."""
+    return {f.name: f.metadata["variants"] for f in dataclasses.fields(section) if "variants" in f.metadata}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -280,25 +371,62 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """A configuration as ``{"section.name": value}``, the inverse of :func:`build`."""
-    return {f"{s}.{k}": v for s, options in dataclasses.asdict(config).items() for k, v in options.items()}
+    flat: dict[str, Any] = {}
+    for name, section in _groups(type(config)).items():
+        options = vars(getattr(config, name))
+        variants = _variants(section)
+        for values in ({k: v for k, v in options.items() if k not in variants}, *(options[k] for k in variants)):
+            flat |= {f"{name}.{key}": value for key, value in values.items()}
+    return flat
+
+
+def complete(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that an earlier version has written, as :func:`flatten` would write them.
+
+    Where an option of a variant was not given, or does not apply, earlier versions wrote None.
+    """
+    found = dict(options)
+    for section in _groups(kind).values():
+        for variants in _variants(section).values():
+            for name in variants.options():
+                if found.get(f"{variants.section}.{name}", found) is None:
+                    del found[f"{variants.section}.{name}"]
+            if (chosen := options.get(variants.key)) in variants.kinds:
+                found = {f"{variants.section}.{k}": v for k, v in variants.takes(chosen).items()} | found
+    return found
 
 
 def _groups(kind: type) -> dict[str, type]:
     return {f.name: f.metadata["group"] for f in dataclasses.fields(kind)}
 
 
-def _argument_parser(kind: type, description: str) -> argparse.ArgumentParser:
+def _argument_parser(kind: type, description: str, chosen: Mapping[str, Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
     )
     _add_config_file_argument(parser)
+    options = options_of(kind, chosen)
     for name, section in _groups(kind).items():
         arguments = parser.add_argument_group(name, section.__doc__)
-        for f in dataclasses.fields(section):
-            default = "required" if f.default is dataclasses.MISSING else f"default: {_show(f.default)}"
-            text = f"{f.metadata['help']} ({f.metadata['checker'].help()}; {default})"
-            arguments.add_argument(f"--{name}.{f.name}", metavar="X", help=text.replace("%", "%%"))
+        texts = {key: _help(f) for key, f in options.items() if key.startswith(f"{name}.")}
+        for variants in _variants(section).values():
+            texts |= {f"{name}.{key}": _variants_help(fields) for key, fields in variants.options().items()}
+        for key, text in texts.items():
+            arguments.add_argument(f"--{key}", metavar="X", help=text.replace("%", "%%"))
     return parser
+
+
+def _help(field: dataclasses.Field) -> str:
+    default = "required" if field.default is dataclasses.MISSING else f"default: {_show(field.default)}"
+    return f"{field.metadata['help']} ({field.metadata['checker'].help()}; {default})"
+
+
+def _variants_help(fields: Mapping[str, dataclasses.Field]) -> str:
+    """The help of an option that several variants have, with the same meaning or each with its own."""
+    meanings: dict[str, list[str]] = {}
+    for name, field in fields.items():
+        meanings.setdefault(_help(field), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in meanings.items())
 
 
 def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:

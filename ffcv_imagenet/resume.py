@@ -6,7 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
+from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.options import complete
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.lock import hold
@@ -55,7 +56,7 @@ def prepare_start(
         state = resume_state(resume, checkpoints)
     if state is not None:
         first = state["params"]
-        was, now = _what_is_computed(first), _what_is_computed(params)
+        was, now = what_must_stay(first), what_must_stay(params)
         for key, value in now.items():
             if key in was and was[key] != value:
                 if key == "micro_batch":
@@ -96,6 +97,10 @@ def other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
-    return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}
+def what_must_stay(params: dict[str, Any]) -> dict[str, Any]:
+    """Of what ``params.json`` says, that which may not change when the run continues."""
+    options = complete(TrainConfig, params["config"])
+    entries = ("train_data", "val_data", "precision", "micro_batch")
+    return {key: value for key, value in options.items() if not effect_of(key).resumable} | {
+        key: params[key] for key in entries if key in params
+    }

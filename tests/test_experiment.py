@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import asdict
 
 import numba
 import numpy as np
@@ -14,7 +13,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.experiment import evaluate_only, make_train_loader, train
-from ffcv_imagenet.losses import LOSS_OPTIONS
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import build
 from ffcv_imagenet.resume import other_micro_batch
 from ffcv_imagenet.train.metrics import Scores
@@ -59,13 +58,13 @@ def log(tmp_path, name="run"):
     return [json.loads(line) for line in (tmp_path / "runs" / name / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("loss", LOSS_OPTIONS)
+@pytest.mark.parametrize("loss", LOSSES.kinds)
 def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, capsys):
     last = train(config(digits, tmp_path, **{"loss.name": loss}), recipe="tiny", command=["train"])
     lines = log(tmp_path)
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["resolution"] for line in lines] == [32, 40]
-    assert lines[-1] == asdict(last)
+    assert lines[-1] == last.as_line()
     assert lines[-1]["top_5"] == 1.0  # of three classes
     assert lines[1]["val_loss"] < lines[0]["val_loss"]
     assert lines[-1]["lr"] == pytest.approx(0.01 / 6)  # of the last of six steps down to zero

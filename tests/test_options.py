@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ffcv_imagenet.config import TrainConfig, WriteConfig
+from ffcv_imagenet.config import TrainConfig, WriteConfig, _effects, effect_of
 from ffcv_imagenet.options import (
     Choice,
     Integer,
@@ -15,9 +15,11 @@ from ffcv_imagenet.options import (
     Text,
     Words,
     build,
+    complete,
     flatten,
     group,
     option,
+    options_of,
     parse,
 )
 
@@ -179,15 +181,65 @@ def test_help_lists_every_option_with_its_default(script, kind):
     result = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True)
     assert result.returncode == 0
     text = " ".join(result.stdout.split())
-    for field in kind.__dataclass_fields__.values():
-        for name, option_field in field.metadata["group"].__dataclass_fields__.items():
-            assert f"--{field.name}.{name}" in text
-            assert " ".join(option_field.metadata["help"].split()) in text
-    assert text.count("default: ") + text.count("required") >= len(flatten_names(kind))
+    options = options_of(kind)
+    for key, field in options.items():
+        assert f"--{key} X" in text
+        assert " ".join(field.metadata["help"].split()) in text
+    assert text.count("default: ") + text.count("required") >= len(options)
 
 
-def flatten_names(kind):
-    return [n for f in kind.__dataclass_fields__.values() for n in f.metadata["group"].__dataclass_fields__]
+def test_help_takes_the_defaults_of_a_variants_options_from_its_file(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--help"], "")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "maxsup: weight of the penalty at the end (a number >= 0; default: 0.2)" in text
+    assert "step, cosine: epochs of linear warm-up (a number >= 0; default: 0)" in text
+
+
+def test_a_configuration_records_the_options_that_apply_given_or_not():
+    values = {
+        "data.val": "v",
+        "data.train": "t",
+        "loss.name": "maxsup",
+        "loss.alpha_end": 0.4,
+        "loss.smoothing": "none",
+    }
+    flat = flatten(build(TrainConfig, values))
+    of_loss = {key: value for key, value in flat.items() if key.startswith("loss.")}
+    assert of_loss == {"loss.name": "maxsup", "loss.alpha_start": 0.1, "loss.alpha_end": 0.4}
+    # Earlier versions wrote None for what was not given or did not apply.
+    earlier = dict.fromkeys(("loss.alpha_start", "loss.smoothing", "lr.step_ratio")) | flat
+    earlier |= {"loss.alpha_start": None}
+    assert complete(TrainConfig, earlier) == flat
+    unknown = {"loss.name": "zipf", "loss.power": 1.0, "loss.smoothing": None}
+    assert complete(TrainConfig, unknown) == {"loss.name": "zipf", "loss.power": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "resumable", "averaged"),
+    [
+        ("lr.lr", False, False),
+        ("loss.alpha_end", False, False),
+        ("training.seed", False, True),
+        ("training.precision", True, False),
+        ("data.train", True, True),
+        ("checkpoint.keep", True, True),
+        ("data.train_subset", False, False),
+    ],
+)
+def test_an_option_says_whether_it_may_change_and_whether_runs_that_differ_in_it_are_averaged(key, resumable, averaged):
+    assert (effect_of(key).resumable, effect_of(key).averaged) == (resumable, averaged)
+
+
+def test_an_option_that_does_not_say_it_is_an_error_when_it_is_imported():
+    with pytest.raises(TypeError, match=r"cake.eggs has no effect"):
+        _effects(Baking)
+
+
+def test_options_are_known_without_torch_numba_ffcv_and_numpy():
+    code = "import sys, ffcv_imagenet.config; print({'torch', 'numba', 'ffcv', 'numpy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "set()\n", result.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from tqdm import tqdm
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
-from ffcv_imagenet.losses import Loss
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
+from ffcv_imagenet.train.compile_modes import CUDA_GRAPH_MODES
 from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.nonfinite import NonfinitePolicy
 from ffcv_imagenet.train.optim import set_lr
 from ffcv_imagenet.train.precision import autocast
-from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, DistributedStep, TrainingStep, compile_module
+from ffcv_imagenet.train.step import DistributedStep, TrainingStep, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -102,7 +103,7 @@ class Trainer:
         self,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: LossModule,
         optimizer: torch.optim.Optimizer,
         train_loader: BatchLoader,
         val_loader: BatchLoader,
@@ -189,22 +190,24 @@ class Trainer:
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
                 val_nonfinite=scores.nonfinite,
+                # Now and no earlier: a checkpoint from the evaluation stands before the end of the epoch.
+                of_loss=self.loss.end_epoch(),
             )
-            self.log.append(asdict(line))
+            self.log.append(line.as_line())
             self.epochs_done, self.progress = epoch + 1, self._new_epoch()
             if folder is not None:
                 folder.write_log(self.log)
             self._save()
             if folder is not None:
                 print(format_line(line, self.options.epochs), flush=True)
-        last = EpochLog(**self.log[-1])
+        last = EpochLog.from_line(self.log[-1])
         self.nonfinite.check_last(last)
         return last
 
     def warm_up(self) -> float:
         """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
 
-        Weights, statistics, optimizer and random state are afterwards what they were.
+        Weights, statistics, the loss's state, optimizer and random state are afterwards what they were.
 
         Raises:
             OSError: the compiler does not work here.
@@ -285,8 +288,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on. Called on every rank, between two steps.
 
-        The statistics of rank 0's normalisation layers are enough: before a step, and before an evaluation, all ranks
-        take them over.
+        The statistics of rank 0's normalisation layers are enough, see :func:`ffcv_imagenet.train.step.distribute`.
         """
         rng = {"cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
@@ -297,7 +299,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "loss": self.loss.state_dict(),
+            "loss": self.loss.state_over_ranks(),
             "epochs_done": self.epochs_done,
             "step": progress.step,
             "losses": sum_over_ranks(progress.losses.clone()),
@@ -316,7 +318,7 @@ class Trainer:
             self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"])
+        self.loss.load_state_over_ranks(state["loss"], is_main=self.world.is_main)
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]

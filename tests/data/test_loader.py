@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from ffcv.loader import Loader as FFCVLoader
-from ffcv.loader import OrderOption
 from ffcv.transforms import ToTensor
 from PIL import Image
 
@@ -274,7 +273,7 @@ def test_stock_ffcv_loader_takes_our_operations(digits):
         str(digits / "val.beton"),
         8,
         num_workers=1,
-        order=OrderOption.SEQUENTIAL,
+        order=ShardedOrder(31),
         drop_last=False,
         pipelines={"image": [CenterCropDecoder(35), ToTensor()], "label": None},
     )

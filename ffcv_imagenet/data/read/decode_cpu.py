@@ -19,8 +19,8 @@ from numba.extending import intrinsic
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
-from ffcv_imagenet.data.format.beton import JPEG_MODE
 from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.records import JPEG_MODE
 from ffcv_imagenet.data.read.compiled import njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
 

@@ -27,19 +27,22 @@ from ffcv_imagenet.data.ffcv_imports import (
     EpochIterator,
     Graph,
     IntDecoder,
+    IntField,
     OSCacheContext,
     OSCacheManager,
     PipelineSpec,
+    RGBImageField,
     ToDevice,
     ToTensor,
     ToTorchImage,
+    TraversalOrder,
 )
 from ffcv_imagenet.data.ffcv_imports import Loader as FFCVLoader
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder, RandomResizedCropDecoder, error_message
-from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import QuasiRandomOrder, RankOrder, ShardedOrder, ShuffledOrder
 
 #: Batches that are decoded before the consumer asks for them.
 BATCHES_AHEAD = 3
@@ -48,6 +51,10 @@ _POLL_SECONDS = 0.0005
 
 #: Batches whose bytes the system is asked to read before they are decoded.
 BATCHES_READ_AHEAD = 2
+
+TraversalOrder.register(RankOrder)  # FFCV's Loader takes no others
+
+_FFCV_FIELDS = {"image": RGBImageField, "label": IntField}
 
 
 class Batch(NamedTuple):
@@ -125,9 +132,10 @@ class BatchLoader(FFCVLoader):
         }
         with _torch_threads_kept():
             Compiler.set_num_threads(self.num_workers)
-            fields = {name: number for number, name in enumerate(self.reader.handlers)}
+            handlers = {name: _FFCV_FIELDS[name]() for name in self.reader.fields}
+            columns = {name: number for number, name in enumerate(self.reader.fields)}
             memory_read = self.memory_manager.compile_reader()
-            self.graph = _Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph = _Graph(self.pipeline_specs, handlers, columns, self.reader.metadata, memory_read)
             self.graph.pinned = device.type == "cuda"
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
@@ -173,6 +181,7 @@ class BatchLoader(FFCVLoader):
         order = self.traversal_order
         if not isinstance(order, QuasiRandomOrder):
             yield from itertools.repeat(None)
+            return  # never; it tells the type checker that the rest is of quasi-random orders
         blocks = order.blocks(self.next_epoch)
         # Of ours the samples lie in the order of their indices; for others this asks for too little, or in vain.
         start, last = self.reader.pointer[blocks[:, 0]], blocks[:, 1] - 1
