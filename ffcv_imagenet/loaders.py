@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
 from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader import BatchLoader, most_workers
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
@@ -93,7 +93,7 @@ def _make_loader(
 ) -> BatchLoader:
     options: dict[str, Any] = {
         "batch_size": batch_size,
-        "num_workers": start.config.data.num_workers or start.cores,
+        "num_workers": start.config.data.num_workers or min(start.cores, most_workers()),
         "device": start.world.device,
         "on_damaged": on_damaged,
         "manifest": manifest,
