@@ -60,6 +60,11 @@ class WriteOptions:
     max_resolution: int | None = option(
         OrNone(Integer(1, 65535)), "longest side in pixels, larger images are shrunk", None
     )
+    resize: str | None = option(
+        OrNone(Choice("area", "triangle", "bicubic")),
+        "filter that shrinks them (none: area, which is FFCV's)",
+        None,
+    )
     compress_probability: float | None = option(
         OrNone(Real(0, 1)), "share of JPEG images in proportion mode (none: the preset's, else 0.5)", None
     )
@@ -115,6 +120,11 @@ class DataOptions:
     )
     num_workers: int = option(
         Integer(0, 1024), "decoding threads on the CPU per process (0: its share of the usable cores)", 0
+    )
+    resize: str = option(
+        Choice("triangle", "area", "bicubic"),
+        "filter for training and validation crops: torchvision's bilinear, FFCV's area, torchvision's bicubic",
+        "triangle",
     )
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
     flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)

@@ -213,6 +213,7 @@ def make_train_loader(config: TrainConfig, world: World) -> BatchLoader:
         seed=config.training.seed,
         min_area=config.data.min_crop_area,
         flip=config.data.flip,
+        resize=config.data.resize,
     )
     return _make_loader(
         config,
@@ -231,7 +232,7 @@ def _make_val_loader(config: TrainConfig, world: World) -> BatchLoader:
         config,
         world,
         config.data.val,
-        CenterCropDecoder(config.validation.resolution),
+        CenterCropDecoder(config.validation.resolution, resize=config.data.resize),
         ShardedOrder(data.num_samples, world.rank, world.size),
         batch_size=config.validation.batch_size,
         # Nothing can stand in for a validation image; the scores are those of the rest, on any number of processes.

@@ -78,4 +78,5 @@ def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -
 
 def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
     options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
+    options.setdefault("data.resize", "triangle")  # so it was before there was the option
     return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}

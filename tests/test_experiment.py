@@ -165,6 +165,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
         ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
         ({"data.val": digits / "train.beton"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
+        ({"data.resize": "area"}, r"data.resize: got area, allowed is triangle to go on"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))

@@ -220,8 +220,8 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i round_columns(const __m256i s[2])
     const __m256i half = _mm256_set1_epi16(FIC_FINAL_ROUND);
     const __m256i by_row = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
                                             13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m256i a = _mm256_srai_epi16(_mm256_add_epi16(s[0], half), FIC_FRACTION_BITS);
-    __m256i b = _mm256_srai_epi16(_mm256_add_epi16(s[1], half), FIC_FRACTION_BITS);
+    __m256i a = _mm256_srai_epi16(_mm256_adds_epi16(s[0], half), FIC_FRACTION_BITS);
+    __m256i b = _mm256_srai_epi16(_mm256_adds_epi16(s[1], half), FIC_FRACTION_BITS);
     return _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), by_row);
 }
 
@@ -234,9 +234,9 @@ FIC_TARGET_AVX2 FIC_INLINE void ycc_to_rgb(__m256i s[3][2])
                                      _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_G)));
         __m256i r = _mm256_add_epi16(cr, _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_R)));
         __m256i b = _mm256_add_epi16(_mm256_add_epi16(cb, cb), _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(FIC_CB_TO_B)));
-        s[0][i] = _mm256_add_epi16(luma, r);
-        s[1][i] = _mm256_add_epi16(luma, g);
-        s[2][i] = _mm256_add_epi16(luma, b);
+        s[0][i] = _mm256_adds_epi16(luma, r);
+        s[1][i] = _mm256_adds_epi16(luma, g);
+        s[2][i] = _mm256_adds_epi16(luma, b);
     }
 }
 

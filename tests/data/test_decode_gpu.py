@@ -36,14 +36,14 @@ def kernels(request):
     return CudaKernels(torch.device("cuda"))
 
 
-def arguments(folder, split, batch):
+def arguments(folder, split, batch, resize="triangle"):
     if split == "train":
         return (
             folder / "train.beton",
-            RandomResizedCropDecoder(32, seed=5),
+            RandomResizedCropDecoder(32, seed=5, resize=resize),
             ShuffledOrder(96, seed=5, global_batch=batch),
         )
-    return folder / "val.beton", CenterCropDecoder(35), ShardedOrder(31)
+    return folder / "val.beton", CenterCropDecoder(35, resize=resize), ShardedOrder(31)
 
 
 def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_damaged="fail"):
@@ -90,6 +90,17 @@ def test_batches_are_the_cpus(kernels, digits, split):
     assert ours.cpu_share == np.mean(raw)
     assert theirs.cpu_share == 1
     assert len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize("resize", ["area", "bicubic"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_are_the_cpus_with_every_filter(kernels, digits, split, resize):
+    options = {"batch_size": 16, "num_workers": 1, "device": kernels.device}
+    ours = GPUBatchLoader(*arguments(digits, split, 16, resize), **options, dtype=torch.uint8, kernels=kernels)
+    theirs = BatchLoader(*arguments(digits, split, 16, resize), **options | {"device": CPU})
+    got = copies(ours, 2, 48)
+    assert same(got, copies(theirs, 2, 48))
+    assert not same(got, copies(whole_files(kernels, digits, split)[1], 2, 48))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

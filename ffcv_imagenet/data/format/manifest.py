@@ -35,6 +35,8 @@ class WriteParameters:
     Attributes:
         mode: ``raw``, ``jpg``, ``smart`` or ``proportion``.
         max_resolution: longest side in pixels; None keeps every size.
+        resize: the filter that shrinks larger images: ``area``, ``triangle`` or ``bicubic``; None without ``max_resolution``.
+            ``by_file_type``: triangle for JPEGs, area for others, as earlier versions did without saying so.
         compress_probability: share of JPEG images; None unless ``mode`` is ``proportion``.
         smart_threshold: JPEG where raw takes more than this many times its bytes; None unless ``mode`` is ``smart``.
         jpeg_quality: 1..100; None in mode ``raw``.
@@ -47,6 +49,7 @@ class WriteParameters:
 
     mode: str
     max_resolution: int | None
+    resize: str | None
     compress_probability: float | None
     smart_threshold: float | None
     jpeg_quality: int | None
@@ -124,6 +127,7 @@ class Manifest:
                 raise ValueError(
                     f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
                 )
+            _add_resize(content.get("parameters"))
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -188,6 +192,12 @@ def _block_digest(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return digest(file.read(CHECKSUM_BLOCK))
+
+
+def _add_resize(parameters: Any) -> None:
+    """Complete the parameters of a manifest of before the option ``resize``."""
+    if isinstance(parameters, dict) and "max_resolution" in parameters and "resize" not in parameters:
+        parameters["resize"] = None if parameters["max_resolution"] is None else "by_file_type"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

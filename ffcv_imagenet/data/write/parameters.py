@@ -27,6 +27,7 @@ def resolve_parameters(
     preset: str | None = None,
     mode: str | None = None,
     max_resolution: int | None = None,
+    resize: str | None = None,
     compress_probability: float | None = None,
     smart_threshold: float | None = None,
     jpeg_quality: int | None = None,
@@ -44,6 +45,7 @@ def resolve_parameters(
     given: dict[str, Any] = {
         "mode": mode,
         "max_resolution": max_resolution,
+        "resize": resize,
         "compress_probability": compress_probability,
         "smart_threshold": smart_threshold,
         "jpeg_quality": jpeg_quality,
@@ -61,6 +63,10 @@ def resolve_parameters(
             )
         else:
             values[key] = None
+    if values["max_resolution"] is not None:  # FFCV's filter, so that the presets are the published data sets
+        values["resize"] = values["resize"] or "area"
+    elif resize is not None:
+        raise ValueError(f"write.resize: got {resize}, but it applies only with write.max_resolution=PIXELS")
     if subset == 0:
         raise ValueError("write.subset: got 0, allowed is a number of images >= 1, or -1 for all")
     if page_size_mib & (page_size_mib - 1):
