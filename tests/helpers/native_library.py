@@ -77,7 +77,7 @@ class Decoder:
                 RESIZE_FILTERS[resize],
                 *entries,
                 image.ctypes.data,
-            )  # fmt: skip
+            )
         )
         return image
 
@@ -95,6 +95,6 @@ class Decoder:
                 int(flip),
                 RESIZE_FILTERS[resize],
                 image.ctypes.data,
-            )  # fmt: skip
+            )
         )
         return image

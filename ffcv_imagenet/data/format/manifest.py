@@ -35,7 +35,7 @@ class WriteParameters:
     Attributes:
         mode: ``raw``, ``jpg``, ``smart`` or ``proportion``.
         max_resolution: longest side in pixels; None keeps every size.
-        resize: the filter that shrinks larger images: ``area``, ``triangle`` or ``bicubic``; None without ``max_resolution``.
+        resize: filter that shrinks larger images: ``area``, ``triangle``, ``bicubic``; None without ``max_resolution``.
             ``by_file_type``: triangle for JPEGs, area for others, as earlier versions did without saying so.
         compress_probability: share of JPEG images; None unless ``mode`` is ``proportion``.
         smart_threshold: JPEG where raw takes more than this many times its bytes; None unless ``mode`` is ``smart``.
