@@ -119,9 +119,9 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t wi
                                  plane_origin[c][0], crop->flip, crop->resize};
         fic_filter_key down = {crop->y, crop->h, crop->out_h, sub_v, (height + sub_v - 1) / sub_v,
                                plane_origin[c][1], 0, crop->resize};
-        int32_t code = fic_filter_build(horizontal, &across);
+        int32_t code = fic_filter_build(horizontal, &across, decoder->simd);
         if (code == FIC_OK)
-            code = fic_filter_build(vertical, &down);
+            code = fic_filter_build(vertical, &down, decoder->simd);
         if (code != FIC_OK)
             return code;
         task.source[c] = source[c];

@@ -5,27 +5,25 @@
 #include "fic.h"
 #include "idct.h"
 #if defined(__x86_64__)
+#include "filter_avx2.h"
 #include "idct_avx2.h"
 #endif
 
 #define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FIC_FRACTION_BITS)
 #define ROWS_AT_ONCE 8
 
-int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
+#if defined(__x86_64__)
+FIC_TARGET_AVX2 static void build_avx2(fic_filter *filter, const fic_filter_key *key)
 {
-    if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
-        return FIC_OK;
-    int32_t out = key->out_size, taps = fic_filter_taps(key);
-    int32_t pairs = taps / 2 + 1; /* room for a weight of 0 before the first */
-    size_t heads = (size_t)out * sizeof(int32_t), weights = (size_t)out * (size_t)pairs * 2 * sizeof(int16_t);
-    filter->key.out_size = 0;
-    uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
-    if (!table)
-        return FIC_ERROR_MEMORY;
-    filter->start = (int32_t *)table;
-    filter->used = (int32_t *)(table + heads);
-    filter->weight = (int16_t *)(table + 2 * heads);
+    filter->pairs = fic_filter_places_avx2(key, filter->start, filter->used);
+    fic_filter_weights_avx2(key, filter->start, filter->pairs, filter->weight);
+}
+#endif
 
+/* pairs: room for so many per output. */
+static void build_scalar(fic_filter *filter, const fic_filter_key *key, int32_t pairs)
+{
+    int32_t out = key->out_size, taps = fic_filter_taps(key);
     /* Every output sample takes the same number of steps, weights of 0 among them: nothing for a branch predictor. */
     int32_t widest = 0, pixel = 0, pixels = fic_filter_pixels(key);
     for (int32_t i = 0; i < out; i++) {
@@ -45,6 +43,29 @@ int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
     for (int64_t i = 1; widest < pairs && i < out; i++)
         memmove(filter->weight + i * widest * 2, filter->weight + i * pairs * 2, (size_t)widest * 2 * sizeof(int16_t));
     filter->pairs = widest;
+}
+
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key, int32_t simd)
+{
+    if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
+        return FIC_OK;
+    int32_t pairs = fic_filter_taps(key) / 2 + 1;        /* room for a weight of 0 before the first */
+    size_t outputs = (size_t)(key->out_size + 7) / 8 * 8; /* SIMD writes eight at a time */
+    size_t heads = outputs * sizeof(int32_t), weights = (outputs * (size_t)pairs * 2 + 64) * sizeof(int16_t);
+    filter->key.out_size = 0;
+    uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
+    if (!table)
+        return FIC_ERROR_MEMORY;
+    filter->start = (int32_t *)table;
+    filter->used = (int32_t *)(table + heads);
+    filter->weight = (int16_t *)(table + 2 * heads);
+#if defined(__x86_64__)
+    if (simd && fic_filter_suits_avx2(key))
+        build_avx2(filter, key);
+    else
+#endif
+        build_scalar(filter, key, pairs);
+    (void)simd;
     filter->key = *key;
     return FIC_OK;
 }

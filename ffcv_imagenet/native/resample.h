@@ -30,7 +30,7 @@ typedef struct {
 } fic_filter;
 
 /* Nothing is done when the filter was built for this key already. */
-int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key);
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key, int32_t simd);
 
 typedef struct {
     const uint8_t *samples;

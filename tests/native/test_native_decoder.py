@@ -302,6 +302,21 @@ def test_same_size_raw_pixels_are_copied(decoder, resize):
     assert np.array_equal(decoder.resize(pixels, (5, 3, 20, 11), (20, 11), resize=resize), pixels[3:14, 5:25])
 
 
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_scalar_and_simd_build_the_same_filters(subsampling):
+    """Weights are rounded from quotients, where halves occur: most often with powers of 2."""
+    simd, scalar, rng = Decoder(simd=True), Decoder(simd=False), np.random.default_rng(10)
+    jpeg = encode(noise(1300, 9), subsampling=subsampling, quality=100)
+    for number in range(200):
+        x, _, w, _ = random_box(rng, 1300, 9)
+        if number % 3 == 0:
+            w = 2 ** int(np.log2(w))
+        out = int(rng.choice([64, 128, 160, 224, 256, rng.integers(1, 400)])), 4
+        box, flip, resize = (x, 0, w, 9), bool(number % 2), list(RESIZE_FILTERS)[number % 2]
+        a, b = (d.crop(jpeg, (1300, 9), box, out, flip, resize=resize) for d in (simd, scalar))
+        assert np.array_equal(a, b)
+
+
 @pytest.mark.parametrize("resize", RESIZE_FILTERS)
 def test_extreme_scales(decoder, resize):
     pixels = np.full((3, 3000, 3), 77, np.uint8)
