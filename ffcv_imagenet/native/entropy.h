@@ -65,7 +65,7 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
     cells[fic_coefficient_order[last]] = (int16_t)fic_magnitude(bits->window, pair, FIC_PAIR_SIZE(pair));
     if (FIC_LIKELY(last < 63)) {
         *k = last;
-        bits->window <<= FIC_PAIR_LENGTH(pair);
+        bits->window <<= pair & 63;
         bits->available = (int32_t)((uint32_t)bits->available - pair); /* the lowest 6 bits */
         return 1;
     }

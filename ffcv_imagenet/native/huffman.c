@@ -31,10 +31,10 @@ static uint32_t pair_entry(const uint32_t *codes, uint32_t index)
         int32_t value = fic_extend(index >> spare & ((1u << size) - 1), size);
         uint32_t second = entry_within(codes, index, spare, &code_length);
         if (second && value <= FIC_PAIR_VALUE_MAX && value >= -FIC_PAIR_VALUE_MAX)
-            return (uint32_t)value << 26 | (second >> 16) << 22 | pair_steps(second, step) << 16 | step << 8 |
+            return (uint32_t)value << 27 | (second >> 16) << 16 | pair_steps(second, step) << 21 | step << 8 |
                    (length + FIC_ENTRY_LENGTH(second));
     }
-    return size << 22 | pair_steps(first, 0) << 16 | FIC_PAIR_NONE << 8 | length;
+    return size << 16 | pair_steps(first, 0) << 21 | FIC_PAIR_NONE << 8 | length;
 }
 
 static void build_skip(fic_huffman_table *table)

@@ -29,21 +29,21 @@
 
 /*
  * Pair entry, packed into 32 bits so that the table stays in the first-level cache: one or two symbols of which all but
- * the last one's magnitude bits lie in the index. Bits 0-5 length of all, bits 8-15 step of the first of two, bits
- * 16-21 steps of all, bits 22-25 number of the last one's magnitude bits, bits 26-31 value of the first of two, signed:
- * in this order they take the fewest instructions to get at. A symbol alone has FIC_PAIR_NONE as the first step and 0 as
+ * the last one's magnitude bits lie in the index. Bits 0-7 length of all, bits 8-15 step of the first of two, bits
+ * 16-20 number of the last one's magnitude bits, bits 21-26 steps of all, bits 27-31 value of the first of two, signed:
+ * in this order, and with this room around them, they take the fewest instructions to get at. A symbol alone has FIC_PAIR_NONE as the first step and 0 as
  * that one's value. An end of block makes the steps of all FIC_PAIR_END, which leaves the block from any index. So does
  * FIC_PAIR_LONG, where the first code needs a look at `lookup`; that is the only one without length.
  */
-#define FIC_PAIR_LENGTH(entry) ((entry) & 63u)
+#define FIC_PAIR_LENGTH(entry) ((entry) & 255u)
 #define FIC_PAIR_FIRST_STEP(entry) ((entry) >> 8 & 255u)
-#define FIC_PAIR_STEPS(entry) ((entry) >> 16 & 63u)
-#define FIC_PAIR_SIZE(entry) ((entry) >> 22 & 15u)
-#define FIC_PAIR_VALUE(entry) ((int32_t)(entry) >> 26)
+#define FIC_PAIR_SIZE(entry) ((entry) >> 16 & 31u)
+#define FIC_PAIR_STEPS(entry) ((entry) >> 21 & 63u)
+#define FIC_PAIR_VALUE(entry) ((int32_t)(entry) >> 27)
 #define FIC_PAIR_NONE 63u
 #define FIC_PAIR_END 63u
-#define FIC_PAIR_LONG (FIC_PAIR_END << 16 | FIC_PAIR_NONE << 8)
-#define FIC_PAIR_VALUE_MAX 31
+#define FIC_PAIR_LONG (FIC_PAIR_END << 21 | FIC_PAIR_NONE << 8)
+#define FIC_PAIR_VALUE_MAX 15
 
 /*
  * Skip entry: low byte the bits to consume, high byte the coefficient steps. An end of block, last in its entry,
@@ -149,14 +149,14 @@ FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, uint64_t window
 /* T.81 F.2.2.1, EXTEND. */
 FIC_INLINE int32_t fic_extend(uint32_t magnitude, uint32_t size)
 {
-    int32_t value = (int32_t)magnitude, less = value + 1 + (int32_t)(UINT32_MAX << size);
+    int32_t value = (int32_t)magnitude, less = value + 1 + (int32_t)(UINT32_MAX << (size & 31));
     return less + value < 0 ? less : value;
 }
 
 /* The value whose `size` magnitude bits are the last of the window's first `length` bits. */
 FIC_INLINE int32_t fic_magnitude(uint64_t window, uint32_t length, uint32_t size)
 {
-    return fic_extend((uint32_t)(window >> ((64 - length) & 63)) & ((1u << size) - 1), size);
+    return fic_extend((uint32_t)(window >> ((64 - length) & 63)) & ~(UINT32_MAX << (size & 31)), size);
 }
 
 /* Decode one symbol and consume it with its magnitude bits. Returns its step, 0 when there is no such code. */
