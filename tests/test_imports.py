@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "models": set(),
     "losses": {"schedules"},
     "distributed": {"script"},
-    "data/format": {"files", "native"},
+    "data/ffcv_imports": set(),
+    "data/format": {"files", "native", "data/ffcv_imports"},
     "data/sources": {"native"},
-    "data/write": {"files", "native", "data/format", "data/sources"},
-    "data/read": {"native", "augment", "data/format"},
+    "data/write": {"files", "native", "data/ffcv_imports", "data/format", "data/sources"},
+    "data/read": {"native", "augment", "data/ffcv_imports", "data/format"},
     "data": {"script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 #: Packages that only these rooms may import.
-ONLY_IN = {"ffcv": {"data/format", "data/read", "data/write"}}
+ONLY_IN = {"ffcv": {"data/ffcv_imports"}}
 #: Packages that these rooms must not import.
 NEVER_IN = {"report": {"torch", "ffcv", "numba", "cv2"}}
 

@@ -14,17 +14,18 @@ from io import FileIO
 from pathlib import Path
 
 import numpy as np
-from ffcv.fields import IntField, RGBImageField
-from ffcv.fields.base import Field
-from ffcv.types import (
+
+from ffcv_imagenet.data.ffcv_imports import (
     ALLOC_TABLE_TYPE,
     CURRENT_VERSION,
     TYPE_ID_HANDLER,
+    Field,
     FieldDescType,
     HeaderType,
+    IntField,
+    RGBImageField,
     get_metadata_type,
 )
-
 from ffcv_imagenet.data.format.manifest import Manifest
 
 #: How an image is stored. FFCV has this in a numba dict, which compiles for a quarter of a second to look into.

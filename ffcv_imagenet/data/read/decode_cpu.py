@@ -14,14 +14,11 @@ from dataclasses import replace
 import llvmlite.binding
 import numba
 import numpy as np
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.pipeline.allocation_query import AllocationQuery
-from ffcv.pipeline.compiler import Compiler
-from ffcv.pipeline.state import State
 from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
+from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
 from ffcv_imagenet.data.format.beton import JPEG_MODE
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes

@@ -18,18 +18,23 @@ from typing import Any, Literal, NamedTuple
 import numba
 import numpy as np
 import torch
-from ffcv.fields.basics import IntDecoder
-from ffcv.loader import Loader as FFCVLoader
-from ffcv.loader.epoch_iterator import EpochIterator
-from ffcv.memory_managers import OSCacheManager
-from ffcv.memory_managers.os_cache import OSCacheContext
-from ffcv.pipeline import Compiler, PipelineSpec
-from ffcv.pipeline.allocation_query import AllocationQuery
-from ffcv.pipeline.graph import Graph
-from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
 from torch import Tensor
 
 from ffcv_imagenet import native
+from ffcv_imagenet.data.ffcv_imports import (
+    AllocationQuery,
+    Compiler,
+    EpochIterator,
+    Graph,
+    IntDecoder,
+    OSCacheContext,
+    OSCacheManager,
+    PipelineSpec,
+    ToDevice,
+    ToTensor,
+    ToTorchImage,
+)
+from ffcv_imagenet.data.ffcv_imports import Loader as FFCVLoader
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ffcv.traversal_order.base import TraversalOrder
+
+from ffcv_imagenet.data.ffcv_imports import TraversalOrder
 
 
 class _RankOrder(TraversalOrder):

@@ -9,16 +9,17 @@ from io import FileIO
 from typing import NamedTuple
 
 import numpy as np
-from ffcv.fields import IntField, RGBImageField
-from ffcv.types import (
+
+from ffcv_imagenet.data.ffcv_imports import (
     ALLOC_TABLE_TYPE,
     CURRENT_VERSION,
     TYPE_ID_HANDLER,
     FieldDescType,
     HeaderType,
+    IntField,
+    RGBImageField,
     get_metadata_type,
 )
-
 from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.beton import JPEG_MODE, RAW_MODE, tables_checksum
 from ffcv_imagenet.data.write.encode import EncodedImage

@@ -1,0 +1,91 @@
+"""The pages: their links lead somewhere, and what they tell people to type exists."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ffcv_imagenet.data.index
+import ffcv_imagenet.data.verify
+import ffcv_imagenet.report.command
+import ffcv_imagenet.sweep.__main__
+import train_imagenet
+import write_datasets
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = {
+    "train_imagenet.py": train_imagenet.main,
+    "write_datasets.py": write_datasets.main,
+    "ffcv_imagenet.sweep": ffcv_imagenet.sweep.__main__.main,
+    "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
+    "ffcv_imagenet.data.index": ffcv_imagenet.data.index.main,
+    "ffcv_imagenet.data.verify": ffcv_imagenet.data.verify.main,
+}
+
+
+def pages():
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
+def anchors(page):
+    """What a heading is called in a link, as hosts of Markdown do it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_relative_links_lead_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), f"{name}: {target}"
+        assert not anchor or other.suffix != ".md" or anchor in anchors(other), f"{name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def options():
+    """The options of every command, read from its --help."""
+    import contextlib
+    import io
+
+    found = {}
+    for command, main in COMMANDS.items():
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main(["--help"])
+        found[command] = set(re.findall(r"--[a-z][\w.\-]*", text.getvalue()))
+    return found
+
+
+@pytest.mark.parametrize("name", [*pages(), *(f"rn_configs/{p.name}" for p in (ROOT / "rn_configs").glob("*.yaml"))])
+def test_options_that_a_page_names_exist(name, options):
+    text = (ROOT / name).read_text()
+    known = set().union(*options.values())
+    for option in re.findall(r"(?<![\w-])--[a-z]+\.[\w.]+", text):
+        option = option.rstrip(".")
+        swept = "--" + option.removeprefix("--sweep.")
+        assert option in known or (option.startswith("--sweep.") and (swept in known or option in SHORT)), (
+            f"{name}: {option}"
+        )
+
+
+#: Short for --sweep.loss.name, --sweep.training.seed.
+SHORT = {"--sweep.loss", "--sweep.seeds", "--sweep.SECTION.NAME"}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_modules_and_scripts_that_a_page_names_exist(name):
+    text = (ROOT / name).read_text()
+    for module in re.findall(r"python3? -m (ffcv_imagenet[\w.]*)", text):
+        path = ROOT / module.rstrip(".").replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{name}: {module}"
+    for script in re.findall(r"python3? ([\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), f"{name}: {script}"
+    for file in re.findall(r"rn_configs/[\w.]+\.yaml|scripts/[\w.]+\.sh|slurm/[\w.]+\.sh", text):
+        assert (ROOT / file).is_file(), f"{name}: {file}"
