@@ -23,9 +23,10 @@
 typedef struct {
     fic_filter_key key;
     int32_t pairs;   /* weights per output sample / 2, padded with zero weights */
-    int32_t *start;  /* [out_size] even plane coordinate of the first weight */
-    int16_t *weight; /* [out_size][2 * pairs] */
-    int32_t *used;   /* [out_size] pairs up to the last weight that is not 0 */
+    /* For out_size outputs, and as many more as make a multiple of 8, which repeat the last: */
+    int32_t *start;  /* even plane coordinate of the first weight */
+    int16_t *weight; /* [2 * pairs] of each */
+    int32_t *used;   /* pairs up to the last weight that is not 0 */
     fic_buffer table;
 } fic_filter;
 
