@@ -149,14 +149,14 @@ FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, uint64_t window
 /* T.81 F.2.2.1, EXTEND. */
 FIC_INLINE int32_t fic_extend(uint32_t magnitude, uint32_t size)
 {
-    int32_t value = (int32_t)magnitude, less = value + 1 + (int32_t)(UINT32_MAX << (size & 31));
+    int32_t value = (int32_t)magnitude, less = value + 1 + (int32_t)(~0u << (size & 31));
     return less + value < 0 ? less : value;
 }
 
 /* The value whose `size` magnitude bits are the last of the window's first `length` bits. */
 FIC_INLINE int32_t fic_magnitude(uint64_t window, uint32_t length, uint32_t size)
 {
-    return fic_extend((uint32_t)(window >> ((64 - length) & 63)) & ~(UINT32_MAX << (size & 31)), size);
+    return fic_extend((uint32_t)(window >> ((64 - length) & 63)) & ~(~0u << (size & 31)), size);
 }
 
 /* Decode one symbol and consume it with its magnitude bits. Returns its step, 0 when there is no such code. */
