@@ -12,14 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, error_message
 from ffcv_imagenet.script import run_script
 
 #: Images that are decoded at a time.
@@ -44,6 +42,8 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     samples = read_samples(beton, manifest)
     checked = ["tables"]
     if decode:  # before the checksum, which cannot tell where a file has changed
+        from ffcv_imagenet.data.read.decode_cpu import error_message
+
         content = np.memmap(beton, np.uint8, mode="r")
         with tqdm(desc=beton.name, total=len(samples.size), unit=" images", leave=False, disable=None) as bar:
             for numbers, _, codes in decode_whole(samples, content):
@@ -85,6 +85,11 @@ def decode_whole(
         [B] numbers of samples, [B, resolution, resolution, 3] uint8 pixels (valid until the next are asked for), and
         [B] error codes, see :func:`decode_cpu.error_message`.
     """
+    # FFCV, numba and torch: seconds that a check without decoding need not wait.
+    import numba
+
+    from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder
+
     cores = len(os.sched_getaffinity(0))
     numba.set_num_threads(min(cores, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     decoder = CenterCropDecoder(resolution)

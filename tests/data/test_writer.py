@@ -295,12 +295,12 @@ def test_presets_and_defaults(given, expected):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"compress_probability": 0.5}, r"write\.compress_probability: got 0\.5, .* proportion .*mode is jpg"),
-        ({"mode": "smart", "compress_probability": 0.5}, r"write\.compress_probability: .*mode is smart"),
+        ({"compress_probability": 0.5}, r"write\.compress_probability: got 0\.5 for write.mode=jpg, .*=proportion"),
+        ({"mode": "smart", "compress_probability": 0.5}, r"write\.compress_probability: .*mode=smart"),
         ({"preset": "rn50", "mode": "raw", "compress_probability": 0.5}, r"write\.compress_probability"),
-        ({"smart_threshold": 2.0}, r"write\.smart_threshold: got 2\.0, .*smart"),
-        ({"preset": "rn50", "smart_threshold": 2.0}, r"write\.smart_threshold: .*mode is proportion"),
-        ({"mode": "raw", "jpeg_quality": 90}, r"write\.jpeg_quality: got 90, .*jpg \| smart \| proportion"),
+        ({"smart_threshold": 2.0}, r"write\.smart_threshold: got 2\.0 for .*=smart"),
+        ({"preset": "rn50", "smart_threshold": 2.0}, r"write\.smart_threshold: .*mode=proportion"),
+        ({"mode": "raw", "jpeg_quality": 90}, r"write\.jpeg_quality: got 90 .*jpg \| smart \| proportion"),
         ({"subset": 0}, r"write\.subset: got 0"),
         ({"resize": "area"}, r"write\.resize: got area, .*write\.max_resolution=PIXELS"),
         ({"page_size_mib": 12}, r"write\.page_size_mib: got 12, allowed is a power of 2"),

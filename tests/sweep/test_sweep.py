@@ -435,7 +435,7 @@ def main_with(monkeypatch):
     def run(jobs, *words, dry_run=False):
         options = SweepOptions(retries=0, stop_seconds=10)
         plan = Plan(tuple(job.run for job in jobs), (Slot((), CORES[:1]),), options, dry_run)
-        monkeypatch.setattr(command, "make_plan", lambda argv: plan)
+        monkeypatch.setattr("ffcv_imagenet.sweep.plan.make_plan", lambda argv: plan)
         command.main(words)
 
     return run

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.losses import make_loss
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
-from ffcv_imagenet.train.step import COMPILE_MODES, choose_compile, compile_module
+from ffcv_imagenet.train.compile_modes import COMPILE_MODES
+from ffcv_imagenet.train.step import choose_compile, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
@@ -51,7 +52,7 @@ def trainer_of(make_model, loss="maxsup", **options):
         "lr": make_lr_schedule("piecewise", lr=0.2, epochs=EPOCHS, peak_epoch=1),
         "resolution": SIDES.__getitem__,
     }
-    return make_trainer(make_model(), make_loss(loss), batches=BATCHES, batch_size=BATCH_SIZE, **defaults | options)
+    return make_trainer(make_model(), LOSSES.choose(loss), batches=BATCHES, batch_size=BATCH_SIZE, **defaults | options)
 
 
 def train_losses(trainer):
@@ -210,7 +211,8 @@ def snapshot(trainer):
     tensors = {f"model {key}": value.clone() for key, value in trainer.model.state_dict().items()}
     for number, state in trainer.optimizer.state_dict()["state"].items():
         tensors[f"momentum {number}"] = state["momentum_buffer"].clone()
-    return tensors | {"losses": trainer.progress.losses.clone(), "alpha": trainer.loss.alpha.clone()}
+    of_loss = {f"loss {name}": value.clone() for name, value in trainer.loss.state.items()}
+    return tensors | of_loss | {"losses": trainer.progress.losses.clone()}
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")

@@ -10,21 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ffcv_imagenet.data.ffcv_imports import (
-    ALLOC_TABLE_TYPE,
-    CURRENT_VERSION,
-    TYPE_ID_HANDLER,
-    FieldDescType,
-    HeaderType,
-    IntField,
-    RGBImageField,
-    get_metadata_type,
-)
 from ffcv_imagenet.data.format import manifest as manifests
-from ffcv_imagenet.data.format.beton import JPEG_MODE, RAW_MODE, tables_checksum
+from ffcv_imagenet.data.format.beton import tables_checksum
+from ffcv_imagenet.data.format.records import (
+    ALLOCATION,
+    FIELD_DESCRIPTOR,
+    FIELDS,
+    HEADER,
+    JPEG_MODE,
+    RAW_MODE,
+    VERSION,
+    sample_type,
+)
 from ffcv_imagenet.data.write.encode import EncodedImage
 
-_FIELDS = {"image": RGBImageField(), "label": IntField()}
+_NAMES = ("image", "label")
 
 
 class Checksums(NamedTuple):
@@ -54,9 +54,9 @@ class BetonWriter:
         self._page = bytearray(page_size)
         self._page_used = 0
         self._num_appended = 0
-        self._metadata = np.zeros(num_samples, get_metadata_type(list(_FIELDS.values())))
-        self._allocations = np.zeros(num_samples, ALLOC_TABLE_TYPE)
-        head_size = HeaderType.itemsize + len(_FIELDS) * FieldDescType.itemsize + self._metadata.nbytes
+        self._metadata = np.zeros(num_samples, sample_type(_NAMES))
+        self._allocations = np.zeros(num_samples, ALLOCATION)
+        head_size = HEADER.itemsize + len(_NAMES) * FIELD_DESCRIPTOR.itemsize + self._metadata.nbytes
         self._page_start = -(-head_size // page_size) * page_size  # rounded up
         self._data_start = self._page_start
         self._digests: list[bytes] = []
@@ -107,18 +107,16 @@ class BetonWriter:
         self._page_used = 0
 
     def _header(self, alloc_table_ptr: int) -> bytes:
-        header = np.zeros((), HeaderType)
-        header["version"] = CURRENT_VERSION
-        header["num_fields"] = len(_FIELDS)
+        header = np.zeros((), HEADER)
+        header["version"] = VERSION
+        header["num_fields"] = len(_NAMES)
         header["page_size"] = len(self._page)
         header["num_samples"] = len(self._metadata)
         header["alloc_table_ptr"] = alloc_table_ptr
-        type_ids = {handler: type_id for type_id, handler in TYPE_ID_HANDLER.items()}
-        fields = np.zeros(len(_FIELDS), FieldDescType)
-        for descriptor, (name, field) in zip(fields, _FIELDS.items(), strict=True):
-            descriptor["type_id"] = type_ids[type(field)]
+        fields = np.zeros(len(_NAMES), FIELD_DESCRIPTOR)
+        for descriptor, name in zip(fields, _NAMES, strict=True):
+            descriptor["type_id"] = FIELDS[name].type_id
             descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
-            descriptor["arguments"] = field.to_binary()[0]
         return header.tobytes() + fields.tobytes()
 
     def _write(self, position: int, data: bytes | bytearray) -> None:
