@@ -79,6 +79,11 @@ class WriteOptions:
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)
+    max_pixels: int | None = option(
+        OrNone(Integer(1)),
+        "images with more pixels are refused before they are decoded (none: 178956970, as Pillow does)",
+        None,
+    )
     overwrite: bool = option(Switch(), "replace files that are already there", False)
     on_error: str = option(
         Choice("fail", "skip"),

@@ -17,6 +17,7 @@ from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_mai
 from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.loaders import make_train_loader, make_val_loader
 from ffcv_imagenet.models import build_model
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given, flatten
 from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.resume import compared_params, prepare_start, run_checkpoints
@@ -90,7 +91,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
-            print(f"final top-1 {percent(last.top_1)} %, top-5 {percent(last.top_5)} %; the run lies in {path}")
+            print(f"final top-1 {percent(last.top_1)} %, top-5 {percent(last.top_5)} %; the run lies in {shown(path)}")
         return last
 
 

@@ -10,8 +10,9 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 #: What each room (a folder, or a file of the hall) may import of the others. Inside a room everything may.
 MAY_IMPORT = {
     "native": set(),
-    "files": set(),
-    "script": set(),
+    "names": set(),
+    "files": {"names"},
+    "script": {"names"},
     "variants": set(),
     "imagenet": set(),
     "augment": {"imagenet"},
@@ -21,11 +22,11 @@ MAY_IMPORT = {
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
     "data/ffcv_imports": set(),
-    "data/format": {"files", "native"},
-    "data/sources": {"native"},
-    "data/write": {"files", "native", "options", "variants", "data/format", "data/sources"},
-    "data/read": {"native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
-    "data": {"script", "data/format", "data/read", "data/sources", "data/write"},
+    "data/format": {"files", "names", "native"},
+    "data/sources": {"names", "native"},
+    "data/write": {"files", "names", "native", "options", "variants", "data/format", "data/sources"},
+    "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
+    "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/write"},
@@ -34,11 +35,11 @@ MAY_IMPORT = {
     "loaders": {"resolved", "train", "data/format", "data/read"},
     "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
-        "config", "distributed", "evaluated", "loaders", "models", "options", "resolved", "resume", "run", "train",
+        "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume", "run", "train",
     },
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "options", "report", "resolved", "resume", "run", "script",
+        "config", "files", "losses", "models", "names", "options", "report", "resolved", "resume", "run", "script",
         "data/format", "data/read",
     },
 }  # fmt: skip

@@ -175,7 +175,7 @@ def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
     name = re.sub(r"[^A-Za-z0-9._+=-]", "-", whole)
     if name == whole and len(name) <= _MAX_NAME and not name.startswith("."):
         return name
-    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def _text(value: Any) -> str:

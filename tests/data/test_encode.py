@@ -13,7 +13,7 @@ from PIL import Image
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.index import EVERY
-from ffcv_imagenet.data.format.manifest import WriteParameters
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, WriteParameters
 from ffcv_imagenet.data.sources.pixels import decode_image
 from ffcv_imagenet.data.write.encode import (
     CHUNK_SIZE,
@@ -38,6 +38,7 @@ RAW = WriteParameters(
     shuffle=False,
     seed=0,
     page_size_mib=2,
+    max_pixels=MAX_PIXELS,
 )
 
 
@@ -87,14 +88,14 @@ JPEG_KINDS = [{}, {"grey": True}, {"progressive": True}, {"subsampling": "4:4:4"
 def test_large_jpegs_are_shrunk_as_ffcv_does(height, width, options):
     content = jpeg(draw(height, width, noise=40), quality=95, **options)
     stored = pixels(encode_content(content, "raw", with_(max_resolution=50)))
-    np.testing.assert_array_equal(stored, resizer(decode_image(content), 50))
+    np.testing.assert_array_equal(stored, resizer(decode_image(content, MAX_PIXELS), 50))
 
 
 @pytest.mark.parametrize("resize", ["area", "triangle", "bicubic"])
 @pytest.mark.parametrize("options", JPEG_KINDS)
 def test_all_file_types_are_shrunk_by_one_filter(resize, options):
     content, parameters = jpeg(draw(99, 70, noise=40), **options), with_(max_resolution=50, resize=resize)
-    as_png = png(decode_image(content))
+    as_png = png(decode_image(content, MAX_PIXELS))
     assert encode_content(content, "jpg", parameters) == encode_content(as_png, "jpg", parameters)
 
 

@@ -14,13 +14,14 @@ from dataclasses import replace
 import llvmlite.binding
 import numba
 import numpy as np
-from numba import carray, njit, prange, types
+from numba import carray, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.records import JPEG_MODE
+from ffcv_imagenet.data.read.compiled import cached_njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
@@ -73,7 +74,7 @@ _JOB = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@cached_njit(nogil=True)
 def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
     """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
     pointer = field["data_ptr"]
@@ -103,7 +104,7 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     )  # fmt: skip
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@cached_njit(parallel=True, nogil=True)
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
 

@@ -19,7 +19,7 @@ import numpy as np
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.index import EVERY
 from ffcv_imagenet.data.format.manifest import WriteParameters
-from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, read_file
+from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image, read_file
 
 #: Images that a worker encodes at a time.
 CHUNK_SIZE = 8
@@ -62,7 +62,7 @@ def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> En
         kept = _kept(content, parameters)
         if kept is not None:
             return kept
-    image = decode_image(content)
+    image = decode_image(content, parameters.max_pixels)
     size = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
     if size != image.shape[:2]:
         assert parameters.resize is not None
@@ -168,14 +168,22 @@ def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedIma
         return encode_content(read_file(path), mode, parameters)
     except ValueError as error:
         return error
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        return ValueError("there is not enough memory to store it")
 
 
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
-    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None."""
+    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None.
+
+    Raises:
+        ValueError: Pillow refuses it for its header.
+    """
     if not is_jpeg(content):
         return None
+    width, height = open_image(content, parameters.max_pixels).size
     try:
-        height, width = native.image_size(content)
         entries = native.build_index(content, EVERY)  # reads it to its end: a damaged file is not kept
     except ValueError:
         return None
