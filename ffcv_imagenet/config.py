@@ -71,6 +71,9 @@ class WriteOptions:
     max_resolution: int | None = option(
         OrNone(Integer(1, 65535)), "longest side in pixels, larger images are shrunk", None
     )
+    resize: str | None = option(
+        OrNone(Choice("triangle", "area", "bicubic")), "filter that shrinks them (none: area, which is FFCV's)", None
+    )
     num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
@@ -134,6 +137,12 @@ class DataOptions:
     )
     num_workers: int = option(
         Integer(0, 1024), "decoding threads on the CPU per process (0: its share of the usable cores)", 0, RUNNING
+    )
+    resize: str = option(
+        Choice("triangle", "area", "bicubic"),
+        "filter for training and validation crops: torchvision's bilinear, FFCV's area, torchvision's bicubic",
+        "triangle",
+        LEARNING,
     )
     min_crop_area: float = option(
         Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08, LEARNING

@@ -32,6 +32,7 @@ def make_train_loader(start: Resolved) -> BatchLoader:
         seed=config.training.seed,
         min_area=config.data.min_crop_area,
         flip=config.data.flip,
+        resize=config.data.resize,
     )
     return _make_loader(
         start,
@@ -57,7 +58,7 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         start,
         config.data.val,
         start.val_data,
-        CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio),
+        CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio, resize=config.data.resize),
         ShardedOrder(start.val_data.num_samples, world.rank, world.size),
         decode=start.val_decoder,
         batch_size=config.validation.batch_size,

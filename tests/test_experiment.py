@@ -235,6 +235,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
         ({"training.accumulation": 2}, r"micro-batches of 8 .* of 16, allowed is --training.accumulation=1$"),
         ({"data.val": digits / "train.beton", "data.on_wrong_split": "warn"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
+        ({"data.resize": "area"}, r"data.resize: got area, allowed is triangle to go on"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))
