@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,12 @@ def _position(file: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
-def read_tensor_file(path: Path) -> Any:
+def read_tensor_file(path: Path, also: Sequence[Any] = ()) -> Any:
     """The tensors and plain values in ``path``, on the CPU.
+
+    Args:
+        path: the file.
+        also: what else may be in it, as :func:`torch.serialization.safe_globals` takes it.
 
     Raises:
         OSError: it cannot be read.
@@ -132,7 +137,8 @@ def read_tensor_file(path: Path) -> Any:
             if damaged is not None:
                 raise ValueError(f"wrong checksum of {damaged}")
         content.seek(0)
-        return torch.load(content, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(also)):
+            return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch's message proposes to run the code
         raise ValueError("damaged, or more than tensors and plain values in it") from None
     except Exception as error:

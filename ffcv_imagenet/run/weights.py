@@ -1,26 +1,49 @@
-"""Weights from a file into a model."""
+"""Weights from a file into a model: of this program's runs, and of others'."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ffcv_imagenet.run.checkpoint import newest_checkpoint, read_tensor_file
+from ffcv_imagenet.run.safetensors import read_safetensors
 
-#: What DistributedDataParallel puts in front of the names.
-_PREFIX = "module."
+#: What DistributedDataParallel, torch.compile and training programs put in front of the names.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+#: Under which keys the files of other programs keep the weights, the first that is there counts.
+_CONTAINERS = ("model", "state_dict_best", "state_dict")
+#: The average of the weights in timm's and DeiT's checkpoints.
+_FOREIGN_AVERAGE = "model_ema"
 #: What libffcv/ffcv-imagenet's blur pooling keeps beside its convolution; here it is no part of the weights.
 _BLUR_FILTER = ".blur_filter"
+#: Besides tensors and plain values: the options of a training program and numbers of numpy. Nothing of it runs.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+    *((getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")  # before and since numpy 2
+      for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file under the names that a model has, and what was done to get there, as one line."""
+
+    state: dict[str, Any]
+    told: str
 
 
 def load_weights(model: nn.Module, path: Path, arch: str | None = None) -> str:
-    """Load weights into ``model`` from a state dict or one of our checkpoints, without running code from the file.
-
-    Of a run folder, from its newest checkpoint. Of libffcv/ffcv-imagenet's files, the prefix ``module.`` is taken off,
-    and the filters of blur pooling are left out if they are those that ``model.blurpool`` has.
+    """Load weights into ``model``; see :func:`read_weights` for what is understood.
 
     Args:
         model: gets the weights.
@@ -34,43 +57,92 @@ def load_weights(model: nn.Module, path: Path, arch: str | None = None) -> str:
         FileNotFoundError: no such file.
         ValueError: not a file of weights, or weights of another model.
     """
+    weights = read_weights(path, arch)
+    load_state(model, weights.state, path)
+    return weights.told
+
+
+def read_weights(path: Path, arch: str | None = None, *, average: bool = False) -> Weights:
+    """The weights in a file, without running code from it.
+
+    Understood are one of our checkpoints or a run folder (its newest checkpoint), a state dict, a dictionary that has
+    one under ``model``, ``state_dict_best`` or ``state_dict``, and safetensors. Prefixes such as ``module.`` are taken
+    off. Where one is in front of the network's names alone, the rest (metrics, criteria) is left out; and so are the
+    filters of libffcv/ffcv-imagenet's blur pooling, if they are those that ``model.blurpool`` has.
+
+    Args:
+        path: a file, or a run folder.
+        arch: a checkpoint of another architecture is refused by name.
+        average: of another program's checkpoint, take the average of the weights (``model_ema``).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights, or no average in it.
+    """
     if path.is_dir():
         path = newest_checkpoint(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights not found: {path}")
     try:
-        content = read_tensor_file(path)
+        safe = path.suffix == ".safetensors"
+        content = read_safetensors(path) if safe else read_tensor_file(path, also=_HARMLESS)
     except ValueError as error:
         raise ValueError(f"{path} is not a file of weights: {error}") from None
     was = checkpoint_arch(content)
     if arch is not None and was not in (None, arch):
         raise ValueError(f"{path} is a checkpoint of model.arch={was}, got model.arch={arch}")
-    state = checkpoint_weights(content) if isinstance(content, dict) else None
+    state = _state_dict(content, path, average)
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, allowed is a state dict or a checkpoint")
     if not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path} does not fit the model: its keys are not names of tensors")
-    renamed = sum(key.startswith(_PREFIX) for key in state)
-    state = {key.removeprefix(_PREFIX): value for key, value in state.items()}
+    taken_off, others = [], []
+    while prefix := next((p for p in _PREFIXES if any(key.startswith(p) for key in state)), None):
+        taken_off.append(prefix)
+        others += [key for key in state if not key.startswith(prefix)]
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    renamed = len(state) if taken_off else 0
     filters = [key for key in state if key.endswith(_BLUR_FILTER)]
     for key in filters:
         _check_blur_filter(path, key, state.pop(key))
+    told = f"{len(state)} tensors loaded from {path}"
+    told += f", {renamed} of the file's renamed (without {''.join(taken_off)})" if renamed else ""
+    told += f", {len(filters)} left out ({_BLUR_FILTER.lstrip('.')}, the same as here)" if filters else ""
+    told += f", {len(others)} left out that are not the network's ({_some(others)})" if others else ""
+    return Weights(state, told)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Load a state dict from ``path`` into ``model``; raises ValueError when it is of another model."""
     _check_blurpool(model, path, state)
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
-    text = f"{len(state)} tensors loaded from {path}"
-    text += f", {renamed} of the file's renamed (without {_PREFIX})" if renamed else ""
-    text += f", {len(filters)} left out ({_BLUR_FILTER.lstrip('.')}, the same as here)" if filters else ""
-    return text
+
+
+def _state_dict(content: Any, path: Path, average: bool) -> Any:
+    """The state dict in what a file holds; None where there is none."""
+    if not isinstance(content, dict):
+        return None
+    if average:
+        if not isinstance(content.get(_FOREIGN_AVERAGE), dict):
+            raise ValueError(f"{path} has no average of weights ({_FOREIGN_AVERAGE})")
+        return content[_FOREIGN_AVERAGE]
+    if "ema" in content and "model" in content:  # ours
+        return checkpoint_weights(content)
+    return next((content[key] for key in _CONTAINERS if isinstance(content.get(key), dict)), content)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _check_blur_filter(path: Path, key: str, value: Any) -> None:
     """Check that a filter of blur pooling is [1 2 1] x [1 2 1] / 16, [C, 1, 3, 3], that of BlurPoolConv2d."""
     row = torch.tensor([1.0, 2.0, 1.0])
     same = (
-        isinstance(value, torch.Tensor)
+        isinstance(value, Tensor)
         and value.shape[1:] == (1, 3, 3)
         and torch.equal(value.float(), (torch.outer(row, row) / 16).expand(value.shape))
     )
@@ -78,7 +150,7 @@ def _check_blur_filter(path: Path, key: str, value: Any) -> None:
         raise ValueError(f"{path}: {key} is another blur filter than [1 2 1] x [1 2 1] / 16, which model.blurpool has")
 
 
-def _check_blurpool(model: nn.Module, path: Path, state: dict[str, Any]) -> None:
+def _check_blurpool(model: nn.Module, path: Path, state: Mapping[str, Any]) -> None:
     """Check that file and model put blur pooling around the same convolutions, whose weights are named ``conv``."""
     for key in model.state_dict().keys() - state.keys():
         stem = key.removesuffix(".weight")
@@ -94,8 +166,5 @@ def checkpoint_arch(content: Any) -> str | None:
 
 
 def checkpoint_weights(content: dict[str, Any]) -> Any:
-    """What is evaluated of a checkpoint: the average of the weights if it has one, else the weights.
-
-    Of a dictionary that is not a checkpoint: itself.
-    """
-    return content.get("ema") or content.get("model", content)
+    """What is evaluated of one of our checkpoints: the average of the weights if it has one, else the weights."""
+    return content["ema"] or content["model"]

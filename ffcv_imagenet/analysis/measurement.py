@@ -1,0 +1,106 @@
+"""What a measurement is. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ffcv_imagenet.data.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ffcv_imagenet.analysis.subject import Subject
+
+#: One line of a table: names of columns and their values.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A .beton file and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, path: Path) -> DataSet:
+        """Read the manifest; raises FileNotFoundError or ValueError as :meth:`Manifest.read` does."""
+        return cls(path, Manifest.read(path))
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """What is at hand: validation images, and training images if any."""
+
+    val: DataSet
+    train: DataSet | None = None
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a measurement wants of the images in a .beton file, kept by one pass over them.
+
+    ``kind`` is one of :data:`ffcv_imagenet.analysis.outputs.COLLECTORS`; ``classes`` are labels, where the kind takes
+    them.
+    """
+
+    data: Path
+    kind: str
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The results of a measurement on a subject, as in its JSON file, and the subject's name."""
+
+    name: str
+    results: dict[str, Any]
+
+
+class Measurement:
+    """A measurement: a frozen dataclass whose fields are its options (:func:`ffcv_imagenet.options.option`).
+
+    On the command line an option is ``--NAME.option=value``.
+    """
+
+    #: Raised when results of the same inputs change, so that earlier ones are not taken for them.
+    version: ClassVar[int] = 1
+    #: Whether :meth:`measure` is to be called on every rank, because it passes images through the network itself.
+    on_every_rank: ClassVar[bool] = False
+    #: Whether ``all`` includes it.
+    in_all: ClassVar[bool] = True
+
+    def missing(self, sets: DataSets) -> str | None:
+        """Why this cannot be measured with these data; None when it can."""
+        return None
+
+    def data(self, sets: DataSets) -> dict[str, DataSet]:
+        """The data sets that the results depend on, by their role."""
+        return {"val": sets.val}
+
+    def extra_inputs(self) -> dict[str, Any]:
+        """What else the results depend on, such as checksums of other files."""
+        return {}
+
+    def needs(self, sets: DataSets) -> Sequence[Need]:
+        """What a pass over the images has to keep."""
+        return ()
+
+    def measure(self, subject: Subject, sets: DataSets, kept: Mapping[Need, Any]) -> dict[str, Any]:
+        """The results, values that JSON has; ``summary`` among them are the figures for a table of runs.
+
+        Raises:
+            ValueError: it cannot be measured on this subject.
+        """
+        raise NotImplementedError
+
+    def rows(self, results: dict[str, Any]) -> list[Row]:
+        """The results as lines of a CSV file."""
+        return [dict(results["summary"])]
+
+    def draw(self, figure: Figure, measured: Sequence[Measured]) -> None:
+        """Draw the results of one or more subjects on shared axes."""
+        raise NotImplementedError

@@ -1,0 +1,144 @@
+"""From a run folder or a file of weights to the network that is measured, prepared as its run validated it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.distributed import World, on_main
+from ffcv_imagenet.evaluated import find_evaluated
+from ffcv_imagenet.models import build_model
+from ffcv_imagenet.options import Given, build
+from ffcv_imagenet.resolved import Resolved, resolve
+from ffcv_imagenet.run.weights import checkpoint_weights, load_state, read_weights
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to measure.
+
+    Attributes:
+        name: of the run, or of the file of weights without its ending.
+        source: where the weights come from, in words.
+        folder: where results go.
+        config: all options; those of the sections data, model and validation say how images are prepared.
+        world: this process among all.
+        model: in evaluation mode, on the device.
+        num_classes: K, the length of its output.
+        checksum: of all parameters and buffers, independent of the file they lie in.
+        run: what the run's ``params.json`` says; None for a file of weights.
+    """
+
+    name: str
+    source: str
+    folder: Path
+    config: TrainConfig
+    world: World
+    model: nn.Module
+    num_classes: int
+    checksum: str
+    run: Mapping[str, Any] | None = None
+
+    def start(self, data: Path) -> Resolved:
+        """What reads the images in ``data`` as this run's validation images."""
+        return resolve(replace(self.config, data=replace(self.config.data, val=str(data))), self.world)
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How an image becomes the network's input, and in which precision that computes."""
+        config = self.config
+        return {
+            "resolution": config.validation.resolution,
+            "crop_ratio": config.validation.crop_ratio,
+            "resize": config.data.resize,
+            "mean": list(config.data.mean),
+            "std": list(config.data.std),
+            "precision": config.training.precision,
+        }
+
+
+def load_subject(
+    place: Path, given: Given, world: World, *, is_run: bool, data: Path | None = None, out: Path | None = None
+) -> Subject:
+    """Load a run folder (``is_run``; its newest checkpoint) or a file of weights.
+
+    Args:
+        place: the folder or the file.
+        given: options that a user gives, which win over those of the run.
+        world: this process among all.
+        is_run: whether ``place`` is a run folder.
+        data: a .beton file of the images to measure on; without one, nothing is read but the weights.
+        out: where results go; None: ``analysis`` in the run folder, ``<name>_analysis`` next to a file of weights.
+
+    Raises:
+        ValueError, FileNotFoundError: a user's mistake.
+    """
+    found_in = {"checkpoint.resume": str(place)} if is_run else {"model.weights": str(place)}
+    values = {"training.precision": "fp32", "training.eval_only": True, **given.values, **found_in}
+    values |= {"data.val": str(data)} if data is not None else {}
+    given = Given(values, given.origins)
+    if is_run and not place.is_dir():
+        raise FileNotFoundError(f"run folder not found: {place}")
+    config = build(TrainConfig, values, given.origins)
+    found = on_main(world, lambda: find_evaluated(config, place))
+    if found is not None:
+        config = found.config(given)
+        state, source, run = checkpoint_weights(found.state), found.source, found.state["params"]
+    else:
+        weights = on_main(world, lambda: read_weights(place))
+        if "model.arch" not in given.values:
+            raise ValueError(f"{place} does not say its architecture: give --arch=ARCH")
+        state, source, run = weights.state, str(place), None
+        if world.is_main:
+            print(weights.told, flush=True)
+    num_classes = head_rows(config.model.arch, state, place)
+    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
+    load_state(model, state, place)
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last).to(world.device)
+    name = (place.resolve() if is_run else place.with_suffix("")).name
+    folder = out or (place / "analysis" if is_run else place.with_name(f"{name}_analysis"))
+    return Subject(name, source, folder, config, world, model, num_classes, weights_checksum(model), run)
+
+
+def head_rows(arch: str, state: Mapping[str, Any], place: Path) -> int:
+    """K of a state dict: the rows of the parameter that is the output layer's weight in ``arch``.
+
+    Raises:
+        ValueError: no tensor of that name.
+    """
+    with torch.device("meta"):
+        small, large = (dict(build_model(arch, n).named_parameters()) for n in (7, 11))
+    # The parameters of the output layer are those whose shape depends on K.
+    names = [name for name, value in small.items() if value.shape != large[name].shape]
+    for name in names:
+        if isinstance(state.get(name), torch.Tensor):
+            return int(state[name].shape[0])
+    raise ValueError(f"{place} does not fit model.arch={arch}: it has no tensor {' or '.join(names)}")
+
+
+def find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer, whose input are the features.
+
+    Raises:
+        ValueError: the network does not end in one.
+    """
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1][1].out_features != num_classes:
+        raise ValueError(f"{type(model).__name__} does not end in a linear layer, whose input would be the features")
+    return linear[-1]
+
+
+def weights_checksum(model: nn.Module) -> str:
+    """SHA-256 over the names and the bytes of all parameters and buffers that a checkpoint has, hexadecimal."""
+    whole = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
