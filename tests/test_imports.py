@@ -28,15 +28,20 @@ MAY_IMPORT = {
     "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
     "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
-    "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
+    "train/precision": set(),
+    "train": {"train/precision", "script", "augment", "distributed", "losses", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
-    "resolved": {"augment", "config", "distributed", "models", "train", "data/format", "data/read"},
-    "loaders": {"resolved", "train", "data/format", "data/read"},
+    "resolved": {"augment", "config", "distributed", "models", "train", "train/precision", "data/format", "data/read"},
+    "loaders": {"resolved", "train/precision", "data/format", "data/read"},
     "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume",
         "run", "train",
+    },
+    "analysis": {
+        "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
+        "run", "script", "variants", "train/precision", "data/format", "data/read",
     },
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {

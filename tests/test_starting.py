@@ -38,6 +38,7 @@ def imported(*words):
         "write_datasets.py",
         "ffcv_imagenet.sweep",
         "ffcv_imagenet.report",
+        "ffcv_imagenet.analysis",
         "ffcv_imagenet.data.index",
         "ffcv_imagenet.data.verify",
         "ffcv_imagenet.data.digits",

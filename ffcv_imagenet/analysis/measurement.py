@@ -77,6 +77,21 @@ class Measurement:
         """Why this cannot be measured with these data; None when it can."""
         return None
 
+    def unfit(self, subject: Subject, sets: DataSets) -> str | None:
+        """Why this cannot be measured on a subject; None when it can."""
+        from ffcv_imagenet.analysis.subject import find_head
+
+        kinds = {need.kind for need in self.needs(sets)}
+        if "logits" in kinds and sets.val.manifest.num_classes != subject.num_classes:
+            of_data = f"{sets.val.path} has {sets.val.manifest.num_classes}"
+            return f"{subject.source} has {subject.num_classes} classes, {of_data}"
+        if kinds - {"logits"}:
+            try:
+                find_head(subject.model, subject.num_classes)
+            except ValueError as error:
+                return str(error)
+        return None
+
     def data(self, sets: DataSets) -> dict[str, DataSet]:
         """The data sets that the results depend on, by their role."""
         return {"val": sets.val}

@@ -121,19 +121,13 @@ def observe(subject: Subject, data: DataSet, needs: Sequence[Need]) -> dict[Need
     """Pass all images of ``data`` through the network once, and keep what is needed; the same call on every rank.
 
     Raises:
-        ValueError: the data have other classes than the network, where logits are needed; a damaged image.
+        ValueError: a damaged image.
     """
-    if any(need.kind == "logits" for need in needs) and data.manifest.num_classes != subject.num_classes:
-        raise ValueError(
-            f"{subject.source} has {subject.num_classes} classes, {data.path} has {data.manifest.num_classes}"
-        )
-    width = 0 if all(need.kind == "logits" for need in needs) else find_head(subject.model, subject.num_classes)[1]
     collectors: dict[Need, Collector] = {}
     for need in needs:
         if need.kind == "class_sums":
-            assert isinstance(width, nn.Linear)
-            classes, device = data.manifest.num_classes, subject.world.device
-            collectors[need] = ClassSums(classes, width.in_features, device)
+            width = find_head(subject.model, subject.num_classes)[1].in_features
+            collectors[need] = ClassSums(data.manifest.num_classes, width, subject.world.device)
         else:
             collectors[need] = KeptRows(need.kind, need.classes)
     collect(subject, read_images(subject, data.path), collectors, total=data.manifest.num_samples, what=data.path.name)
@@ -144,7 +138,9 @@ def collect(
     subject: Subject, batches: Iterable[Images], collectors: Mapping[Need, Collector], *, total: int, what: str
 ) -> None:
     """Pass batches (this rank's part) through the network, and give the outputs to ``collectors``."""
-    with tqdm(total=total, desc=f"{subject.name}: {what}", unit=" images", leave=False, disable=_hidden(subject)) as bar:
+    with tqdm(
+        total=total, desc=f"{subject.name}: {what}", unit=" images", leave=False, disable=_hidden(subject)
+    ) as bar:
         for batch in outputs(subject, batches):
             for collector in collectors.values():
                 collector.add(batch)

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,19 +53,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"damaged head: {error}") from None
 
 
-def _tensor(name: str, entry: Mapping[str, object], content: bytearray, first: int) -> Tensor:
-    dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]  # type: ignore[misc,index]
-    sizes = [*shape, start, end]  # type: ignore[misc,has-type]
-    count = math.prod(shape)  # type: ignore[arg-type]
-    if not all(type(size) is int and size >= 0 for size in sizes) or first + end > len(content):  # type: ignore[has-type]
+def _tensor(name: str, entry: Any, content: bytearray, first: int) -> Tensor:
+    dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    sizes = [*shape, start, end]
+    if not all(type(size) is int and size >= 0 for size in sizes) or first + end > len(content):
         raise ValueError(f"damaged: {name} lies outside the file")
-    if end - start != count * dtype.itemsize:  # type: ignore[has-type]
+    if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"damaged: {name} has a size of its own")
-    if count == 0:
-        return torch.empty(shape, dtype=dtype)  # type: ignore[call-overload]
+    if start == end:
+        return torch.empty(shape, dtype=dtype)
     # A copy, because bytes in the file need not lie where the element type wants them.
-    data = torch.frombuffer(content, dtype=torch.uint8, count=end - start, offset=first + start)  # type: ignore[has-type]
-    return data.clone().view(dtype).reshape(shape)  # type: ignore[arg-type]
+    data = torch.frombuffer(content, dtype=torch.uint8, count=end - start, offset=first + start)
+    return data.clone().view(dtype).reshape(shape)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

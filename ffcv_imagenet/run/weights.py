@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy._core.multiarray as _multiarray
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +30,12 @@ _HARMLESS: list[Any] = [
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
-    *((getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")  # before and since numpy 2
-      for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-]  # fmt: skip
+    *(
+        (function, f"numpy.{core}.multiarray.{function.__name__}")  # before and since numpy 2
+        for function in (_multiarray.scalar, _multiarray._reconstruct)
+        for core in ("core", "_core")
+    ),
+]
 
 
 @dataclass(frozen=True)

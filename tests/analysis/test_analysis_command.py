@@ -1,0 +1,129 @@
+"""The command: from run folders to files of results."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_imagenet.analysis.command import main
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.run.checkpoint import load_checkpoint
+
+CPU = ["--dist.device=cpu", "--dist.cpu_threads=1"]
+
+
+@pytest.fixture(scope="module")
+def measured(runs, digits):
+    """All measurements on both runs, in their folders and below ``runs/analysis``."""
+    words = [f"--run={runs / 'baseline'}", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}"]
+    words += [f"--train-data={digits / 'train.beton'}", "--corruptions.names=contrast,pixelate"]
+    words += [f"--transfer.train={digits / 'train.beton'}", f"--transfer.test={digits / 'val.beton'}", *CPU]
+    main(["all", *words])
+    return words
+
+
+NAMES = ("features", "transfer", "logits", "calibration", "corruptions", "plane", "groups")
+
+
+def result(folder, name):
+    return json.loads((folder / "analysis" / f"{name}.json").read_text())
+
+
+def test_all_writes_json_csv_and_svg_of_every_measurement_for_each_run_and_for_the_runs_together(measured, runs):
+    for folder in (runs / "baseline", runs / "maxsup"):
+        for name in NAMES:
+            content = result(folder, name)
+            assert content["inputs"]["measurement"] == name
+            assert content["results"]["summary"]
+            assert content["command"][:2] == ["analysis", "all"]
+            assert content["seconds"] > 0
+    for name in NAMES:
+        assert (runs / "analysis" / f"{name}.svg").read_text().startswith("<?xml")
+        with (runs / "analysis" / f"{name}.csv").open() as file:
+            assert {row["run"] for row in csv.DictReader(file)} == {"baseline", "maxsup"}
+
+
+def test_what_is_measured_is_what_the_training_validated(measured, runs):
+    for name in ("baseline", "maxsup"):
+        last = json.loads((runs / name / "log.jsonl").read_text().splitlines()[-1])
+        summary = result(runs / name, "calibration")["results"]["summary"]
+        assert summary["accuracy"] == pytest.approx(last["top_1"], abs=1e-12)
+        assert summary["nll"] == pytest.approx(last["val_loss"], rel=1e-5)
+
+
+def test_the_file_of_logits_has_every_image_with_its_label(measured, runs, digits):
+    stored = np.load(runs / "maxsup" / "analysis" / "logits.npz")
+    manifest = Manifest.read(digits / "val.beton")
+    assert stored["samples"].tolist() == list(range(31))
+    assert np.bincount(stored["labels"]).tolist() == list(manifest.images_per_class)
+    assert stored["classes"].tolist() == list(manifest.classes)
+    assert stored["logits"].shape == (31, 3)
+    assert stored["logits"].dtype == np.float32
+
+
+def test_the_same_inputs_are_not_measured_again_and_figures_are_the_same_bytes(measured, runs, capsys):
+    files = [runs / "maxsup" / "analysis" / f"{name}{end}" for name in NAMES for end in (".json", ".svg", ".csv")]
+    before = [file.read_bytes() for file in files]
+    together = (runs / "analysis" / "plane.svg").read_bytes()
+    main(["all", *measured])
+    assert capsys.readouterr().out.count("done already") == 2 * len(NAMES)
+    assert [file.read_bytes() for file in files] == before
+    assert (runs / "analysis" / "plane.svg").read_bytes() == together
+
+
+def test_other_options_or_other_data_are_other_inputs(runs, digits, tmp_path, capsys):
+    words = [f"--run={runs / 'baseline'}", f"--data={digits / 'val.beton'}", f"--out={tmp_path}", *CPU]
+    main(["calibration", *words])
+    main(["calibration", *words, "--calibration.bins=5"])
+    main(["calibration", *words[:1], f"--data={digits / 'train.beton'}", *words[2:]])
+    assert "done already" not in capsys.readouterr().out
+    main(["calibration", *words[:1], f"--data={digits / 'train.beton'}", *words[2:]])
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_file_of_weights_is_measured_like_its_run(measured, runs, digits, tmp_path):
+    state = load_checkpoint(runs / "maxsup")["model"]
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "theirs.pth")
+    words = [f"--weights={tmp_path / 'theirs.pth'}", "--arch=resnet10", f"--data={digits / 'val.beton'}"]
+    main(["features", *words, "--validation.resolution=32", "--validation.batch_size=8", *CPU])
+    found = json.loads((tmp_path / "theirs_analysis" / "features.json").read_text())
+    of_run = result(runs / "maxsup", "features")
+    assert found["inputs"]["weights"] == of_run["inputs"]["weights"]
+    assert found["results"]["val"]["d_within"] == pytest.approx(of_run["results"]["val"]["d_within"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["feature"], r"measurement: got 'feature', allowed is features \| transfer"),
+        (["features"], r"give --run=RUN_FOLDER .* or --weights=FILE"),
+        (["features", "--run=x"], r"give --data=FILE.beton"),
+        (["features", "--run={runs}/none", "--data={val}"], r"run folder not found: .*none"),
+        (["features", "--weights={val}", "--data={val}"], r"val.beton is not a file of weights"),
+        (
+            ["features", "--run={runs}/maxsup", "--data={val}", "--plane.kind=x"],
+            r"--plane.kind is no option of features",
+        ),
+        (
+            ["plane", "--run={runs}/maxsup", "--data={val}", "--plane.kind=x"],
+            r"plane.kind: got 'x', allowed is templates",
+        ),
+        (
+            ["plane", "--run={runs}/maxsup", "--data={val}", "--plane.classes=0,0,1"],
+            r"three different classes or labels",
+        ),
+        (["plane", "--run={runs}/maxsup", "--data={val}", "--loss.name=maxsup"], r"--loss.name has no effect here"),
+        (["transfer", "--run={runs}/maxsup", "--data={val}"], r"transfer needs --transfer.train=FILE.beton and"),
+        (
+            ["corruptions", "--run={runs}/maxsup", "--data={val}", "--validation.resolution=64"],
+            r"severities are those of 32 x 32 images, validation.resolution is 64",
+        ),
+        (["groups", "--run={runs}/maxsup", "--data={val}", "--train-data={train}", "--groups.by=5"], r"groups.by: got"),
+    ],
+)
+def test_a_users_mistake_is_one_line(runs, digits, words, message):
+    places = {"runs": runs, "val": digits / "val.beton", "train": digits / "train.beton"}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main([word.format(**places) for word in words] + CPU)
