@@ -43,6 +43,10 @@ MAY_IMPORT = {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
         "run", "script", "variants", "train/precision", "data/format", "data/read",
     },
+    "predict": {
+        "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
+    },
+    "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "losses", "models", "names", "options", "report", "resolved", "resume", "run", "script",

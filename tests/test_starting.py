@@ -39,6 +39,8 @@ def imported(*words):
         "ffcv_imagenet.sweep",
         "ffcv_imagenet.report",
         "ffcv_imagenet.analysis",
+        "ffcv_imagenet.predict",
+        "ffcv_imagenet.export",
         "ffcv_imagenet.data.index",
         "ffcv_imagenet.data.verify",
         "ffcv_imagenet.data.digits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ffcv_imagenet.analysis.calibration import Calibration
 from ffcv_imagenet.analysis.corruptions import Corruptions
 from ffcv_imagenet.analysis.features import Features
+from ffcv_imagenet.analysis.gradcam import GradCam
 from ffcv_imagenet.analysis.groups import Groups
 from ffcv_imagenet.analysis.logits import Logits
 from ffcv_imagenet.analysis.measurement import Measurement
@@ -22,5 +23,6 @@ MEASUREMENTS: Variants[Measurement] = Variants(
         "corruptions": Corruptions,
         "plane": Plane,
         "groups": Groups,
+        "gradcam": GradCam,
     },
 )

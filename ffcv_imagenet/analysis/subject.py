@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.distributed import World, on_main
 from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.models import build_model
@@ -49,6 +50,14 @@ class Subject:
     def start(self, data: Path) -> Resolved:
         """What reads the images in ``data`` as this run's validation images."""
         return resolve(replace(self.config, data=replace(self.config.data, val=str(data))), self.world)
+
+    def class_names(self) -> list[str] | None:
+        """Names by label, from the manifest of the validation data; None where it is not there or has another K."""
+        data = self.config.data.val
+        if data is None or not Manifest.path(Path(data)).is_file():
+            return None
+        manifest = Manifest.read(Path(data))
+        return list(manifest.classes) if manifest.num_classes == self.num_classes else None
 
     @property
     def preparation(self) -> dict[str, Any]:

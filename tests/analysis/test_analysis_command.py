@@ -28,7 +28,7 @@ def measured(runs, digits):
     return words
 
 
-NAMES = ("features", "transfer", "logits", "calibration", "corruptions", "plane", "groups")
+NAMES = ("features", "transfer", "logits", "calibration", "corruptions", "plane", "groups", "gradcam")
 
 
 def result(folder, name):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from scipy import optimize
 from sklearn.datasets import load_digits
@@ -16,6 +17,7 @@ from ffcv_imagenet.analysis.calibration import calibrate, halves
 from ffcv_imagenet.analysis.corrupt import CORRUPTIONS, corrupt
 from ffcv_imagenet.analysis.corruptions import mean_corruption_error
 from ffcv_imagenet.analysis.features import class_separation
+from ffcv_imagenet.analysis.gradcam import find_map, heat_maps
 from ffcv_imagenet.analysis.groups import accuracies, group_classes
 from ffcv_imagenet.analysis.logits import logit_statistics, near_zero_shares
 from ffcv_imagenet.analysis.outputs import ClassSums, Outputs
@@ -387,3 +389,36 @@ def test_mce_is_the_mean_of_ratios_of_errors():
     assert mean_corruption_error(own, other) == pytest.approx(0.75)
     with pytest.raises(ValueError, match="no error for b"):
         mean_corruption_error(own, other[:2])
+
+
+class OneChannelPerClass(torch.nn.Module):
+    """The logit of class k is the mean of channel k of a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 4, 1)
+        self.map = torch.nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.map(self.stem(x)).mean(dim=(2, 3))
+
+
+def test_grad_cam_of_a_network_whose_logit_is_a_channels_mean_is_that_channel():
+    torch.manual_seed(0)
+    model, images = OneChannelPerClass().eval().requires_grad_(False), torch.randn(4, 3, 6, 6)
+    module = find_map(model, 6, "cpu")
+    assert module is model.map
+    maps, probabilities, explained = heat_maps(model, module, images, torch.tensor([0, 1, 2, 1]))
+    channels = model.map(model.stem(images))
+    expected = channels[range(4), [0, 1, 2, 1]].clamp_min(0)
+    expected = expected / expected.amax(dim=(1, 2), keepdim=True)
+    np.testing.assert_allclose(maps, expected.numpy(), atol=1e-6)
+    assert explained.tolist() == [0, 1, 2, 1]
+    np.testing.assert_allclose(probabilities, model(images).softmax(1), atol=1e-6)
+    assert heat_maps(model, module, images, None)[2].tolist() == model(images).argmax(1).tolist()
+
+
+def test_a_transformer_has_no_map_for_grad_cam():
+    vit = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3).eval()
+    with pytest.raises(ValueError, match="VisionTransformer has no feature map"):
+        find_map(vit, 32, "cpu")
