@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import ffcv_imagenet.analysis.command
 import ffcv_imagenet.data.index
 import ffcv_imagenet.data.verify
+import ffcv_imagenet.export
+import ffcv_imagenet.predict
 import ffcv_imagenet.report.command
 import ffcv_imagenet.sweep.__main__
 import train_imagenet
@@ -18,6 +21,9 @@ COMMANDS = {
     "train_imagenet.py": train_imagenet.main,
     "write_datasets.py": write_datasets.main,
     "ffcv_imagenet.sweep": ffcv_imagenet.sweep.__main__.main,
+    "ffcv_imagenet.analysis": ffcv_imagenet.analysis.command.main,
+    "ffcv_imagenet.predict": ffcv_imagenet.predict.main,
+    "ffcv_imagenet.export": ffcv_imagenet.export.main,
     "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
     "ffcv_imagenet.data.index": ffcv_imagenet.data.index.main,
     "ffcv_imagenet.data.verify": ffcv_imagenet.data.verify.main,

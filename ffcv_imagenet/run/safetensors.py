@@ -49,17 +49,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         head = json.loads(content[8 : 8 + length])
         entries = {name: entry for name, entry in head.items() if name != _METADATA}
         return {name: _tensor(name, entry, content, 8 + length) for name, entry in entries.items()}
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"damaged head: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"damaged: {error}") from None
 
 
 def _tensor(name: str, entry: Any, content: bytearray, first: int) -> Tensor:
     dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     sizes = [*shape, start, end]
     if not all(type(size) is int and size >= 0 for size in sizes) or first + end > len(content):
-        raise ValueError(f"damaged: {name} lies outside the file")
+        raise ValueError(f"{name} lies outside the file")
     if end - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"damaged: {name} has a size of its own")
+        raise ValueError(f"{name} has another size than its shape says")
     if start == end:
         return torch.empty(shape, dtype=dtype)
     # A copy, because bytes in the file need not lie where the element type wants them.
