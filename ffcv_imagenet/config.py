@@ -300,7 +300,7 @@ class TrainConfig:
                 )
         elif self.data.train is None:
             raise ValueError("data.train is required: give --data.train=FILE.beton")
-        self.make_loss()
+        self.make_loss().scheduled(0.0, self.training.epochs)
         self.make_lr()
 
     def default_name(self, recipe: str) -> str:

@@ -21,7 +21,7 @@ from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader, choose_decoder
 from ffcv_imagenet.data.read.loader import BatchLoader
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.distributed import MaxOverRanks, World, find_world, launcher, on_main, process_group
-from ffcv_imagenet.models import build_model, check_resolutions
+from ffcv_imagenet.models import build_model, check_for_loss, check_resolutions
 from ffcv_imagenet.options import flatten
 from ffcv_imagenet.resume import prepare_start, resume_state, run_checkpoints
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
@@ -150,12 +150,19 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
         raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
     training = config.training
     check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
+    loss = config.make_loss()
+    check_for_loss(
+        config.model.arch,
+        val_data.num_classes,
+        feature_map=loss.reads_local_classes,
+        cosine_scale=loss.cosine_scale,
+    )
     train_loader = make_train_loader(config, world)
     model = _make_model(config, val_data.num_classes, world)
     skip_nonfinite = training.on_nonfinite == "skip"
     return Trainer(
         model=model,
-        loss=LossModule(config.make_loss(), val_data.num_classes).to(world.device),
+        loss=LossModule(loss, train_data.images_per_class, training.epochs).to(world.device),
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
         train_loader=train_loader,
         val_loader=_make_val_loader(config, world),
@@ -195,7 +202,12 @@ def _train_order(config: TrainConfig, data: Manifest, world: World) -> ShuffledO
 def _make_model(config: TrainConfig, num_classes: int, world: World) -> nn.Module:
     _set_up_torch(config, world)
     torch.manual_seed(config.training.seed)
-    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
+    model = build_model(
+        config.model.arch,
+        num_classes,
+        blurpool=config.model.blurpool,
+        cosine_scale=config.make_loss().cosine_scale,
+    )
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
     if config.dist.sync_bn and world.size > 1:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data/read": {"native", "augment", "data/ffcv_imports", "data/format"},
     "data": {"script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
-    "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
+    "train": {"script", "augment", "distributed", "losses", "models", "data/read", "run"},
     "config": {"options", "schedules", "losses", "train", "data/write"},
     "resume": {"config", "options", "run"},
     "experiment": {

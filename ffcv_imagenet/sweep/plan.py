@@ -22,7 +22,7 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.models import check_resolutions
+from ffcv_imagenet.models import check_for_loss, check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
 from ffcv_imagenet.resume import what_must_stay
 from ffcv_imagenet.sweep.command_line import split_words
@@ -187,6 +187,7 @@ def _manifest(path: str) -> Manifest:
 
 
 _check_resolutions = functools.cache(check_resolutions)
+_check_for_loss = functools.cache(check_for_loss)
 
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
@@ -199,7 +200,11 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
         "val_data": _manifest(config.data.val).checksum,
         "micro_batch": config.per_rank_batch(processes),
     }
-    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, config.extreme_sides())
+    num_classes, loss = _manifest(config.data.val).num_classes, config.make_loss()
+    _check_resolutions(config.model.arch, num_classes, config.extreme_sides())
+    _check_for_loss(
+        config.model.arch, num_classes, feature_map=loss.reads_local_classes, cosine_scale=loss.cosine_scale
+    )
     ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
     if not file.is_file():

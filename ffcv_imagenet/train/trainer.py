@@ -125,7 +125,8 @@ class Trainer:
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         self.evaluated_model = model if self.ema is None else self.ema.model
         self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
-        self.buffers_before = [b.clone() for b in self.step_module.buffers()] if options.skip_nonfinite else []
+        self.step_buffers = [*model.buffers(), *loss.changed_by_steps()] if options.skip_nonfinite else []
+        self.buffers_before = [buffer.clone() for buffer in self.step_buffers]
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
         self.epochs_done = 0
@@ -249,9 +250,9 @@ class Trainer:
             for step in range(first_step, self.steps):
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
-                self.loss.set_progress((epoch + step / self.steps) / options.epochs)
-                if self.buffers_before:
-                    torch._foreach_copy_(self.buffers_before, list(self.step_module.buffers()))
+                self.loss.set_epoch(epoch + step / self.steps)
+                if self.step_buffers:
+                    torch._foreach_copy_(self.buffers_before, self.step_buffers)
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
                         with progress.waited:
@@ -346,7 +347,7 @@ class Trainer:
                 loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
                 self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
             skipped = ~loss.isfinite()
-            for buffer, before in zip(self.step_module.buffers(), self.buffers_before, strict=True):
+            for buffer, before in zip(self.step_buffers, self.buffers_before, strict=True):
                 torch.where(skipped, before, buffer, out=buffer)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -37,7 +37,10 @@ def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
     mean = trainer.loss.predictions.sum(dim=1) / trainer.loss.images
     assert mean[trainer.loss.images > 0] == pytest.approx(1)
     confidence = trainer.loss.confidence.item() / (STEPS * BATCH_SIZE)
-    assert trainer.loss.end_epoch() == {"weight": pytest.approx(0.5 * (2 - 1 / STEPS)), "confidence": confidence}
+    columns = trainer.loss.end_epoch()
+    assert list(columns) == ["weight", "confidence", "top_logit", "target_logit", "confident_wrong"]
+    assert columns["weight"] == pytest.approx(0.5 * (2 - 1 / STEPS))
+    assert columns["confidence"] == confidence
     torch.testing.assert_close(trainer.loss.soft.sum(dim=1), torch.ones(CLASSES))
     assert not trainer.loss.predictions.any()
     assert not trainer.loss.images.any()
@@ -58,9 +61,10 @@ class Breaking(Toy):
 
     seen: list = field(default_factory=list)
 
-    def forward(self, state, logits, target):
+    def forward(self, state, outputs, target):
         self.seen.append(target)
-        return super().forward(state, logits * (float("nan") if len(self.seen) == 2 else 1), target)
+        logits = outputs.logits * (float("nan") if len(self.seen) == 2 else 1)
+        return super().forward(state, outputs._replace(logits=logits), target)
 
 
 def test_a_skipped_step_leaves_no_trace_in_the_loss():
@@ -103,4 +107,4 @@ def test_a_name_that_a_loss_uses_twice_is_told():
         columns = ("images",)
 
     with pytest.raises(ValueError, match=r"Twice uses a name twice: .*images"):
-        LossModule(Twice(), CLASSES)
+        LossModule(Twice(), [1] * CLASSES, 1)
