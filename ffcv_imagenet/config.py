@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ffcv_imagenet.data.write.modes import MODES
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
 from ffcv_imagenet.losses import LOSSES, Loss
 from ffcv_imagenet.options import (
     Choice,
     Effect,
     Integer,
+    Numbers,
+    OptionsError,
     OrNone,
     Real,
     Switch,
@@ -24,7 +28,7 @@ from ffcv_imagenet.options import (
     options_of,
     variant_options,
 )
-from ffcv_imagenet.schedules import SCHEDULES, make_lr_schedule, resolution_at
+from ffcv_imagenet.schedules import SCHEDULES, make_lr_schedule, ramp, resolution_at
 from ffcv_imagenet.train.compile_modes import COMPILE_MODES
 
 #: What changing an option of TrainConfig means; each of them says which. It decides what is learned:
@@ -72,6 +76,11 @@ class WriteOptions:
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)
+    max_pixels: int | None = option(
+        OrNone(Integer(1)),
+        "images with more pixels are refused before they are decoded (none: 178956970, as Pillow does)",
+        None,
+    )
     overwrite: bool = option(Switch(), "replace files that are already there", False)
     on_error: str = option(
         Choice("fail", "skip"),
@@ -96,7 +105,9 @@ class DataOptions:
     train: str | None = option(
         OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None, RUNNING
     )
-    val: str = option(Text(), "validation .beton file", effect=RUNNING)
+    val: str | None = option(
+        OrNone(Text()), "validation .beton file (training.eval_only=1: none for that of the run)", None, RUNNING
+    )
     order: str = option(
         Choice("random", "quasi_random"),
         "order of the training images; quasi_random reads large pieces, for files larger than the memory",
@@ -108,6 +119,12 @@ class DataOptions:
         "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
         "fail",
         COMPUTING,
+    )
+    on_wrong_split: str = option(
+        Choice("fail", "warn"),
+        "what to do when data.train is no training split, data.val no validation split, or both are the same images",
+        "fail",
+        RUNNING,
     )
     decode: str = option(
         Choice("cpu", "gpu", "auto"),
@@ -124,6 +141,15 @@ class DataOptions:
     flip: bool = option(
         Switch(), "mirror half of the training images (off where mirroring changes the class)", True, LEARNING
     )
+    mean: tuple[float, ...] = option(
+        Numbers(3, 0, 1), "mean of red, green and blue that is subtracted from images in 0..1", IMAGENET_MEAN, LEARNING
+    )
+    std: tuple[float, ...] = option(
+        Numbers(3, 0.001, 1),
+        "standard deviation of red, green and blue by which they are divided",
+        IMAGENET_STD,
+        LEARNING,
+    )
 
 
 @dataclass(frozen=True)
@@ -135,7 +161,7 @@ class ModelOptions:
         Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False, LEARNING
     )
     weights: str | None = option(
-        OrNone(Text()), "start from these weights (a state dict or a checkpoint)", None, LEARNING
+        OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None, LEARNING
     )
 
 
@@ -145,8 +171,12 @@ class ResolutionOptions:
 
     min_res: int = option(Integer(8, 4096), "at the start", 160, LEARNING)
     max_res: int = option(Integer(8, 4096), "at the end", 160, LEARNING)
-    start_ramp: int = option(Integer(0), "epoch up to which min_res holds", 0, LEARNING)
-    end_ramp: int = option(Integer(0), "epoch from which max_res holds", 0, LEARNING)
+    start_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch up to which min_res holds (none: 70 % of the way to the last epoch)", None, LEARNING
+    )
+    end_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch from which max_res holds (none: 85 % of the way to the last epoch)", None, LEARNING
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +204,12 @@ class TrainingOptions:
     """Length, batch, optimizer and precision."""
 
     epochs: int = option(Integer(1), "number of epochs", 16, LEARNING)
+    max_steps: int | None = option(
+        OrNone(Integer(1)),
+        "smoke test: end after so many steps of this training, with an evaluation; the report keeps such runs apart",
+        None,
+        LEARNING,
+    )
     batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024, LEARNING)
     accumulation: int = option(
         Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1, COMPUTING
@@ -213,9 +249,15 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Evaluation after every epoch: centre crop of 224/256 of the shorter side."""
+    """Evaluation after every epoch, on the centre of each image."""
 
     resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256, LEARNING)
+    crop_ratio: float = option(
+        Real(0.01, 1),
+        "side of the square that is cut out of the centre, as a share of the shorter side",
+        IMAGENET_CENTER_CROP,
+        LEARNING,
+    )
     batch_size: int = option(Integer(1), "images per batch and process", 256, RUNNING)
     flip_tta: bool = option(Switch(), "average over the image and its mirror image", False, LEARNING)
 
@@ -255,7 +297,7 @@ class CheckpointOptions:
 
     resume: str = option(
         Text(),
-        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a file",
+        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a checkpoint or run folder",
         "none",
         KEEPING,
     )
@@ -281,31 +323,42 @@ class TrainConfig:
     checkpoint: CheckpointOptions = group(CheckpointOptions)
 
     def __post_init__(self) -> None:
-        """Check what involves several options; raises ValueError."""
-        resolution = self.resolution
-        if resolution.min_res > resolution.max_res:
-            raise ValueError(
-                f"resolution.min_res: got {resolution.min_res}, allowed is at most "
-                f"resolution.max_res={resolution.max_res}"
-            )
-        if resolution.start_ramp > resolution.end_ramp:
-            raise ValueError(
-                f"resolution.start_ramp: got {resolution.start_ramp}, allowed is at most "
-                f"resolution.end_ramp={resolution.end_ramp}"
-            )
+        """Check what involves several options; raises OptionsError with everything that does not go together."""
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes()]
+        for make in (self.make_lr, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
+            try:
+                make()
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise OptionsError(mistakes)
+
+    def _data_mistakes(self) -> Iterator[str]:
         if self.training.eval_only:
             if self.checkpoint.resume == "none" and self.model.weights is None:
-                raise ValueError(
-                    "training.eval_only=1 needs checkpoint.resume=auto, checkpoint.resume=FILE or model.weights=FILE"
+                yield (
+                    "training.eval_only=1 needs --checkpoint.resume=auto, --checkpoint.resume=CHECKPOINT or "
+                    "--model.weights=FILE"
                 )
-        elif self.data.train is None:
-            raise ValueError("data.train is required: give --data.train=FILE.beton")
-        self.make_loss().scheduled(0.0, self.training.epochs)
-        self.make_lr()
+            return
+        for key, file in (("data.train", self.data.train), ("data.val", self.data.val)):
+            if file is None:
+                yield f"{key} is required: give --{key}=FILE.beton"
+
+    def _resolution_mistakes(self) -> Iterator[str]:
+        options, epochs = self.resolution, self.training.epochs
+        start, end = ramp(epochs, options.start_ramp, options.end_ramp)
+        if options.min_res > options.max_res:
+            yield f"resolution.min_res: got {options.min_res}, allowed is at most resolution.max_res={options.max_res}"
+        if start > end:
+            yield f"resolution.start_ramp: got {start}, allowed is at most resolution.end_ramp={end}"
+        if end > epochs and options.min_res < options.max_res:
+            yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
 
     def default_name(self, recipe: str) -> str:
-        """A run's name from what is compared: recipe, architecture, loss and seed."""
-        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}"
+        """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test."""
+        steps = "" if self.training.max_steps is None else f"_{self.training.max_steps}_steps"
+        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}{steps}"
 
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
@@ -328,13 +381,17 @@ class TrainConfig:
     def make_resolution(self) -> Callable[[int], int]:
         """The side of the training images in pixels as a function of the epoch."""
         resolution = self.resolution
+        start, end = ramp(self.training.epochs, resolution.start_ramp, resolution.end_ramp)
         return functools.partial(
-            resolution_at,
-            min_res=resolution.min_res,
-            max_res=resolution.max_res,
-            start_ramp=resolution.start_ramp,
-            end_ramp=resolution.end_ramp,
+            resolution_at, min_res=resolution.min_res, max_res=resolution.max_res, start_ramp=start, end_ramp=end
         )
+
+    def planned_epochs(self, num_samples: int) -> int:
+        """How many epochs are trained, the last one perhaps in part, on a data set of so many images."""
+        if self.training.max_steps is None:
+            return self.training.epochs
+        steps = max(1, num_samples // self.training.batch_size)
+        return min(self.training.epochs, math.ceil(self.training.max_steps / steps))
 
     def per_rank_batch(self, world_size: int) -> int:
         """Images of a micro-batch on one rank; raises ValueError when the global batch cannot be shared."""

@@ -139,37 +139,35 @@ def classify_locally(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 WITH_FEATURE_MAP = (ResNet, MobileNetV2)
 
 
-def check_for_loss(arch: str, num_classes: int, *, feature_map: bool, cosine_scale: float | None) -> None:
-    """Check that a model has what a loss needs, without computing anything.
+def check_model(
+    arch: str,
+    num_classes: int,
+    resolutions: Collection[int],
+    *,
+    feature_map: bool = False,
+    linear_head: bool = False,
+) -> None:
+    """Check that a model takes images of these sides and has what a loss needs, without computing anything.
 
     Args:
         arch: see :func:`build_model`.
         num_classes: K.
-        feature_map: whether :func:`classify_locally` has to take it.
-        cosine_scale: see :func:`build_model`.
+        resolutions: sides of the images in pixels.
+        feature_map: :func:`classify_locally` has to take it.
+        linear_head: :func:`build_model` has to take it with a ``cosine_scale``.
 
     Raises:
-        ValueError: it has not.
-    """
-    if not feature_map and cosine_scale is None:
-        return
-    with torch.device("meta"):
-        model = build_model(arch, num_classes, cosine_scale=cosine_scale)
-    if feature_map and not isinstance(model, WITH_FEATURE_MAP):
-        raise ValueError(
-            f"model.arch: got {arch}, allowed with loss.ranking=dense is a ResNet or mobilenet_v2, whose map of features "
-            "it reads; for others give --loss.ranking=logits"
-        )
-
-
-def check_resolutions(arch: str, num_classes: int, resolutions: Collection[int]) -> None:
-    """Check that a model takes images of these sides, without computing anything.
-
-    Raises:
-        ValueError: the model cannot take images of one of the ``resolutions``.
+        ValueError: it does not.
     """
     with torch.device("meta"):
         model = build_model(arch, num_classes).eval()
+        if feature_map and not isinstance(model, WITH_FEATURE_MAP):
+            raise ValueError(
+                f"model.arch: got {arch}, allowed with loss.ranking=dense is a ResNet or mobilenet_v2, whose feature "
+                "map it reads; for others give --loss.ranking=logits"
+            )
+        if linear_head:
+            _last_linear(model, arch, num_classes)
         for side in sorted(resolutions):
             try:
                 model(torch.empty(2, 3, side, side))

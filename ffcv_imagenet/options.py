@@ -5,16 +5,19 @@ dataclass of such groups. :func:`parse` turns them into fastargs sections and pa
 files and ``--section.name=value`` arguments over them, and returns the filled configuration.
 
 Stricter than fastargs alone: an unknown key, a value of the wrong type or outside its range, or the same
-mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. Environment
-variables are never read as options.
+mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. All mistakes are
+told at once, each with where the values come from. Environment variables are never read as options.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +29,26 @@ from fastargs.validation import Checker
 from ffcv_imagenet.variants import Variants
 
 ConfigT = TypeVar("ConfigT")
+
+#: Where the values of the command line's words come from, for messages.
+COMMAND_LINE = "the command line"
+
+
+class OptionsError(ValueError):
+    """One or more mistakes in the options, each a sentence; as text, a line for each."""
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = tuple(texts)
+        many = f"{len(texts)} mistakes in the options:\n  " if len(texts) > 1 else ""
+        super().__init__(many + "\n  ".join(texts))
+
+
+@dataclass(frozen=True)
+class Given:
+    """Options as a user gives them: the texts or YAML values, and where each of them comes from."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
 
 
 class Integer(Checker):
@@ -132,6 +155,24 @@ class Words(Checker):
         return "a comma-separated list of " + ", ".join(self.words)
 
 
+class Numbers(Checker):
+    """So many finite numbers in ``[low, high]``, separated by commas."""
+
+    def __init__(self, count: int, low: float, high: float):
+        self.count, self.number = count, Real(low, high)
+
+    def check(self, value: Any) -> tuple[float, ...]:
+        """Return the numbers as a tuple; raises ValueError on another count or a number out of range."""
+        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        if len(parts) != self.count:
+            raise ValueError
+        return tuple(self.number.check(part) for part in parts)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return f"{self.count} comma-separated numbers" + self.number.help().removeprefix("a number")
+
+
 class VariantName(Checker):
     """The name of a variant."""
 
@@ -220,28 +261,44 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
         ValueError: an unknown option, a missing required one, or a value that is not allowed.
         FileNotFoundError: a configuration file that is not there.
     """
-    values, unknown = _read(kind, argv, description, {})
+    given = collect(kind, argv, description)
+    return build(kind, given.values, given.origins)
+
+
+def collect(kind: type, argv: Sequence[str], description: str) -> Given:
+    """What ``argv`` gives, without defaults; see :func:`parse`.
+
+    Raises:
+        ValueError: unknown options, of the command line and the files alike.
+        FileNotFoundError: a configuration file that is not there.
+    """
+    given, unknown = _read(kind, argv, description, {})
     if unknown:  # Options of a variant from outside are known when its name is.
-        values, unknown = _read(kind, argv, description, values)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r} (see --help for all options)")
-    return build(kind, values)
+        given, unknown = _read(kind, argv, description, given.values)
+    known = options_of(kind, given.values)
+    words = [word for word in unknown if word.startswith("--")] or unknown[:1]
+    mistakes = [f"unknown argument {word!r} ({did_you_mean(word, known)})" for word in words]
+    mistakes += [f"{given.origins[key]}: {_unknown(key, known)}" for key in given.values if key not in known]
+    if mistakes:
+        raise OptionsError(mistakes)
+    return given
 
 
-def _read(
-    kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """The values of files and command line, and the words that are no options."""
+def _read(kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]) -> tuple[Given, list[str]]:
+    """What files and command line give, and the words that are no options."""
     parser = _argument_parser(kind, description, chosen)
     try:
         namespace, unknown = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for name in namespace.config_file:
-        values.update(read_yaml(Path(name)))
-    values.update({k: v for k, v in vars(namespace).items() if k != "config_file"})
-    return values, unknown
+        content = read_yaml(Path(name))
+        values.update(content)
+        origins.update(dict.fromkeys(content, name))
+    words = {key: value for key, value in vars(namespace).items() if key != "config_file"}
+    return Given(values | words, origins | dict.fromkeys(words, COMMAND_LINE)), unknown
 
 
 def config_files(argv: Sequence[str]) -> list[Path]:
@@ -254,20 +311,24 @@ def config_files(argv: Sequence[str]) -> list[Path]:
         raise ValueError(str(error)) from None
 
 
-def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+def build(kind: type[ConfigT], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> ConfigT:
     """Check ``{"section.name": value}`` against dataclass ``kind`` and return the filled configuration.
 
+    Args:
+        kind: of the configuration.
+        values: texts of the command line, or values of a YAML file.
+        origins: where each of the values comes from, for messages; None: they don't say so.
+
     Raises:
-        ValueError: an unknown key, a missing required value, or a value that is not allowed.
+        ValueError: unknown keys, missing required values, values that are not allowed or that do not go together.
     """
-    groups = _groups(kind)
-    schema = options_of(kind, values)
-    for key, value in values.items():
-        if key not in schema:
-            raise ValueError(f"unknown option {key!r} (allowed: {_nearest(key, schema)})")
+    groups, schema = _groups(kind), options_of(kind, values)
+    mistakes = [_unknown(key, schema) for key in values if key not in schema]
+    known = {key: value for key, value in values.items() if key in schema}
+    for key, value in known.items():
         checker = schema[key].metadata["checker"]
         if value is None and not isinstance(checker, OrNone):  # An empty value in YAML; fastargs lets it pass.
-            raise ValueError(f"{key}: got nothing, allowed is {checker.help()}")
+            mistakes.append(f"{key}: got nothing, allowed is {checker.help()}")
     config = Config()
     for name, section in groups.items():
         params = {
@@ -280,18 +341,66 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
             if key.startswith(f"{name}.")
         }
         Section(name, section.__doc__ or "", config_descriptor=config).params(**params)
-    config.collect(values)
+    config.collect({key: value for key, value in known.items() if value is not None})
     for path in config.validate("errordict"):
         key = ".".join(path)
         allowed = schema[key].metadata["checker"].help()
-        if key not in values:
-            raise ValueError(f"{key} is required: give --{key}={allowed}")
-        raise ValueError(f"{key}: got {values[key]!r}, allowed is {allowed}")
+        if key not in known:
+            mistakes.append(f"{key} is required: give --{key}={allowed}")
+        elif known[key] is not None:
+            mistakes.append(f"{key}: got {known[key]!r}, allowed is {allowed}")
+    if mistakes:
+        raise OptionsError([_with_origins(text, schema, origins) for text in mistakes])
     filled = {}
     for name, section in groups.items():
-        given = {key.partition(".")[2]: config[key] for key in schema if key in values and key.startswith(f"{name}.")}
-        filled[name] = _fill(section, given)
-    return kind(**filled)
+        given = {key.partition(".")[2]: key for key in schema if key in known and key.startswith(f"{name}.")}
+        try:
+            filled[name] = _fill(section, {f: None if known[k] is None else config[k] for f, k in given.items()})
+        except ValueError as error:
+            mistakes.append(str(error))
+    try:
+        if not mistakes:
+            return kind(**filled)
+    except ValueError as error:
+        mistakes += error.texts if isinstance(error, OptionsError) else [str(error)]
+    raise OptionsError([_with_origins(text, schema, origins) for text in mistakes])
+
+
+def _with_origins(text: str, schema: Mapping[str, Any], origins: Mapping[str, str] | None) -> str:
+    """A sentence about options (``section.name: got ...``, ``section.name=...``), and where their values come from."""
+    names = dict.fromkeys(re.findall(r"(?<![-\w])(\w+\.\w+)(?=: got |=)", text))
+    places: dict[str, list[str]] = {}
+    for key in names:
+        if key in schema:
+            places.setdefault((origins or {}).get(key, ""), []).append(key)
+    if origins is None or not set(places) - {COMMAND_LINE}:  # What was just typed needs no place.
+        return text
+    told = [f"{comma_and(keys)} from {place}" for place, keys in places.items() if place]
+    told += [f"{comma_and(keys)} by default" for place, keys in places.items() if not place]
+    return f"{text} ({'; '.join(told)})"
+
+
+def comma_and(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown argument ``--some.name=value``: the nearest of the ``known`` names, or where they are."""
+    key = word.removeprefix("--").partition("=")[0]
+
+    def likeness(name: str) -> float:
+        # Of "epochs" and "train.epochs" the part after the point counts more than the section.
+        parts = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
+        whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
+        return max(whole, 0.9 * last)
+
+    nearest = max(known, key=likeness)
+    return f"did you mean --{nearest}?" if likeness(nearest) > 0.7 else "--help lists all options"
+
+
+def _unknown(key: str, schema: Mapping[str, Any]) -> str:
+    return f"unknown option {key!r} ({did_you_mean(key, schema)})"
 
 
 def _fill(section: type, given: dict[str, Any]) -> Any:
@@ -373,14 +482,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """A configuration as ``{"section.name": value}``, the inverse of :func:`build`."""
+    """A configuration as ``{"section.name": value}`` of values that JSON has, the inverse of :func:`build`."""
     flat: dict[str, Any] = {}
     for name, section in _groups(type(config)).items():
         options = vars(getattr(config, name))
         variants = _variants(section)
         for values in ({k: v for k, v in options.items() if k not in variants}, *(options[k] for k in variants)):
             flat |= {f"{name}.{key}": value for key, value in values.items()}
-    return flat
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
 
 def complete(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -441,10 +550,5 @@ def _show(default: Any) -> str:
     if isinstance(default, bool):
         return str(int(default))
     if isinstance(default, tuple):
-        return ",".join(default)
+        return ",".join(map(str, default))
     return "none" if default is None else str(default)
-
-
-def _nearest(key: str, schema: dict[str, Any]) -> str:
-    section = [known for known in schema if known.split(".")[0] == key.split(".")[0]]
-    return ", ".join(section or sorted({known.split(".")[0] + ".*" for known in schema}))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ffcv_imagenet.options import Integer, Real, option
+from ffcv_imagenet.options import Integer, OrNone, Real, option
 from ffcv_imagenet.variants import Variants
 
 #: Share of the peak learning rate at which the piecewise schedule starts.
@@ -31,26 +31,30 @@ class Schedule:
 class Piecewise(Schedule):
     """Linear up to ``peak_epoch``, then linear down to zero at the end."""
 
-    peak_epoch: float = option(Real(0), "epoch of the peak", 2)
+    peak_epoch: float | None = option(
+        OrNone(Real(0)), "epoch of the peak (none: 2, or a quarter of fewer than 8 epochs)", None
+    )
 
     def share(self, epoch: float, epochs: float) -> float:
         """See :meth:`Schedule.share`."""
-        if epoch < self.peak_epoch:
-            return PIECEWISE_START + (1 - PIECEWISE_START) / self.peak_epoch * epoch
-        return max(0.0, 1 - 1 / (epochs - self.peak_epoch) * (epoch - self.peak_epoch))
+        peak = min(2, epochs / 4) if self.peak_epoch is None else self.peak_epoch
+        if epoch < peak:
+            return PIECEWISE_START + (1 - PIECEWISE_START) / peak * epoch
+        return max(0.0, 1 - 1 / (epochs - peak) * (epoch - peak))
 
 
 @dataclass(frozen=True)
 class Step(Schedule):
     """Times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
 
-    step_length: int = option(Integer(1), "epochs between steps", 30)
+    step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
     step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)
     warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
 
     def share(self, epoch: float, epochs: float) -> float:
         """See :meth:`Schedule.share`."""
-        return _warmup(epoch, self.warmup_epochs) * self.step_ratio ** math.floor(epoch / self.step_length)
+        length = math.ceil(epochs / 3) if self.step_length is None else self.step_length
+        return _warmup(epoch, self.warmup_epochs) * self.step_ratio ** math.floor(epoch / length)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None
     for key in ("peak_epoch", "warmup_epochs"):
         value = getattr(schedule, key, 0)
         if value and value >= epochs:
-            raise ValueError(f"lr.{key}: got {value:g}, allowed is less than training.epochs={epochs}")
+            follow = ", or none to follow it" if key == "peak_epoch" else ""
+            raise ValueError(f"lr.{key}: got {value:g}, allowed is less than training.epochs={epochs}{follow}")
     return lambda epoch: lr * schedule.share(epoch, epochs)
 
 
@@ -102,6 +107,19 @@ def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, en
         return max_res
     exact = linear((epoch - start_ramp) / (end_ramp - start_ramp), min_res, max_res)
     return min(max(round(exact / 32) * 32, min_res), max_res)
+
+
+def ramp(epochs: int, start_ramp: int | None, end_ramp: int | None) -> tuple[int, int]:
+    """Where :func:`resolution_at` starts and ends; None: at 70 % and 85 % of the way to the last epoch.
+
+    About as libffcv/ffcv-imagenet has it, and the last epoch of two or more has the largest images.
+    """
+    last = epochs - 1
+    if end_ramp is None:
+        end_ramp = max(math.ceil(0.85 * last), start_ramp or 0)
+    if start_ramp is None:
+        start_ramp = min(math.floor(0.7 * last), end_ramp)
+    return start_ramp, end_ramp
 
 
 def _warmup(epoch: float, warmup_epochs: float) -> float:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.options import build
+from ffcv_imagenet.options import build, collect
+from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.train.metrics import Scores
 
 
@@ -108,15 +110,54 @@ def test_half_precision_trains(digits, tmp_path, precision):
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights(tmp_path).values())
 
 
-def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys):
-    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1}))
+def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys, monkeypatch):
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1, "validation.crop_ratio": 0.95}))
+    assert sorted(name for name in read if name.endswith(".beton.json")) == ["train.beton.json", "val.beton.json"]
     scores = Scores(last.top_1, last.top_5, last.val_loss, 31)
-    again = {"training.eval_only": 1, "validation.flip_tta": 1, "data.train": "none"}
+    again = {"training.eval_only": 1, "validation.flip_tta": 1, "validation.crop_ratio": 0.95, "data.train": "none"}
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": "auto"})) == scores
     file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": file})) == scores
     assert evaluate_only(config(digits, tmp_path, **again, **{"model.weights": file})) == scores
     assert "(31 images;" in capsys.readouterr().out
+
+    def evaluated(**words):
+        given = collect(TrainConfig, [f"--{key}={value}" for key, value in words.items()], "")
+        scores = evaluate_only(build(TrainConfig, given.values, given.origins), given=given)
+        return scores, capsys.readouterr().out
+
+    # Of a file or a run folder, what is not given is as the run was validated, down to the validation images.
+    given = {"training.eval_only": 1, "dist.device": "cpu", "dist.cpu_threads": 1, "data.num_workers": 1}
+    for words in ({"checkpoint.resume": file}, {"checkpoint.resume": file.parents[1]}, {"model.weights": file}):
+        got, printed = evaluated(**given, **words)
+        assert got == scores
+        assert "model.arch=resnet10" in printed
+        assert "validation.resolution=40" in printed
+        assert "unlike" not in printed
+    got, printed = evaluated(**given, **{"checkpoint.resume": file, "validation.resolution": 64})
+    assert got != scores
+    assert "unlike the run run: validation.resolution=64, which had 40" in printed
+    _, printed = evaluated(**given, **{"checkpoint.resume": file, "data.val": digits / "train.beton"})
+    assert f"unlike the run run: {digits / 'train.beton'} holds other images" in printed
+    for key in ("checkpoint.resume", "model.weights"):
+        with pytest.raises(
+            ValueError, match=r"0002.pt is a checkpoint of model.arch=resnet10, got model.arch=resnet18"
+        ):
+            evaluated(**given, **{key: file, "model.arch": "resnet18"})
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*: allowed is a checkpoint or the folder of a run"):
+        evaluated(**given, **{"checkpoint.resume": tmp_path})
+
+
+def test_a_smoke_test_is_a_whole_run_that_is_compared_with_none_but_its_like(digits, tmp_path):
+    last = train(config(digits, tmp_path, **{"training.max_steps": 2, "logging.name": "none"}), recipe="tiny")
+    assert last.lr == pytest.approx(0.01 * (1e-4 + (1 - 1e-4) / 6))  # of the second of six steps up to the peak
+    assert last.top_1 is not None
+    [run] = load_runs([tmp_path])
+    assert (run.name, run.recipe) == ("tiny_resnet10_baseline_seed0_2_steps", "tiny (2 steps)")
+    assert (run.state, run.finished, run.epochs) == ("finished", True, 1)
 
 
 def test_a_finished_run_that_is_started_again_stays_as_it_is(digits, tmp_path):
@@ -162,7 +203,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
         ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
         ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
         ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
-        ({"data.val": digits / "train.beton"}, r"val_data: got"),
+        ({"data.val": digits / "train.beton", "data.on_wrong_split": "warn"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
-from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import run_script
 
 #: Images that are decoded at a time.
@@ -56,8 +57,8 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     what = f"{len(samples.size)} images"
     if manifest is None:
         return (
-            f"{beton} ({what}): no fault found ({', '.join(checked)}); it has no manifest, so that nothing tells "
-            f"changed labels and pixels from right ones"
+            f"{shown(beton)} ({what}): no fault found ({', '.join(checked)}); it has no manifest, so that nothing "
+            f"tells changed labels and pixels from right ones: {WITHOUT_MANIFEST}"
         )
     try:
         manifest.verify(beton)
@@ -68,7 +69,7 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     if EntryIndex.path(beton).is_file():
         verify_index(beton)
         checked.append("index")
-    return f"{beton} ({what} of {manifest.num_classes} classes) is whole: {', '.join(checked)}"
+    return f"{shown(beton)} ({what} of {manifest.num_classes} classes) is whole: {', '.join(checked)}"
 
 
 def decode_whole(

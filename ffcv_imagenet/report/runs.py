@@ -127,10 +127,10 @@ def _load_run(folder: Path) -> Run:
         folder=folder,
         name=str(_entry(params, "name", file)),
         architecture=str(_entry(config, "model.arch", file)),
-        recipe=str(_entry(params, "recipe", file)),
+        recipe=str(_entry(params, "recipe", file)) + _smoke_test(config),
         loss=str(_entry(config, "loss.name", file)),
         seed=_whole(_entry(config, "training.seed", file), f"{file}: training.seed"),
-        epochs=_whole(_entry(config, "training.epochs", file), f"{file}: training.epochs"),
+        epochs=_whole(params.get("planned_epochs", _entry(config, "training.epochs", file)), f"{file}: epochs"),
         options={key: text for key, text in options.items() if key not in ("model.arch", "loss.name")},
         hardware=json.dumps(params.get("hardware"), sort_keys=True),
         params=params,
@@ -138,6 +138,12 @@ def _load_run(folder: Path) -> Run:
         state=_text_or_none(status, "state", status_file),
         error=_text_or_none(status, "error", status_file),
     )
+
+
+def _smoke_test(config: dict[str, Any]) -> str:
+    """What is added to the recipe of a run that was cut short on purpose: it is compared with none that was not."""
+    steps = config.get("training.max_steps")
+    return "" if steps is None else f" ({steps} steps)"
 
 
 def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:

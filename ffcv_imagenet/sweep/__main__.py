@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import INTERRUPTED_STATUS, run_script
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.jobs import Job, make_job, sweep_seconds_left
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         )
         stopped = scheduler.run()
     if stopped:
-        print(f"Stopped. To go on: {shlex.join(['python', '-m', 'ffcv_imagenet.sweep', *argv])}")
+        print(f"Stopped. To go on: {shown(shlex.join(['python', '-m', 'ffcv_imagenet.sweep', *argv]))}")
         sys.exit(INTERRUPTED_STATUS)
     folders = [str(run.folder) for run in plan.runs if (run.folder / "params.json").is_file()]
     if folders:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         report.main(folders)
     if failed := [job for job in jobs if job.state == "failed"]:
         for job in failed:
-            print(f"failed: {job.run.name}: {job.error}; see {job.run.folder}/output.txt", file=sys.stderr)
+            print(f"failed: {job.run.name}: {job.error}; see {shown(job.run.folder)}/output.txt", file=sys.stderr)
         sys.exit(1)
 
 

@@ -22,9 +22,10 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.models import check_for_loss, check_resolutions
+from ffcv_imagenet.models import check_model
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
-from ffcv_imagenet.resume import what_must_stay
+from ffcv_imagenet.resolved import read_data
+from ffcv_imagenet.resume import compared_params, differences
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
@@ -72,9 +73,9 @@ def make_plan(argv: Sequence[str]) -> Plan:
         processes = (options.gpus_per_run or 1) if gpus else 1
         name = _run_name(config, recipe, [key for key in chosen if key in axes])
         folder = Path(config.logging.folder) / name
-        _check_data_and_folder(config, folder, processes)
+        num_samples = _check_data_and_folder(config, folder, processes)
         command = _command([*words, f"--logging.name={name}"], processes)
-        runs.append(Run(len(runs) + 1, name, folder, config.training.epochs, command))
+        runs.append(Run(len(runs) + 1, name, folder, config.planned_epochs(num_samples), command))
 
     names = [run.name for run in runs]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -174,7 +175,7 @@ def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
     name = re.sub(r"[^A-Za-z0-9._+=-]", "-", whole)
     if name == whole and len(name) <= _MAX_NAME and not name.startswith("."):
         return name
-    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def _text(value: Any) -> str:
@@ -182,37 +183,33 @@ def _text(value: Any) -> str:
 
 
 @functools.cache
-def _manifest(path: str) -> Manifest:
-    return Manifest.read(Path(path))
+def _manifest(path: Path) -> Manifest:
+    return Manifest.read(path)
 
 
-_check_resolutions = functools.cache(check_resolutions)
-_check_for_loss = functools.cache(check_for_loss)
+_check_model = functools.cache(check_model)
 
 
-def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
-    """Refuse what the run would stumble over; see :func:`make_plan`."""
-    if config.training.eval_only or config.data.train is None:
+def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
+    """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
+    train_data, val_data = read_data(config, read=_manifest, show_warnings=False)
+    if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
-    now = {
-        "config": flatten(config),
-        "train_data": _manifest(config.data.train).checksum,
-        "val_data": _manifest(config.data.val).checksum,
-        "micro_batch": config.per_rank_batch(processes),
-    }
-    num_classes, loss = _manifest(config.data.val).num_classes, config.make_loss()
-    _check_resolutions(config.model.arch, num_classes, config.extreme_sides())
-    _check_for_loss(
-        config.model.arch, num_classes, feature_map=loss.reads_local_classes, cosine_scale=loss.cosine_scale
+    params = compared_params(config, train_data, val_data, processes)
+    loss = config.make_loss()
+    _check_model(
+        config.model.arch,
+        val_data.num_classes,
+        config.extreme_sides(),
+        feature_map=loss.reads_local_classes,
+        linear_head=loss.cosine_scale is not None,
     )
-    ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
+    ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
-    if not file.is_file():
-        return
-    was = what_must_stay({"config": {}} | read_json_object(file))
-    for key, value in what_must_stay(now).items():
-        if key in was and was[key] != value:
-            raise ValueError(f"{folder} holds a run with {key}={was[key]}, got {value}: give another --runs folder")
+    if file.is_file() and (found := differences(read_json_object(file), params)):
+        told = "; ".join(f"{key}={was}, got {now}" for key, was, now in found)
+        raise ValueError(f"{folder} holds a run with {told}: give another --runs folder")
+    return train_data.num_samples
 
 
 def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:

@@ -23,14 +23,16 @@ class TrainingStep(nn.Module):
     Args:
         model: on ``device``; one that :func:`~ffcv_imagenet.models.classify_locally` takes where the loss reads that.
         loss: on ``device``.
+        normalize: from uint8 images to the model's input; on ``device``.
         precision: bf16, fp16 or fp32.
         device: where the batches are.
     """
 
-    def __init__(self, model: nn.Module, loss: LossModule, *, precision: str, device: torch.device):
+    def __init__(
+        self, model: nn.Module, loss: LossModule, normalize: Normalize, *, precision: str, device: torch.device
+    ):
         super().__init__()
-        self.normalize = Normalize().to(device)
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.normalize = model, loss, normalize
         self.precision, self.device = precision, device
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class TrainerOptions:
     ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
     one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
     0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the
-    average of the weights, 0 for none: with one, it is what is evaluated.
+    average of the weights, 0 for none: with one, it is what is evaluated. After ``max_steps`` steps the training ends,
+    with an evaluation, in the middle of its schedules; None: after ``epochs``.
     """
 
     epochs: int
@@ -67,6 +68,7 @@ class TrainerOptions:
     checkpoint_steps: int = 0
     compile: str = "off"
     ema: float = 0.0
+    max_steps: int | None = None
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Trainer:
         optimizer: over the parameters of ``model``.
         train_loader: batches of this rank, ``steps * accumulation`` of them per epoch.
         val_loader: this rank's part of the validation images.
+        normalize: from uint8 images to the model's input; on the same device.
         world: this process among all.
         stop: asked after every step whether to stop.
         options: see :class:`TrainerOptions`.
@@ -107,6 +110,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         train_loader: BatchLoader,
         val_loader: BatchLoader,
+        normalize: Normalize,
         world: World,
         stop: StopSignals,
         options: TrainerOptions,
@@ -119,7 +123,7 @@ class Trainer:
         if self.replays_graphs:  # Then gradients are added to memory that stays.
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-        self.step_module = TrainingStep(model, loss, precision=options.precision, device=world.device)
+        self.step_module = TrainingStep(model, loss, normalize, precision=options.precision, device=world.device)
         self.distributed_step = distribute(self.step_module, world, options.accumulation)
         self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
         self.ema = WeightAverage(model, options.ema) if options.ema else None
@@ -128,6 +132,9 @@ class Trainer:
         self.step_buffers = [*model.buffers(), *loss.changed_by_steps()] if options.skip_nonfinite else []
         self.buffers_before = [buffer.clone() for buffer in self.step_buffers]
         self.steps = len(train_loader) // options.accumulation
+        self.epochs = options.epochs  # that are trained, at least in part
+        if options.max_steps is not None:
+            self.epochs = min(options.epochs, math.ceil(options.max_steps / self.steps))
         self.most_val_batches = max(gather(len(val_loader)))
         self.epochs_done = 0
         self.progress = self._new_epoch()
@@ -143,7 +150,7 @@ class Trainer:
             FloatingPointError: the training loss or the weights are not finite.
             Interrupted: a signal came; a checkpoint is written.
         """
-        for epoch in range(self.epochs_done, self.options.epochs):
+        for epoch in range(self.epochs_done, self.epochs):
             self.train_epoch(epoch, checkpoints)
             start = time.perf_counter()
             train_loss, skipped_steps = self._check_finite(checkpoints)  # waits for the device
@@ -163,7 +170,8 @@ class Trainer:
             )
             train_seconds = self.progress.seconds
             seconds = train_seconds + time.perf_counter() - start
-            images = len(self.train_loader) * self.train_loader.batch_size * self.world.size
+            micro_batches = self._steps_of(epoch) * self.options.accumulation
+            images = micro_batches * self.train_loader.batch_size * self.world.size
             line = EpochLog(
                 epoch=epoch + 1,
                 train_loss=train_loss,
@@ -189,7 +197,7 @@ class Trainer:
                 folder.write_log(self.log)
             self._save(checkpoints)
             if folder is not None:
-                print(format_line(line, self.options.epochs), flush=True)
+                print(format_line(line, self.epochs), flush=True)
         return EpochLog.from_line(self.log[-1])
 
     def warm_up(self) -> float:
@@ -201,7 +209,7 @@ class Trainer:
             OSError: the compiler does not work here.
         """
         options, device = self.options, self.world.device
-        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, options.epochs)})
+        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, self.epochs)})
         if options.compile == "off" or not sides:
             return 0.0
         start = time.perf_counter()
@@ -226,13 +234,13 @@ class Trainer:
         times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
         self.distributed_step.train()
         for side in sides:
-            batch = _random_batch(self.train_loader, side, device)
+            batch = _random_batch(self.train_loader, side, device, self.step_module.normalize)
             for _ in range(times):
                 for micro_step in range(min(2, options.accumulation)):
                     with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(batch)
         self.evaluated_model.eval()
-        batch = _random_batch(self.val_loader, options.val_resolution, device)
+        batch = _random_batch(self.val_loader, options.val_resolution, device, self.step_module.normalize)
         with torch.no_grad(), autocast(options.precision, device):
             for _ in range(times):
                 self.evaluated_forward(self.step_module.normalize(batch.images))
@@ -246,8 +254,8 @@ class Trainer:
         batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
         now = last_shown = time.perf_counter()
         start, seconds_before = now, progress.seconds
-        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
-            for step in range(first_step, self.steps):
+        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{self.epochs}") as bar:
+            for step in range(first_step, self._steps_of(epoch)):
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
                 self.loss.set_epoch(epoch + step / self.steps)
@@ -319,6 +327,11 @@ class Trainer:
             if self.world.device.type == "cuda" and "cuda" in rng:
                 torch.cuda.set_rng_state(rng["cuda"], self.world.device)
 
+    def _steps_of(self, epoch: int) -> int:
+        """Steps that are taken in an epoch: all of them, but for the last one before ``max_steps``."""
+        most = self.options.max_steps
+        return self.steps if most is None else min(self.steps, most - epoch * self.steps)
+
     def _sum(self, number: int) -> int:
         """The sum over the ranks."""
         return int(sum_over_ranks(torch.tensor(number, device=self.world.device)).item())
@@ -361,7 +374,7 @@ class Trainer:
         agreed = self.stop.agreed(_NONFINITE_SEEN if seen_nonfinite else 0)
         if agreed > _NONFINITE_SEEN:
             self._stop(checkpoints, agreed)
-        elif every and step % every == 0 and step < self.steps:
+        elif every and step % every == 0 and step < self._steps_of(self.epochs_done):
             self._save(checkpoints)
         elif agreed:
             self._check_finite(checkpoints)
@@ -402,7 +415,7 @@ class Trainer:
         losses = losses.cpu() / (self.options.accumulation * self.world.size)
         finite = losses.isfinite()
         skipped = int((~finite).sum())
-        if skipped == self.steps or (skipped and not self.options.skip_nonfinite):
+        if skipped == self._steps_of(self.epochs_done) or (skipped and not self.options.skip_nonfinite):
             first = int(finite.int().argmin())
             raise self._nonfinite_error(f"the training loss is {losses[first].item()}", checkpoints, first)
         floats = [value for value in self.model.state_dict().values() if value.is_floating_point()]
@@ -435,13 +448,20 @@ class Trainer:
         if not (self.world.is_main and self.options.progress_bar):
             return contextlib.nullcontext()
         done = self.progress.step
-        return tqdm(desc=title, total=self.steps, initial=done, unit="step", leave=False, dynamic_ncols=True)
+        return tqdm(
+            desc=title,
+            total=self._steps_of(self.epochs_done),
+            initial=done,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+        )
 
 
-def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:
+def _random_batch(loader: BatchLoader, side: int, device: torch.device, normalize: Normalize) -> Batch:
     """A batch in the loader's type and memory format."""
     size = loader.batch_size
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     if loader.dtype != torch.uint8:
-        images = Normalize().to(device)(images).to(loader.dtype)
+        images = normalize(images).to(loader.dtype)
     return Batch(images, torch.zeros(size, dtype=torch.int64, device=device), replaced=0)

@@ -4,6 +4,7 @@ import shutil
 
 import torch
 
+from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
@@ -73,6 +74,7 @@ def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay
         loss=LossModule(loss, IMAGES_PER_CLASS, options.epochs).to(world.device),
         optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
         train_loader=DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
+        normalize=Normalize().to(world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
         world=world,
         stop=StopSignals(lambda number: number),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest
 from ffcv_imagenet.data.format.records import (
     ALLOCATION,
     FIELD_DESCRIPTOR,
@@ -200,6 +200,9 @@ def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
     _check(samples, (mode == JPEG_MODE) | (mode == RAW_MODE), "it is neither a JPEG nor raw pixels")
     _check(samples, (height > 0) & (width > 0), "it has no width or no height")
     _check(samples, (mode == JPEG_MODE) | (samples.size == 3 * height * width), "its size does not fit its raw pixels")
+    # Before anything is allocated for an image: the decoder takes no JPEG of another size than the one told here.
+    most = MAX_PIXELS if manifest is None else manifest.parameters.max_pixels
+    _check(samples, height * width <= most, f"it has more than {most} pixels")
     below = np.iinfo(np.int64).max if manifest is None else manifest.num_classes
     _check(samples, (samples.label >= 0) & (samples.label < below), "its label is none of the classes")
 

@@ -87,6 +87,7 @@ class BatchLoader(FFCVLoader):
         on_damaged: what a sample that cannot be decoded leads to. ``fail``: an error that names it. ``replace``: the
             next good sample of the batch, image and label, stands in for it. ``leave_out``: the batch is that much
             smaller (none at all when nothing is left). Either way the sample is named on stderr, once.
+        manifest: of the file; read here unless given.
 
     Raises:
         FileNotFoundError: the file or its manifest is not there.
@@ -108,13 +109,14 @@ class BatchLoader(FFCVLoader):
         num_workers: int,
         device: torch.device,
         on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        manifest: Manifest | None = None,
     ):
         # FFCV's own constructor is left out: it builds Python sets over all samples, seconds and hundreds of MB for
         # ImageNet, which only its other memory manager needs. This sets the same attributes.
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if num_workers > most:
             raise ValueError(f"data.num_workers: got {num_workers}, allowed are at most {most} (0: automatic)")
-        manifest = Manifest.read(path)
+        manifest = manifest or Manifest.read(path)
         self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
-from io import FileIO
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +19,7 @@ from ffcv_imagenet.data.format.records import (
     sample_type,
 )
 from ffcv_imagenet.data.write.encode import EncodedImage
+from ffcv_imagenet.files import WrittenFile
 
 _NAMES = ("image", "label")
 
@@ -34,6 +31,18 @@ class Checksums(NamedTuple):
     tables: str
 
 
+def beton_size(num_samples: int, mean_bytes: float, page_size: int) -> int:
+    """Bytes of a .beton of so many samples of ``mean_bytes`` bytes on average: head, pages and allocation table."""
+    per_page = max(1, int(page_size / max(mean_bytes, 1)))
+    num_pages = -(-_head_size(num_samples) // page_size) + -(-num_samples // per_page)  # both rounded up
+    return num_pages * page_size + num_samples * ALLOCATION.itemsize
+
+
+def _head_size(num_samples: int) -> int:
+    metadata = num_samples * sample_type(_NAMES).itemsize
+    return HEADER.itemsize + len(_NAMES) * FIELD_DESCRIPTOR.itemsize + metadata
+
+
 class BetonWriter:
     """Pack encoded images and their labels into a .beton file.
 
@@ -42,11 +51,11 @@ class BetonWriter:
     No sample crosses a page.
     """
 
-    def __init__(self, file: FileIO, num_samples: int, page_size: int):
+    def __init__(self, file: WrittenFile, num_samples: int, page_size: int):
         """Begin a file.
 
         Args:
-            file: open for writing, empty, unbuffered.
+            file: empty.
             num_samples: how often :meth:`append` will be called, at most.
             page_size: in bytes, a power of 2 of at least 2 MiB.
         """
@@ -56,8 +65,7 @@ class BetonWriter:
         self._num_appended = 0
         self._metadata = np.zeros(num_samples, sample_type(_NAMES))
         self._allocations = np.zeros(num_samples, ALLOCATION)
-        head_size = HEADER.itemsize + len(_NAMES) * FIELD_DESCRIPTOR.itemsize + self._metadata.nbytes
-        self._page_start = -(-head_size // page_size) * page_size  # rounded up
+        self._page_start = -(-_head_size(num_samples) // page_size) * page_size  # rounded up
         self._data_start = self._page_start
         self._digests: list[bytes] = []
 
@@ -94,8 +102,7 @@ class BetonWriter:
         header, metadata = self._header(alloc_table_ptr=self._page_start), self._metadata.tobytes()
         head = (header + metadata).ljust(self._data_start, b"\0")
         self._write(0, head)
-        with self._naming_file():
-            os.fsync(self._file.fileno())
+        self._file.sync()
         digests = manifests.block_digests(head) + self._digests + manifests.block_digests(table)
         return Checksums(manifests.combine_digests(digests), tables_checksum(header, metadata, table))
 
@@ -121,14 +128,6 @@ class BetonWriter:
 
     def _write(self, position: int, data: bytes | bytearray) -> None:
         rest = memoryview(data)
-        with self._naming_file():
-            self._file.seek(position)
-            while rest:  # an unbuffered write may take only a part
-                rest = rest[self._file.write(rest) :]
-
-    @contextlib.contextmanager
-    def _naming_file(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(f"cannot write {self._file.name}: {error.strerror}") from error
+        self._file.seek(position)
+        while rest:  # an unbuffered write may take only a part
+            rest = rest[self._file.write(rest) :]

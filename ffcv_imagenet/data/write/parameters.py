@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_imagenet.data.format.manifest import WriteParameters
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, WriteParameters
 from ffcv_imagenet.data.write.modes import MODES
 
 #: The data sets of libffcv/ffcv-imagenet's published results.
@@ -25,6 +25,7 @@ def resolve_parameters(
     shuffle: bool = False,
     seed: int = 0,
     page_size_mib: int = 8,
+    max_pixels: int | None = None,
     **given: Any,
 ) -> WriteParameters:
     """Fill in a preset and the defaults; None means "not given", and what is given goes before the preset.
@@ -53,6 +54,7 @@ def resolve_parameters(
         shuffle=shuffle,
         seed=seed,
         page_size_mib=page_size_mib,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     )
 
 
