@@ -36,12 +36,18 @@ class BinaryCrossEntropy(Loss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        import torch
-        from torch.nn.functional import binary_cross_entropy_with_logits
+        from torch.nn.functional import softplus
 
-        logits = outputs.logits
+        from ffcv_imagenet.losses.gradient import with_gradient
+
+        logits = outputs.logits.detach()
+        gradient = logits.sigmoid()
         if target.ndim == 1:
-            target = torch.zeros_like(logits).scatter_(1, target[:, None], 1.0)
-        elif self.target_threshold is not None:
-            target = (target > self.target_threshold).to(logits.dtype)
-        return binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(logits)
+            yes = logits.gather(1, target[:, None])
+            gradient.scatter_add_(1, target[:, None], -yes.new_ones(()).expand_as(yes))
+        else:
+            share = target if self.target_threshold is None else (target > self.target_threshold).to(logits.dtype)
+            yes = share * logits
+            gradient -= share
+        loss = (softplus(logits).sum() - yes.sum()) / len(logits)
+        return with_gradient(outputs.logits, loss, gradient)

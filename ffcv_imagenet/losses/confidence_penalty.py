@@ -32,8 +32,14 @@ class ConfidencePenalty(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        log_p = outputs.log_p
-        loss = self.cross_entropy(state, log_p, target)
-        penalty = (log_p.exp() * log_p).sum()
-        state["penalty"].add_(penalty.detach())
-        return loss + state["beta"] * (penalty / len(target))
+        from ffcv_imagenet.losses.gradient import with_gradient
+
+        log_p = outputs.log_p.detach()
+        p = log_p.exp()
+        of_penalty = p * log_p
+        penalty = of_penalty.sum(dim=1, keepdim=True)
+        state["penalty"].add_(penalty.sum())
+        loss = self.cross_entropy(state, log_p, target) + self.beta * penalty.mean()
+        of_penalty.addcmul_(p, penalty, value=-1)  # d/dz_k sum_j p_j log p_j = p_k (log p_k - sum_j p_j log p_j)
+        gradient = self.gradient_(state, p, target).add_(of_penalty, alpha=self.beta)
+        return with_gradient(outputs.logits, loss, gradient)

@@ -73,6 +73,14 @@ class CrossEntropyLoss(Loss):
             return nll_loss(log_p, target)
         return nll_loss(log_p, target, self._weights(state).to(log_p.dtype), reduction="sum") / len(target)
 
+    def gradient_(self, state: Mapping[str, Tensor], p: Tensor, target: Tensor) -> Tensor:
+        """Turn ``p = softmax(z) [B, K]`` in place into the gradient of each image's weighted cross entropy."""
+        return self.weighted_(state, p.scatter_add_(1, target[:, None], p.new_full((len(p), 1), -1.0)), target)
+
+    def weighted_(self, state: Mapping[str, Tensor], gradient: Tensor, target: Tensor) -> Tensor:
+        """``gradient [B, K]`` of the images' losses, each in place times its class's weight."""
+        return gradient if self.class_weights == "none" else gradient.mul_(self._weights(state)[target][:, None])
+
     def mean(self, state: Mapping[str, Tensor], losses: Tensor, target: Tensor) -> Tensor:
         """Mean of ``losses [B]`` over the images, each times its class's weight."""
         if self.class_weights == "none":

@@ -46,6 +46,10 @@ class LDAM(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        own, logits = target[:, None], outputs.logits
-        less = -self.scale * state["margins"][own].to(logits.dtype)
-        return self.cross_entropy(state, logits.scatter_add(1, own, less).log_softmax(dim=1), target)
+        from ffcv_imagenet.losses.gradient import with_gradient
+
+        own = target[:, None]
+        less = -self.scale * state["margins"][own].to(outputs.logits.dtype)
+        log_p = outputs.logits.detach().scatter_add(1, own, less).log_softmax(dim=1)
+        loss = self.cross_entropy(state, log_p, target)
+        return with_gradient(outputs.logits, loss, self.gradient_(state, log_p.exp_(), target))

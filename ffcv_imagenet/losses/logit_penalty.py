@@ -34,7 +34,11 @@ class LogitPenalty(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        loss = self.cross_entropy(state, outputs.log_p, target)
-        penalty = outputs.logits.square().sum() / 2
-        state["penalty"].add_(penalty.detach())
-        return loss + state["beta"] * (penalty / len(target))
+        from ffcv_imagenet.losses.gradient import with_gradient
+
+        log_p, logits = outputs.log_p.detach(), outputs.logits.detach()
+        penalty = logits.square().sum() / 2
+        state["penalty"].add_(penalty)
+        loss = self.cross_entropy(state, log_p, target) + self.beta * (penalty / len(target))
+        gradient = self.gradient_(state, log_p.exp(), target).add_(logits, alpha=self.beta)
+        return with_gradient(outputs.logits, loss, gradient)

@@ -36,9 +36,10 @@ class MaxSup(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        logits = outputs.logits
+        from ffcv_imagenet.losses.gradient import top_excess
+
         # In this order: with the maximum first, torch 2.11's compiler gives it a wrong gradient on a CPU.
         loss = self.cross_entropy(state, outputs.log_p, target)
-        penalty = logits.max(dim=1).values - logits.mean(dim=1)
+        penalty = top_excess(outputs.logits)
         state["penalty"].add_(penalty.detach().sum())
         return loss + state["alpha"] * penalty.mean()

@@ -23,8 +23,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     w is ``hard_weight``. Row y of S [K, K] is the soft target of class y: the mean softmax of the images of y that were
     predicted right in the epoch before, as they were seen in training; uniform where there was none. A prediction is
-    right when no other class has a larger logit. In the first epoch S gives ``initial_smoothing`` to all classes alike
-    and the rest to y: all of it (uniform) in the authors' code. ``freeze_above`` is that code's for fine-grained sets:
+    right when no other class has a larger probability. In the first epoch S gives ``initial_smoothing`` to all classes
+    alike and the rest to y: all of it (uniform) in the authors' code. ``freeze_above`` is that code's for fine-grained sets:
     a class whose soft target has an entry of at least this size (0.88 there) keeps it. The column ``penalty`` is
     ``CE(z, S[y]) - CE(z, y)``, with the class weights of the loss, and its weight ``soft_weight`` is 1 - w.
 
@@ -78,18 +78,25 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        log_p = outputs.log_p
-        hard = self.cross_entropy(state, log_p, target)
-        soft = self.mean(state, -(state["soft_targets"][target] * log_p).sum(dim=1), target)
-        state["penalty"].add_((soft - hard).detach() * len(target))
-        self._learn(state, log_p.detach(), target)
-        return self.hard_weight * hard + (1 - self.hard_weight) * soft
+        from ffcv_imagenet.losses.gradient import with_gradient
 
-    def _learn(self, state: Mapping[str, Tensor], log_p: Tensor, target: Tensor) -> None:
-        """Add the right predictions to the sums of their classes."""
+        log_p, soft_weight = outputs.log_p.detach(), 1 - self.hard_weight
+        soft_targets = state["soft_targets"].index_select(0, target).to(log_p.dtype)
+        hard = self.cross_entropy(state, log_p, target)
+        soft = self.mean(state, -(soft_targets * log_p).sum(dim=1), target)
+        state["penalty"].add_((soft - hard) * len(target))
+        p = log_p.exp()
+        gradient = soft_targets.mul_(-soft_weight).add_(p)
+        gradient.scatter_add_(1, target[:, None], p.new_full((len(p), 1), -self.hard_weight))
+        self._learn(state, p, target)
+        loss = self.hard_weight * hard + soft_weight * soft
+        return with_gradient(outputs.logits, loss, self.weighted_(state, gradient, target))
+
+    def _learn(self, state: Mapping[str, Tensor], p: Tensor, target: Tensor) -> None:
+        """Add the right ones of the predictions ``p``, which are overwritten, to the sums of their classes."""
         total = state["predictions"]
-        right = log_p.gather(1, target[:, None]) >= log_p.amax(dim=1, keepdim=True)
-        total.index_add_(0, target, log_p.exp().mul_(right).to(total.dtype))
+        right = p.gather(1, target[:, None]) >= p.amax(dim=1, keepdim=True)
+        total.index_add_(0, target, p.mul_(right).to(total.dtype))
         state["right"].index_add_(0, target, right[:, 0].to(total.dtype))
 
     def end_epoch(self, state: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ffcv_imagenet.losses.loss import Outputs
 from ffcv_imagenet.losses.smoothing import SmoothingSchedule
@@ -23,17 +23,24 @@ class RegularizationOnly(SmoothingSchedule):
     """
 
     columns = ("penalty",)
+    #: 1 for the classes below the target's logit, -1 for those above.
+    side: ClassVar[int] = 1
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        loss = self.cross_entropy(state, outputs.log_p, target)
-        penalty = self.penalty(outputs.logits, outputs.logits.gather(1, target[:, None]))
-        state["penalty"].add_(penalty.detach() / outputs.logits.shape[1])
-        return loss + state["smoothing"] * (penalty / outputs.logits.numel())
+        from ffcv_imagenet.losses.gradient import with_gradient
 
-    def penalty(self, logits: Tensor, own: Tensor) -> Tensor:
-        """The sum over images and classes, for ``logits [B, K]`` and the target's ``[B, 1]``."""
-        return (own - logits).relu().sum()
+        logits, log_p, own = outputs.logits.detach(), outputs.log_p.detach(), target[:, None]
+        share = state["smoothing"] / logits.shape[1]
+        lead = (logits.gather(1, own) - logits).mul_(self.side).clamp_(min=0)
+        penalty = self.side * lead.sum()
+        state["penalty"].add_(penalty / logits.shape[1])
+        loss = self.cross_entropy(state, log_p, target) + share * (penalty / len(target))
+        gradient = self.gradient_(state, log_p.exp(), target)
+        chosen = lead.sign_()  # 1 for the classes in the sum, in which the target's logit stands once for each
+        gradient.addcmul_(chosen, share.to(chosen.dtype), value=-1)
+        gradient.scatter_add_(1, own, (share * chosen.sum(dim=1, keepdim=True)).to(chosen.dtype))
+        return with_gradient(outputs.logits, loss, gradient)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,4 @@ class ErrorAmplificationOnly(RegularizationOnly):
     column ``penalty`` is ``sum_{k: z_k > z_y} (z_y - z_k) / K``.
     """
 
-    def penalty(self, logits: Tensor, own: Tensor) -> Tensor:
-        """See :meth:`RegularizationOnly.penalty`."""
-        return -(logits - own).relu().sum()
+    side = -1

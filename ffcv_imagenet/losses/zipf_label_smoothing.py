@@ -51,17 +51,19 @@ class ZipfLabelSmoothing(CrossEntropyLoss):
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
         import torch
-        from torch.nn.functional import kl_div
 
-        logits, own = outputs.logits, target[:, None]
-        loss = self.cross_entropy(state, outputs.log_p, target)
-        law = self._by_rank(outputs).scatter(1, own, 0.0)
-        law = law / law.sum(dim=1, keepdim=True)
+        from ffcv_imagenet.losses.gradient import with_gradient
+
+        logits, log_p, own = outputs.logits.detach(), outputs.log_p.detach(), target[:, None]
+        law = self._by_rank(outputs).scatter_(1, own, 0.0)
+        law /= law.sum(dim=1, keepdim=True)
         # Not minus infinity, which times a probability of 0 would be NaN.
         log_q = logits.scatter(1, own, torch.finfo(logits.dtype).min / 2).log_softmax(dim=1)
-        penalty = kl_div(log_q, law, reduction="sum")
-        state["penalty"].add_(penalty.detach())
-        return loss + state["weight"] * (penalty / len(target))
+        penalty = law.scatter(1, own, 1.0).log_().sub_(log_q).mul_(law).sum()
+        state["penalty"].add_(penalty)
+        loss = self.cross_entropy(state, log_p, target) + self.weight * (penalty / len(target))
+        gradient = self.gradient_(state, log_p.exp(), target).add_(log_q.exp_().sub_(law), alpha=self.weight)
+        return with_gradient(outputs.logits, loss, gradient)
 
     def _by_rank(self, outputs: Outputs) -> Tensor:
         """``rank_c ^ -power`` [B, K]."""
