@@ -184,8 +184,9 @@ class All(nn.Module):
         super().__init__()
         self.losses = nn.ModuleList(make_loss(name) for name in LOSSES.kinds)
 
-    def forward(self, logits, target):
-        return torch.stack([call(loss, logits[n], target) for n, loss in enumerate(self.losses)])
+    def forward(self, logits, target, local):
+        modules = enumerate(self.losses)
+        return torch.stack([m(logits[n], target, local if m.loss.reads_local_classes else None) for n, m in modules])
 
 
 def test_the_compiler_gives_the_same_losses_gradients_and_states(monkeypatch):
@@ -196,7 +197,7 @@ def test_the_compiler_gives_the_same_losses_gradients_and_states(monkeypatch):
     for module in (eager, torch.compile(other, fullgraph=True)):
         logits, target = batch(size=8, dtype=torch.float32)
         logits = logits.repeat(len(LOSSES.kinds), 1, 1).requires_grad_()
-        losses = module(logits, target)
+        losses = module(logits, target, local_classes(8))
         results.append((losses.detach(), *torch.autograd.grad(losses.sum(), logits)))
     for one, again in zip(*results, strict=True):
         torch.testing.assert_close(one, again, rtol=1e-5, atol=1e-6)

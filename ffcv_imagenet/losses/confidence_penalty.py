@@ -36,10 +36,9 @@ class ConfidencePenalty(CrossEntropyLoss):
 
         log_p = outputs.log_p.detach()
         p = log_p.exp()
-        of_penalty = p * log_p
-        penalty = of_penalty.sum(dim=1, keepdim=True)
+        penalty = (p * log_p).sum(dim=1, keepdim=True)
         state["penalty"].add_(penalty.sum())
         loss = self.cross_entropy(state, log_p, target) + self.beta * penalty.mean()
-        of_penalty.addcmul_(p, penalty, value=-1)  # d/dz_k sum_j p_j log p_j = p_k (log p_k - sum_j p_j log p_j)
+        of_penalty = (log_p - penalty).mul_(p)  # d/dz_k sum_j p_j log p_j = p_k (log p_k - sum_j p_j log p_j)
         gradient = self.gradient_(state, p, target).add_(of_penalty, alpha=self.beta)
         return with_gradient(outputs.logits, loss, gradient)
