@@ -24,8 +24,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     w is ``hard_weight``. Row y of S [K, K] is the soft target of class y: the mean softmax of the images of y that were
     predicted right in the epoch before, as they were seen in training; uniform where there was none. A prediction is
     right when no other class has a larger probability. In the first epoch S gives ``initial_smoothing`` to all classes
-    alike and the rest to y: all of it (uniform) in the authors' code. ``freeze_above`` is that code's for fine-grained sets:
-    a class whose soft target has an entry of at least this size (0.88 there) keeps it. The column ``penalty`` is
+    alike and the rest to y: all of it (uniform) in the authors' code. ``freeze_above`` is that code's for fine-grained
+    sets: a class whose soft target has an entry of at least this size (0.88 there) keeps it. The column ``penalty`` is
     ``CE(z, S[y]) - CE(z, y)``, with the class weights of the loss, and its weight ``soft_weight`` is 1 - w.
 
     Summed in float32; on a GPU the order in a batch, and so the rounding, may differ from run to run.
