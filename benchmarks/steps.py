@@ -177,7 +177,7 @@ class ProjectStep:
         trainer.train_loader = self.batches if loader is None else loader
         trainer.steps = len(trainer.train_loader)
         trainer.progress = trainer._new_epoch()
-        trainer.train_epoch(0, None)
+        trainer.train_epoch(0)
         return trainer.steps * trainer.train_loader.batch_size
 
     def evaluate(self) -> int:
@@ -187,7 +187,7 @@ class ProjectStep:
         return evaluate(
             trainer.evaluated_model,
             trainer.val_loader,
-            trainer.step_module.normalize,
+            trainer.step.module.normalize,
             device=trainer.world.device,
             resolution=VAL_SIDE,
             precision=trainer.options.precision,

@@ -15,7 +15,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.models import check_model
+from ffcv_imagenet.models import check_model, check_normalised_batch
 from ffcv_imagenet.train.precision import choose_precision
 from ffcv_imagenet.train.step import choose_compile
 
@@ -75,14 +75,16 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     """
     train_data, val_data = read_data(config, show_warnings=world.is_main)
     sides = {config.validation.resolution} if train_data is None else config.extreme_sides()
-    loss = config.make_loss()
+    arch, num_classes, loss = config.model.arch, val_data.num_classes, config.make_loss()
     check_model(
-        config.model.arch,
-        val_data.num_classes,
+        arch,
+        num_classes,
         sides,
         feature_map=loss.reads_local_classes and train_data is not None,
         linear_head=loss.cosine_scale is not None,
     )
+    if train_data is not None:
+        check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
     cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
     def decoder(file: str | None) -> str:

@@ -19,7 +19,7 @@ class _WithGradient(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         """``gradient`` times what comes from above, over the number of images."""
         (gradient,) = ctx.saved_tensors
         return gradient * (upstream / len(gradient)), None, None
@@ -35,7 +35,7 @@ class _TopExcess(torch.autograd.Function):
         return top.values - logits.mean(dim=1)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
         """``-1/K`` everywhere, and 1 at the top, times what comes from above."""
         (top,) = ctx.saved_tensors
         gradient = (-upstream / ctx.num_classes)[:, None].repeat(1, ctx.num_classes)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from run_folders import epoch_line, make_run, read_runs
 
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.report import main
 from ffcv_imagenet.report.charts import Row, Series, dot_chart, line_chart, ticks
+from ffcv_imagenet.report.comparison import compare
 from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs, last_fifth
 from ffcv_imagenet.report.page import STYLE_FILE, TEMPLATE_FILE, render_page
 from ffcv_imagenet.report.palette import DARK_COLOURS, DASHES, LIGHT_COLOURS, MARKERS, Style, style_of, styles
-from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.report.paper import beside_published, published_figures
 from ffcv_imagenet.report.runs import load_runs
 
@@ -192,7 +193,14 @@ def test_published_figures_are_whole_and_plausible():
     rows = published_figures()
     assert len({(row.architecture, row.loss) for row in rows}) == len(rows) == 24
     assert {row.architecture for row in rows} == {"resnet18", "resnet50", "resnet101", "mobilenet_v2"}
-    columns = ["baseline", "label_smoothing", "maxsup", "logit_penalty", "online_label_smoothing", "zipf_label_smoothing"]
+    columns = [
+        "baseline",
+        "label_smoothing",
+        "maxsup",
+        "logit_penalty",
+        "online_label_smoothing",
+        "zipf_label_smoothing",
+    ]
     assert all([r.loss for r in rows if r.architecture == a] == columns for a in {r.architecture for r in rows})
     assert set(columns) <= set(LOSSES.kinds)
     assert all(68 < row.top_1 < 79 and 0 < row.sd < 0.3 for row in rows)

@@ -47,7 +47,7 @@ def assert_equal(one, other):
 
 def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
     trainer = trainer_of(Toy(), epochs=1, accumulation=2)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     assert trainer.loss.images.sum() == STEPS * BATCH_SIZE
     mean = trainer.loss.predictions.sum(dim=1) / trainer.loss.images
     assert mean[trainer.loss.images > 0] == pytest.approx(1)
@@ -64,7 +64,7 @@ def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
 @pytest.mark.parametrize("loss", [Toy(), LOSSES.choose("online_label_smoothing")], ids=["toy", "ols"])
 def test_a_warm_up_leaves_no_trace_in_the_loss(loss):
     trainer = trainer_of(loss, compile="aot_eager")
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     before = state_of(trainer)
     trainer.warm_up()
     assert_equal(state_of(trainer), before)
@@ -90,7 +90,7 @@ def breaking(kind):
 def test_a_skipped_step_leaves_no_trace_in_the_loss():
     loss = breaking(Toy)
     trainer = trainer_of(loss, skip_nonfinite=True)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     others = torch.cat([target for step, target in enumerate(loss.seen) if step != 1])
     assert trainer.loss.images.tolist() == torch.bincount(others, minlength=CLASSES).tolist()
     assert all(value.isfinite().all() for value in trainer.loss.state.values())
@@ -103,7 +103,7 @@ def test_a_skipped_step_leaves_no_trace_in_any_loss(name):
     if loss.reads_local_classes:
         loss = dataclasses.replace(loss, ranking="logits")
     trainer = trainer_of(loss, skip_nonfinite=True)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     assert trainer.progress.losses.isfinite().tolist() == [True, False, True, True]
     assert all(value.isfinite().all() for value in trainer.loss.state.values())
     assert trainer.loss.num_images == (STEPS - 1) * BATCH_SIZE
