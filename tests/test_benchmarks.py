@@ -16,6 +16,7 @@ import torch
 from images import draw_folder
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.native import read_image
 from ffcv_imagenet.options import build, read_yaml
@@ -213,6 +214,17 @@ def test_operations_of_a_step(benchmark_module):
     # images need no gradient (1 % of all); blur adds a little.
     flops = benchmark_module("train_speed_tables").flops_per_image("resnet50", 224)
     assert 0.98 < flops / (3 * 2 * 4.09e9) < 1.02
+
+
+def test_losses(benchmark_module, tmp_path, capsys):
+    module, file = benchmark_module("losses"), tmp_path / "table.md"
+    module.main(f"--batch 4 --classes 8 --locations 4 --rounds 2 --device cpu --threads 1 --markdown {file}".split())
+    text = capsys.readouterr().out
+    assert text == file.read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["loss", module.PLAIN, *LOSSES.kinds, *module.MORE]
+    assert "| F.cross_entropy | " in text
+    assert re.search(r"\| zipf_label_smoothing \| [\d.]+ \| [\d.]+ \| 4 \|", text)
 
 
 def test_pixels(benchmark_module, photographs, capsys):

@@ -36,12 +36,15 @@ class BinaryCrossEntropy(Loss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
+        import torch
         from torch.nn.functional import softplus
 
         from ffcv_imagenet.losses.gradient import with_gradient
 
         logits = outputs.logits.detach()
-        gradient = logits.sigmoid()
+        parts = softplus(logits)
+        total = parts.sum()
+        gradient = torch.sub(logits, parts, out=parts).exp_()  # the sigmoid
         if target.ndim == 1:
             yes = logits.gather(1, target[:, None])
             gradient.scatter_add_(1, target[:, None], -yes.new_ones(()).expand_as(yes))
@@ -49,5 +52,5 @@ class BinaryCrossEntropy(Loss):
             share = target if self.target_threshold is None else (target > self.target_threshold).to(logits.dtype)
             yes = share * logits
             gradient -= share
-        loss = (softplus(logits).sum() - yes.sum()) / len(logits)
+        loss = (total - yes.sum()) / len(logits)
         return with_gradient(outputs.logits, loss, gradient)

@@ -32,13 +32,17 @@ class ConfidencePenalty(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
+        import torch
+
         from ffcv_imagenet.losses.gradient import with_gradient
 
         log_p = outputs.log_p.detach()
         p = log_p.exp()
-        penalty = (p * log_p).sum(dim=1, keepdim=True)
+        products = p * log_p
+        penalty = products.sum(dim=1, keepdim=True)
         state["penalty"].add_(penalty.sum())
         loss = self.cross_entropy(state, log_p, target) + self.beta * penalty.mean()
-        of_penalty = (log_p - penalty).mul_(p)  # d/dz_k sum_j p_j log p_j = p_k (log p_k - sum_j p_j log p_j)
+        # d/dz_k sum_j p_j log p_j = p_k (log p_k - sum_j p_j log p_j)
+        of_penalty = torch.sub(log_p, penalty, out=products).mul_(p)
         gradient = self.gradient_(state, p, target).add_(of_penalty, alpha=self.beta)
         return with_gradient(outputs.logits, loss, gradient)

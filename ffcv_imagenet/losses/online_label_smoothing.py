@@ -78,14 +78,17 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
+        import torch
+
         from ffcv_imagenet.losses.gradient import with_gradient
 
         log_p, soft_weight = outputs.log_p.detach(), 1 - self.hard_weight
         soft_targets = state["soft_targets"].index_select(0, target).to(log_p.dtype)
         hard = self.cross_entropy(state, log_p, target)
-        soft = self.mean(state, -(soft_targets * log_p).sum(dim=1), target)
+        products = soft_targets * log_p
+        soft = self.mean(state, -products.sum(dim=1), target)
         state["penalty"].add_((soft - hard) * len(target))
-        p = log_p.exp()
+        p = torch.exp(log_p, out=products)
         gradient = soft_targets.mul_(-soft_weight).add_(p)
         gradient.scatter_add_(1, target[:, None], p.new_full((len(p), 1), -self.hard_weight))
         self._learn(state, p, target)
