@@ -89,7 +89,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         soft = self.mean(state, -products.sum(dim=1), target)
         state["penalty"].add_((soft - hard) * len(target))
         p = torch.exp(log_p, out=products)
-        gradient = soft_targets.mul_(-soft_weight).add_(p)
+        gradient = torch.sub(p, soft_targets, alpha=soft_weight, out=soft_targets)
         gradient.scatter_add_(1, target[:, None], p.new_full((len(p), 1), -self.hard_weight))
         self._learn(state, p, target)
         loss = self.hard_weight * hard + soft_weight * soft
