@@ -184,12 +184,9 @@ class ProjectStep:
         self._choose_cudnn()
         trainer = self.trainer
         return evaluate(
-            trainer.evaluated_model,
+            trainer.evaluated_step,
             trainer.val_loader,
-            trainer.step_module.normalize,
-            device=trainer.world.device,
             resolution=VAL_SIDE,
-            precision=trainer.options.precision,
             flip_tta=True,
             forward=trainer.evaluated_forward,
         ).images

@@ -29,8 +29,7 @@ from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.optim import set_lr
-from ffcv_imagenet.train.precision import autocast
-from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, TrainingStep, compile_module, distribute
+from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, EvaluationStep, TrainingStep, compile_module, distribute
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -115,15 +114,18 @@ class Trainer:
         self.world, self.stop, self.options = world, stop, options
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
-        if self.replays_graphs:  # Then gradients are added to memory that stays.
+        # A replayed graph writes its gradients where those of the micro-batch before lie: they are added to others.
+        self.keeps_gradients = self.replays_graphs and options.accumulation > 1
+        if self.keeps_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.step_module = TrainingStep(model, loss, precision=options.precision, device=world.device)
         self.distributed_step = distribute(self.step_module, world, options.accumulation)
         self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
         self.ema = WeightAverage(model, options.ema) if options.ema else None
-        self.evaluated_model = model if self.ema is None else self.ema.model
-        self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
+        evaluated = model if self.ema is None else self.ema.model
+        self.evaluated_step = EvaluationStep(evaluated, precision=options.precision, device=world.device)
+        self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
         self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
         self.steps = len(train_loader) // options.accumulation
         self.most_val_batches = max(gather(len(val_loader)))
@@ -148,12 +150,9 @@ class Trainer:
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
             scores = evaluate(
-                self.evaluated_model,
+                self.evaluated_step,
                 self.val_loader,
-                self.step_module.normalize,
-                device=self.world.device,
                 resolution=self.options.val_resolution,
-                precision=self.options.precision,
                 flip_tta=self.options.flip_tta,
                 forward=self.evaluated_forward,
                 after_batch=functools.partial(self._after_val_batch, checkpoints),
@@ -211,7 +210,7 @@ class Trainer:
                 raise OSError(f"training.compile={options.compile} fails ({reason}); allowed is off") from error
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -227,11 +226,12 @@ class Trainer:
                 for micro_step in range(min(2, options.accumulation)):
                     with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(batch)
-        self.evaluated_model.eval()
+                self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        self.evaluated_step.eval()
         batch = _random_batch(self.val_loader, options.val_resolution, device)
-        with torch.no_grad(), autocast(options.precision, device):
+        with torch.no_grad():
             for _ in range(times):
-                self.evaluated_forward(self.step_module.normalize(batch.images))
+                self.evaluated_forward(batch.images)
 
     def train_epoch(self, epoch: int, checkpoints: CheckpointFolder | None) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
@@ -348,7 +348,7 @@ class Trainer:
                 torch.where(skipped, before, buffer, out=buffer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         if self.ema is not None:
             self.ema.update(self.epochs_done * self.steps + self.progress.step + 1)
 
