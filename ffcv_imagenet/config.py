@@ -114,7 +114,9 @@ class DataOptions:
         "cpu",
     )
     num_workers: int = option(
-        Integer(0, 1024), "decoding threads on the CPU per process (0: its share of the usable cores)", 0
+        Integer(0, 1024),
+        "decoding threads on the CPU per process (0: its share of the usable cores, less two where there is a GPU)",
+        0,
     )
     min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
     flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._inductor.config
 from torch import nn
 
-from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
@@ -33,7 +33,7 @@ from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.precision import choose_precision, input_dtype
-from ffcv_imagenet.train.step import choose_compile
+from ffcv_imagenet.train.step import EvaluationStep, choose_compile
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 #: Bytes that ``data.order=quasi_random`` reads at a time.
@@ -123,13 +123,11 @@ def evaluate_only(config: TrainConfig, *, recipe: str = "none") -> Scores:
         elif source is None:
             raise FileNotFoundError(f"no checkpoint in {path}: allowed is a run folder with one, or model.weights=FILE")
         loader = _make_val_loader(config, world)
+        precision = choose_precision(config.training.precision, world.device)
         scores = evaluate(
-            model,
+            EvaluationStep(model, precision=precision, device=world.device),
             loader,
-            Normalize().to(world.device),
-            device=world.device,
             resolution=config.validation.resolution,
-            precision=choose_precision(config.training.precision, world.device),
             flip_tta=config.validation.flip_tta,
         )
     if world.is_main:
@@ -172,10 +170,14 @@ def _make_trainer(config: TrainConfig, world: World, stop: StopSignals) -> Train
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
             skip_nonfinite=skip_nonfinite,
             checkpoint_steps=config.checkpoint.every_steps,
-            compile=choose_compile(training.compile, world.device, sync_bn=config.dist.sync_bn),
+            compile=_choose_compile(config, world),
             ema=training.ema or 0.0,
         ),
     )
+
+
+def _choose_compile(config: TrainConfig, world: World) -> str:
+    return choose_compile(config.training.compile, world.device, sync_bn=config.dist.sync_bn, processes=world.size)
 
 
 def _train_order(config: TrainConfig, data: Manifest, world: World) -> ShuffledOrder:
@@ -249,11 +251,20 @@ def _set_up_torch(config: TrainConfig, world: World) -> None:
     torch.set_float32_matmul_precision("highest" if exact else "high")
     torch.backends.cudnn.allow_tf32 = not exact
     torch.backends.cudnn.benchmark = True
+    if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+        # All processes of a machine compile at the same time, each with as many others as there are cores.
+        torch._inductor.config.compile_threads = min(32, _share_of_cores(world))
 
 
 def _share_of_cores(world: World) -> int:
     """This process's share of the usable cores."""
     return max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _decoding_threads(world: World) -> int:
+    """Of a loader, unless ``data.num_workers`` says so. With a GPU two cores are left: for the thread that starts the
+    kernels of the forward pass, and for autograd's, which starts those of the backward pass."""
+    return max(1, _share_of_cores(world) - (2 if world.device.type == "cuda" else 0))
 
 
 def _make_loader(
@@ -269,7 +280,7 @@ def _make_loader(
     path, cores = Path(beton), _share_of_cores(world)
     options: dict[str, Any] = {
         "batch_size": batch_size,
-        "num_workers": config.data.num_workers or cores,
+        "num_workers": config.data.num_workers or _decoding_threads(world),
         "device": world.device,
         "on_damaged": on_damaged,
     }
@@ -304,7 +315,7 @@ def _params(config: TrainConfig, world: World, name: str, recipe: str, command: 
         "world_size": world.size,
         "micro_batch": config.per_rank_batch(world.size),
         "precision": choose_precision(config.training.precision, world.device),
-        "compile": choose_compile(config.training.compile, world.device, sync_bn=config.dist.sync_bn),
+        "compile": _choose_compile(config, world),
         "launcher": launcher(),
         **describe_environment(world.device),
     }

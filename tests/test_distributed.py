@@ -161,10 +161,10 @@ def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):
 
 
 def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch):
-    timeouts = {}
+    timeouts, devices = {}, {}
 
-    def join(backend, timeout, **_):
-        timeouts[backend] = timeout
+    def join(backend, timeout, device_id, **_):
+        timeouts[backend], devices[backend] = timeout, device_id
 
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(torch.distributed.HashStore(), 0, 2)]))
@@ -174,6 +174,7 @@ def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch)
         with process_group(World(0, 2, 0, 2, device), 10):
             pass
     assert timeouts == {"nccl": timedelta(minutes=11), "gloo": timedelta(minutes=10)}
+    assert devices == {"nccl": torch.device("cuda", 0), "gloo": None}
 
 
 def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):

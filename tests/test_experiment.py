@@ -1,6 +1,7 @@
 """Whole runs in this process, on the CPU and on real .beton files."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict
@@ -8,10 +9,12 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
-from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.experiment import _decoding_threads, _set_up_torch, evaluate_only, train
 from ffcv_imagenet.losses import LOSS_OPTIONS
 from ffcv_imagenet.options import build
 from ffcv_imagenet.train.metrics import Scores
@@ -248,3 +251,21 @@ def test_damaged_images_stop_the_run_or_are_skipped_and_counted(digits, tmp_path
     scores = evaluate_only(config(data, tmp_path, **skip | {"logging.name": "skip", "training.eval_only": 1}))
     assert scores.images == 29
     assert "(29 images, 2 damaged ones left out; " in capsys.readouterr().out
+
+
+def test_the_processes_of_a_machine_share_its_cores(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16))
+    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
+    alone = [_decoding_threads(World(0, 1, 0, 1, device)) for device in (cuda, cpu)]
+    assert alone == [14, 16]  # two start the GPU's kernels
+    assert [_decoding_threads(World(0, 8, 0, size, cuda)) for size in (4, 8)] == [2, 1]
+
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 32)
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    _set_up_torch(config(digits, tmp_path), World(0, 4, 0, 4, cpu))
+    assert torch._inductor.config.compile_threads == 4
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
+    torch._inductor.config.compile_threads = 2  # as torch has read it
+    _set_up_torch(config(digits, tmp_path), World(0, 4, 0, 4, cpu))
+    assert torch._inductor.config.compile_threads == 2
