@@ -44,11 +44,12 @@ class Variant:
     @property
     def needs_gpu(self) -> bool:
         """Whether a CPU does the same without it, or would take minutes and say nothing about a GPU."""
-        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True) or self.blur == "sums"
+        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True)
 
 
-#: One technique exchanged in each, for the table of what each one brings.
+#: One technique exchanged in each, for the table of what each one brings; first what is yet to be decided.
 ABLATIONS = {
+    "blur as sums of shifted images, not depthwise convolutions": Variant(blur="sums"),
     "without torch.compile": Variant(compile="off"),
     "with CUDA graphs (reduce-overhead)": Variant(compile="reduce-overhead"),
     "fp16 and a scaler instead of bf16": Variant(precision="fp16"),
@@ -56,7 +57,6 @@ ABLATIONS = {
     "plain SGD instead of fused": Variant(fused=False),
     "without cudnn.benchmark": Variant(cudnn_benchmark=False),
     "blur of all pixels in front of 1x1 convolutions": Variant(blur="all pixels"),
-    "blur as sums of shifted images, not depthwise convolutions": Variant(blur="sums"),
     "with an average of the weights (ema 0.999)": Variant(ema=0.999),
 }
 
@@ -141,7 +141,7 @@ class ProjectStep:
             world=World(0, 1, 0, 1, device),
             stop=StopSignals(lambda number: number),
             options=TrainerOptions(
-                epochs=1,
+                epochs=8,  # as many shapes and types of images as are compiled for at most
                 accumulation=1,
                 precision=choose_precision(variant.precision, device),
                 seed=0,
@@ -163,9 +163,10 @@ class ProjectStep:
         """
         torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = self.variant.cudnn_benchmark
 
-    def prepare(self, side: int) -> float:
-        """Compile for images of ``side``; returns the seconds."""
+    def prepare(self, side: int, loader: Any = None) -> float:
+        """Compile for images of ``side``, of the loader's type or uint8; returns the seconds."""
         self._choose_cudnn()
+        self.trainer.train_loader = self.batches if loader is None else loader
         self.trainer.options = dataclasses.replace(self.trainer.options, resolution=lambda epoch: side)
         return self.trainer.warm_up()
 
