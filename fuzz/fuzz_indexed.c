@@ -4,7 +4,7 @@
  * indexed gets an index of the right size out of its own bytes. The GPU's kernels get it too: where they find nothing
  * wrong, the CPU's decoder must have found nothing wrong, and the pixels must be equal.
  */
-#include "../tests/gpu_on_host.h"
+#include "../tests/helpers/gpu_on_host.h"
 #include "fuzz_common.h"
 
 static int64_t expected_size(const int32_t *info, int32_t k)

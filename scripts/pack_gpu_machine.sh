@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Packs what a GPU machine with torch, but without a package index, needs to run this project, into one archive.
 #
-#   scripts/pack_gpu_machine.sh [--images FOLDER|TAR] ARCHIVE.tar.gz
+#   scripts/pack_gpu_machine.sh [--images FOLDER|TAR] ARCHIVE.tar.gz [PACKAGE ...]
 #
 # FOLDER has a folder of JPEGs per class, TAR is such a folder in a tar file; 400 images are enough (20 MiB).
 # There, anywhere: tar xf ARCHIVE.tar.gz && source gpu_machine/enter.sh. Then every program of the project runs.
 #
-# The archive has the project as it lies here, compiled; the PACKAGES that such machines lack; and libjpeg-turbo. What
-# torch brings, and numba, opencv-python-headless, scipy, pandas, pillow, matplotlib, scikit-learn, pyyaml, tqdm, rich and
+# The archive has the project as it lies here, compiled; the packages that such machines lack, and the PACKAGEs (torchcodec,
+# nvidia-nvimgcodec-cu13 and nvidia-nvjpeg are what benchmarks/gpu_decode.py compares with); and libjpeg-turbo. What torch
+# brings, and numba, opencv-python-headless, scipy, pandas, pillow, matplotlib, scikit-learn, pyyaml, tqdm, rich, psutil and
 # pytest are expected there. FFCV is packed without OpenCV: it runs this project's loaders, but decodes no image itself.
 # PYTHON chooses the interpreter: of the same version as there, with pip, on a system whose C library is not newer.
 set -euo pipefail
@@ -17,9 +18,10 @@ if [ "${1:-}" = --images ]; then
     images=$(realpath "${2:?--images: allowed is a folder or a tar file}")
     shift 2
 fi
-[ $# -eq 1 ] && [ "${1:0:1}" != - ] || { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] && [ "${1:0:1}" != - ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ -z "$images" ] || [ -e "$images" ] || { echo "error: --images: $images is not there" >&2; exit 2; }
 archive=$(realpath -m "$1")
+shift
 
 # A name on the PATH may be a shim that only says how to install another version: so each is tried.
 python=''
@@ -31,7 +33,6 @@ for candidate in ${PYTHON:-python3.12 "$HOME"/.pyenv/versions/3.12.*/bin/python 
 done
 [ -n "$python" ] || { echo "error: PYTHON: got ${PYTHON:-none}, allowed is Python 3.11 or 3.12 with pip" >&2; exit 2; }
 wanted=$(sed -n 's/^ *"\(\(fastargs\|ffcv\|cuda-core\)[=><][^";]*\).*/\1/p' pyproject.toml)
-packages=${PACKAGES:-$wanted assertpy pytorch-pfn-extras terminaltables}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -39,17 +40,16 @@ machine=$scratch/gpu_machine
 mkdir -p "$machine/site" "$machine/project"
 
 # shellcheck disable=SC2086 # one word per package
-"$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$machine/site" $packages
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$machine/site" \
+    $wanted assertpy pytorch-pfn-extras terminaltables "$@"
 find "$machine/site" -name __pycache__ -prune -exec rm -r {} +
 rm -rf "$machine/site/bin"
 
 # FFCV's library is linked to OpenCV and all that OpenCV needs. Ours takes its memcpy alone.
 suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 include=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-if [ -d "$machine/site/ffcv" ]; then
-    rm -f "$machine"/site/ffcv/_libffcv*.so "$machine"/site/_libffcv*.so
-    cc -O2 -shared -fPIC "-I$include" scripts/ffcv_without_opencv.c -o "$machine/site/ffcv/_libffcv$suffix"
-fi
+rm "$machine"/site/ffcv/_libffcv*.so
+cc -O2 -shared -fPIC "-I$include" scripts/ffcv_without_opencv.c -o "$machine/site/ffcv/_libffcv$suffix"
 
 git ls-files --cached --others --exclude-standard -z |
     while IFS= read -r -d '' file; do [ ! -f "$file" ] || printf '%s\0' "$file"; done |
@@ -74,8 +74,8 @@ export GPU_MACHINE PYTHONPATH="$GPU_MACHINE/project:$GPU_MACHINE/site${PYTHONPAT
 cd "$GPU_MACHINE/project"
 ENTER
 
-# Nothing that is packed may need a library that the other machine need not have.
-foreign=$(find "$machine" -name '*.so*' -exec ldd {} + 2> /dev/null |
+# What is compiled here must not need a library that the other machine may lack.
+foreign=$(find "$machine/project" "$machine/site/ffcv" -name '*.so*' -exec ldd {} + 2> /dev/null |
     awk -v here="$machine" '$2 == "=>" && index($3, here) != 1 { print $1 }' | sort -u |
     grep -vE '^(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+)\.so' || true)
 [ -z "$foreign" ] || { echo "error: packed libraries need ${foreign//$'\n'/, }" >&2; exit 1; }

@@ -66,7 +66,7 @@ unpack() { rm -rf "$folder/there" && mkdir "$folder/there" && tar -xf "$folder/g
 session() {
     rm -rf "$folder/work" "$folder/out"
     env -i HOME="$HOME" PATH="$stand_in/bin:/usr/bin:/bin" PIP_NO_INDEX=1 bash -c '
-        source "$1/there/gpu_machine/enter.sh" && scripts/gpu_session.sh --device cpu --deadline 1500 \
+        source "$1/there/gpu_machine/enter.sh" && scripts/gpu_session.sh --device cpu --deadline 3600 \
             --images "$GPU_MACHINE/images" --imagenette "$1/imagenette" --work "$1/work" --out "$1/out"' - "$folder"
 }
 

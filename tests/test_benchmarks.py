@@ -120,7 +120,7 @@ def test_train_speed_tables(benchmark_module):
     results.evaluation["resnet50"] = [10000.0]
     rows = module.step_table(results, on_gpu=True)
     assert re.search(
-        r"\| 6000 \(5900-6100\) \| 167\d\d by bytes \| 35.\d % +\| 3000 \(3000-3000\) \| 2.00, target", rows[2]
+        r"\| 6000 \(5900-6100\) \| 16695 by bytes \| 35.\d % +\| 3000 \(3000-3000\) \| 2.00, target", rows[2]
     )
     assert "| 1.33, target 1.50: **not met** |" in rows[3]
     assert "| 4.0 %; 96.0 %, target 95.0 %: met |" in rows[2]
@@ -213,6 +213,20 @@ def test_exchanged_blur_changes_no_result(benchmark_module, blur, side):
         each(images).square().sum().backward()
         gradients.append([parameter.grad for parameter in each.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_fourth_channel_changes_no_result(benchmark_module, channels_last):
+    torch.manual_seed(0)
+    model = build_model("resnet10", 10, blurpool=True).double()
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    if channels_last:
+        model, images = (x.to(memory_format=torch.channels_last) for x in (model, images))
+    padded = copy.deepcopy(model)
+    benchmark_module("steps").pad_stem(padded)
+    padded.load_state_dict(model.state_dict())
+    weights = [torch.autograd.grad(m(images).square().sum(), [*m.parameters()]) for m in (model, padded)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-9, atol=1e-9)
 
 
 def test_operations_and_bytes_of_a_step(benchmark_module):

@@ -30,7 +30,7 @@ def test_builds_without_warnings_and_passes(compiler, level, tmp_path):
     command = [compiler, *options, f"-I{include}", *flags("--cflags"), *SOURCES, "-o", str(library), *flags("--libs")]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    tests = ["tests/test_native_decoder.py", "tests/test_native_index.py"]
+    tests = ["tests/native/test_native_decoder.py", "tests/native/test_native_index.py"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *tests],
         cwd=ROOT,
