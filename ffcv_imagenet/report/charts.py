@@ -1,8 +1,7 @@
 """Charts as inline SVG, without a library or scripts: coloured by the page's style sheet, legible in light and dark.
 
 Colours come from the classes ``c0``, ``c1``, ..., which set ``color``; their order is that of
-:mod:`ffcv_imagenet.report.palette`. A loss is told by its colour and its marker, a group among those of its loss by its
-dashes.
+:mod:`ffcv_imagenet.report.palette`, which chooses colour, marker and dash of each group.
 """
 
 from __future__ import annotations
@@ -12,30 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ffcv_imagenet.report.palette import DASHES, MARKERS, Style
+
 #: Size of every chart in user units; the page scales it to the width there is.
 WIDTH, HEIGHT = 460.0, 280.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 18.0, 12.0, 48.0
-_MARKERS = (
-    "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z",
-    "M-2.9-2.9h5.8v5.8h-5.8z",
-    "M0-3.8L3.6 2.6H-3.6z",
-    "M0-4L4 0L0 4L-4 0z",
-    "M0 3.8L3.6-2.6H-3.6z",
-    "M-1.1-3.6h2.2v2.5h2.5v2.2h-2.5v2.5h-2.2v-2.5h-2.5v-2.2h2.5z",
-    "M-3.6-1.6h7.2v3.2h-7.2z",
-)
-_DASHES = ("", "7 4", "2 3", "9 3 2 3")
 #: Points of a line that get a marker and a tooltip, at most.
 _MARKED_POINTS = 16
 _ROW_HEIGHT, _SIDE = 46.0, 24.0
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a group is drawn: places in the lists of colours and of dashes."""
-
-    colour: int
-    dash: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +33,12 @@ class Series:
     high: Sequence[float]
     thin: bool = False
 
+    def since(self, x_from: float) -> Series:
+        """The part of the line from ``x_from`` on."""
+        first = next((i for i, x in enumerate(self.x) if x >= x_from), len(self.x))
+        parts = (self.x[first:], self.mean[first:], self.low[first:], self.high[first:])
+        return Series(self.label, self.style, *parts, self.thin)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -62,16 +51,28 @@ class Row:
     interval: tuple[float, float] | None
 
 
-def line_chart(series: Sequence[Series], *, title: str, x_title: str, y_from_zero: bool = False) -> str:
-    """Lines over a common x axis from 0; a text in place of the chart when no series has a point."""
-    series = [s for s in series if len(s.x)]
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_title: str,
+    y_from_zero: bool = False,
+    x_from: float = 0.0,
+    x_whole: bool = False,
+) -> str:
+    """Lines over a common x axis from ``x_from``; a text in place of the chart when no series has a point there.
+
+    ``x_whole`` puts the marks of the x axis at whole numbers.
+    """
+    series = [part for s in series if len((part := s.since(x_from)).x)]
     if not series:
         return '<p class="empty">Nothing logged.</p>'
-    x_end = max(max(s.x) for s in series) or 1.0
-    x_ticks = ticks(0.0, x_end)
+    x_end = max(max(s.x) for s in series)
+    x_end = x_end if x_end > x_from else x_from + 1.0
+    x_ticks = ticks(x_from, x_end, least_step=1.0 if x_whole else 0.0)
     low = 0.0 if y_from_zero else min(min(s.low) for s in series)
     y_ticks = ticks(low, max(max(s.high) for s in series))
-    x_scale = _Scale(0.0, x_end, _LEFT, WIDTH - _RIGHT)
+    x_scale = _Scale(x_from, x_end, _LEFT, WIDTH - _RIGHT)
     y_scale = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
     parts = [_y_axis(y_ticks, y_scale), _x_axis(x_ticks, x_scale, x_title, HEIGHT - _BOTTOM)]
     for s in series:
@@ -116,11 +117,11 @@ def legend_key(style: Style) -> str:
     )
 
 
-def ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
     """Round numbers at equal distances, about five, from at most ``low`` to at least ``high``."""
     if high <= low:
         high = low + max(abs(low), 1.0)
-    raw = (high - low) / 5
+    raw = max((high - low) / 5, least_step)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first = math.floor(low / step + 1e-9)
@@ -209,7 +210,7 @@ def _dots(row: Row, scale: _Scale, top: float) -> str:
 
 
 def _marker(style: Style, x: float, y: float, thin: bool = False) -> str:
-    shape = _MARKERS[style.colour % len(_MARKERS)]
+    shape = MARKERS[style.marker].svg
     size = " scale(.7)" if thin else ""
     return f'<path class="marker" transform="translate({x:.1f} {y:.1f}){size}" d="{shape}"/>'
 
@@ -219,8 +220,8 @@ def _hover(text: str) -> str:
 
 
 def _dash(style: Style) -> str:
-    dash = _DASHES[style.dash % len(_DASHES)]
-    return f' stroke-dasharray="{dash}"' if dash else ""
+    dash = DASHES[style.dash]
+    return f' stroke-dasharray="{" ".join(map(str, dash))}"' if dash else ""
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

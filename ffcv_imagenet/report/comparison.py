@@ -1,9 +1,11 @@
 """How sure the means are: intervals over seeds, and differences from the baseline with their tests.
 
-Every figure is over independent trainings of one group, each with its last epoch's top-1. The 95 % interval of a mean
-is Student's. A difference from the baseline is tested with a paired t-test when both groups have the same seeds (runs
-of one seed start from the same weights and see the same images), else with Welch's t-test. The p-values of all tests
-that are reported together are adjusted by Holm's step-down method (Scandinavian Journal of Statistics 6, 1979).
+Every figure is over the seeds of one group, each with its last epoch's top-1: seeds are independent trainings, several
+runs of one seed are not, and their mean counts once. The 95 % interval of a mean or a difference is Student's, each on
+its own. A difference from the baseline is tested with a paired t-test over the seeds that both groups have (runs of one
+seed start from the same weights and see the same images), with Welch's t-test where they share fewer than two. The
+p-values of the tests of one family (architecture and recipe) are adjusted by Holm's step-down method (Scandinavian
+Journal of Statistics 6, 1979).
 """
 
 from __future__ import annotations
@@ -13,22 +15,27 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import stdtr, stdtrit
-
-from ffcv_imagenet.report.groups import BASELINE, Group, percent
+from ffcv_imagenet.report.groups import BASELINE, Group, families
 
 CONFIDENCE = 0.95
-#: A spread this small beside the values (in per cent) is rounding: nothing can be inferred from it.
+#: Error of the first kind that numbers of seeds are planned for, divided by the number of tests of a family.
+ALPHA = 0.05
+POWER = 0.8
+#: More seeds than this are given as infinity.
+MOST_SEEDS = 1000
+#: A spread this small next to the values (in per cent) is rounding: nothing can be inferred from it.
 _NO_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What ``n`` values in per cent (or pairs, or both groups' values) say about a mean or a difference of means.
+    """What values in per cent say about a mean or a difference of means; None where a figure cannot be given.
 
-    ``sd`` is the sample standard deviation (None below two values, and for Welch's test), ``low`` and ``high`` the
-    95 % interval, ``p`` the two-sided p-value of no difference, ``p_adjusted`` the same after Holm where there are
-    several; None where they cannot be given, for which ``why_not`` says why ("" else).
+    ``n`` says in words how many values or pairs there are, ``pairs`` is their number in a paired test. ``sd`` is the
+    sample standard deviation of the values (paired: of the differences; Welch: the root of the mean of both variances),
+    ``low`` and ``high`` the 95 % interval, not adjusted, ``p`` the two-sided p-value of no difference, ``p_adjusted``
+    the same after Holm for ``tests`` tests, ``seeds_needed`` the seeds of each loss that it would take to find a
+    difference of this size (:func:`seeds_needed`). ``why_not`` says why there is no interval ("" else).
     """
 
     n: str
@@ -37,8 +44,11 @@ class Inference:
     low: float | None = None
     high: float | None = None
     test: str = ""
+    pairs: int | None = None
     p: float | None = None
+    tests: int | None = None
     p_adjusted: float | None = None
+    seeds_needed: float | None = None
     why_not: str = ""
 
 
@@ -61,13 +71,20 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
     The baseline of a group is the one of the same architecture and recipe with the same options but for the loss's.
     """
     comparisons = [_compare(group, groups) for group in groups]
-    p_values = {i: c.difference.p for i, c in enumerate(comparisons) if c.difference and c.difference.p is not None}
-    if len(p_values) < 2:
-        return comparisons
-    for i, adjusted in zip(p_values, holm(list(p_values.values())), strict=True):
-        difference = replace(comparisons[i].difference, p_adjusted=adjusted)  # type: ignore[type-var]
-        comparisons[i] = replace(comparisons[i], difference=difference)
-    return comparisons
+    return [c for family in families(comparisons, of=lambda c: c.group) for c in _adjusted(family)]
+
+
+def _adjusted(family: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons of one architecture and recipe with p-values adjusted for the number of their tests."""
+    p_values = [c.difference.p for c in family if c.difference and c.difference.p is not None]
+    adjusted = iter(holm(p_values))
+    found = []
+    for c in family:
+        if (d := c.difference) and d.p is not None:
+            needed = seeds_needed(d.mean / (d.sd or math.inf), ALPHA / len(p_values), paired=d.pairs is not None)
+            d = replace(d, tests=len(p_values), p_adjusted=next(adjusted), seeds_needed=needed)
+        found.append(replace(c, difference=d))
+    return found
 
 
 def mean_interval(values: Sequence[float]) -> Inference:
@@ -77,7 +94,7 @@ def mean_interval(values: Sequence[float]) -> Inference:
         return Inference(str(n), mean, why_not="one seed: no spread can be given")
     sd = statistics.stdev(values)
     if sd < _NO_SPREAD:
-        return Inference(str(n), mean, sd, why_not="all runs ended at the same top-1: no interval can be given")
+        return Inference(str(n), mean, sd, why_not="all seeds ended at the same top-1: no interval can be given")
     half = _half_width(n - 1) * sd / math.sqrt(n)
     return Inference(str(n), mean, sd, mean - half, mean + half)
 
@@ -85,22 +102,23 @@ def mean_interval(values: Sequence[float]) -> Inference:
 def paired_test(values: Sequence[float], baseline: Sequence[float]) -> Inference:
     """Student's t-test of the differences between values that belong together, in the same order."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
-    n, mean = len(differences), statistics.fmean(differences)
-    sd = statistics.stdev(differences)
+    n, mean, sd = len(differences), statistics.fmean(differences), statistics.stdev(differences)
+    found = Inference(f"{n} pairs", mean, sd, test="paired t-test", pairs=n)
     if sd < _NO_SPREAD:
-        return Inference(f"{n} pairs", mean, sd, why_not="all pairs differ by the same: no test can be made")
-    return _t_test(f"{n} pairs", mean, sd / math.sqrt(n), n - 1, "paired t-test", sd)
+        return replace(found, test="", why_not="all pairs differ by the same: no test can be made")
+    return _t_test(found, sd / math.sqrt(n), n - 1)
 
 
 def welch_test(values: Sequence[float], baseline: Sequence[float]) -> Inference:
     """Welch's t-test of two independent samples, with Satterthwaite's degrees of freedom."""
     n, mean = f"{len(values)} and {len(baseline)}", statistics.fmean(values) - statistics.fmean(baseline)
-    parts = [statistics.variance(sample) / len(sample) for sample in (values, baseline)]
+    variances = [statistics.variance(sample) for sample in (values, baseline)]
+    parts = [variance / len(sample) for variance, sample in zip(variances, (values, baseline), strict=True)]
     error = math.sqrt(sum(parts))
     if error < _NO_SPREAD:
         return Inference(n, mean, why_not="no spread in either group: no test can be made")
     freedom = sum(parts) ** 2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (values, baseline), strict=True))
-    return _t_test(n, mean, error, freedom, "Welch's t-test")
+    return _t_test(Inference(n, mean, math.sqrt(sum(variances) / 2), test="Welch's t-test"), error, freedom)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,9 +130,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def seeds_needed(effect: float, alpha: float, *, paired: bool) -> float:
+    """How many seeds of each loss a two-sided t-test takes to find a difference with :data:`POWER`.
+
+    ``effect`` is the true difference in standard deviations: of the paired differences, or of one loss's values (equal
+    in both losses), ``alpha`` the level of the test. Infinity for more than :data:`MOST_SEEDS`.
+    """
+    low, high = 2, MOST_SEEDS + 1
+    while low < high:
+        middle = (low + high) // 2
+        if power(effect, middle, alpha, paired=paired) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low if low <= MOST_SEEDS else math.inf
+
+
+def power(effect: float, seeds: int, alpha: float, *, paired: bool) -> float:
+    """The probability that the test of :func:`seeds_needed` with so many seeds of each loss has a p below ``alpha``."""
+    from scipy.special import nctdtr, stdtrit
+
+    freedom = seeds - 1 if paired else 2 * (seeds - 1)
+    shift = abs(effect) * math.sqrt(seeds if paired else seeds / 2)
+    critical = float(stdtrit(freedom, 1 - alpha / 2))
+    missed = float(nctdtr(freedom, shift, critical))
+    # SciPy gives NaN for values too small to be told from 0. Results on the wrong side count less than 1e-6 from 5 on.
+    wrong_side = float(nctdtr(freedom, shift, -critical)) if shift < 5 else 0.0
+    return 1 - (0.0 if math.isnan(missed) else missed) + wrong_side
+
+
 def _compare(group: Group, groups: Sequence[Group]) -> Comparison:
-    mean = _mean(group)
-    if group.loss == BASELINE or mean is None:
+    values = list(group.top_1_by_seed.values())
+    if not values:
+        return Comparison(group, None, None)
+    mean = mean_interval(values)
+    if group.loss == BASELINE:
         return Comparison(group, mean, None)
     candidates = [other for other in groups if other.loss == BASELINE and _same_but_for_the_loss(group, other)]
     if not any(other.finished for other in candidates):
@@ -125,34 +175,19 @@ def _compare(group: Group, groups: Sequence[Group]) -> Comparison:
     return Comparison(group, mean, _difference(group, candidates[0]))
 
 
-def _mean(group: Group) -> Inference | None:
-    values = _values(group)
-    if not values:
-        return None
-    mean = mean_interval(values)
-    if group.seeds < len(values):
-        return replace(mean, low=None, high=None, why_not="a seed was repeated: its runs are not independent")
-    return mean
-
-
 def _difference(group: Group, baseline: Group) -> Inference:
-    ours, theirs = group.finished, baseline.finished
-    values, others = _values(group), _values(baseline)
-    points = statistics.fmean(values) - statistics.fmean(others)
-    n = f"{len(values)} and {len(others)}"
-    if group.seeds < len(values) or baseline.seeds < len(others):
-        return Inference(n, points, why_not="a seed was repeated: its runs are not independent")
+    ours, theirs = group.top_1_by_seed, baseline.top_1_by_seed
+    common = [seed for seed in ours if seed in theirs]
+    if len(common) >= 2:
+        paired = paired_test([ours[seed] for seed in common], [theirs[seed] for seed in common])
+        if len(common) < max(len(ours), len(theirs)):
+            return replace(paired, n=f"{paired.n} of {len(ours)} and {len(theirs)} seeds")
+        return paired
+    values, others = list(ours.values()), list(theirs.values())
     if len(values) < 2 or len(others) < 2:
-        return Inference(n, points, why_not="one seed: no test can be made")
-    seeds = {run.seed for run in ours}
-    if None not in seeds and seeds == {run.seed for run in theirs}:
-        by_seed = {run.seed: value for run, value in zip(theirs, others, strict=True)}
-        return paired_test(values, [by_seed[run.seed] for run in ours])
+        points = statistics.fmean(values) - statistics.fmean(others)
+        return Inference(f"{len(values)} and {len(others)}", points, why_not="one seed: no test can be made")
     return welch_test(values, others)
-
-
-def _values(group: Group) -> list[float]:
-    return percent(run.log[-1].top_1 for run in group.finished)
 
 
 def _same_but_for_the_loss(group: Group, other: Group) -> bool:
@@ -165,10 +200,15 @@ def _same_but_for_the_loss(group: Group, other: Group) -> bool:
 
 def _half_width(freedom: float) -> float:
     """Half of the interval, in standard errors."""
+    from scipy.special import stdtrit  # a fifth of a second, which a table without spread does not need
+
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def _t_test(n: str, mean: float, error: float, freedom: float, test: str, sd: float | None = None) -> Inference:
+def _t_test(found: Inference, error: float, freedom: float) -> Inference:
+    """The inference with the interval and the p-value that its mean's standard error gives."""
+    from scipy.special import stdtr
+
     half = _half_width(freedom) * error
-    p = 2 * float(stdtr(freedom, -abs(mean / error)))
-    return Inference(n, mean, sd, mean - half, mean + half, test, p)
+    p = 2 * float(stdtr(freedom, -abs(found.mean / error)))
+    return replace(found, low=found.mean - half, high=found.mean + half, p=p)

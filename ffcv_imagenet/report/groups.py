@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-
-import numpy as np
+from typing import TypeVar
 
 from ffcv_imagenet.report.runs import Epoch, Run
+
+T = TypeVar("T")
 
 #: Options (as shell patterns) in which runs may differ and still be averaged: they do not change what is
 #: learned. Every other option, also one added later, keeps runs apart.
@@ -56,9 +59,17 @@ class Group:
         return tuple(run for run in self.runs if not run.finished)
 
     @property
-    def seeds(self) -> int:
-        """How many different seeds the finished runs have; a run without a seed counts as one of its own."""
-        return len({run.folder if run.seed is None else run.seed for run in self.finished})
+    def repeats(self) -> dict[Hashable, list[Run]]:
+        """The finished runs of each seed; a run without a seed stands alone, under its folder."""
+        found: dict[Hashable, list[Run]] = {}
+        for run in self.finished:
+            found.setdefault(run.folder if run.seed is None else run.seed, []).append(run)
+        return found
+
+    @property
+    def top_1_by_seed(self) -> dict[Hashable, float]:
+        """The last epoch's top-1 in per cent of each seed: the mean of its runs, which are no independent samples."""
+        return {seed: statistics.fmean(100 * run.last_top_1 for run in runs) for seed, runs in self.repeats.items()}
 
     @property
     def shared_options(self) -> dict[str, str]:
@@ -97,11 +108,12 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     )
 
 
-def families(groups: Iterable[Group]) -> list[list[Group]]:
-    """The groups of each architecture and recipe, in the order given."""
-    found: dict[tuple[str, str], list[Group]] = {}
-    for group in groups:
-        found.setdefault((group.architecture, group.recipe), []).append(group)
+def families(items: Iterable[T], of: Callable[[T], Group]) -> list[list[T]]:
+    """The items of each architecture and recipe, in the order given; ``of`` says which group an item belongs to."""
+    found: dict[tuple[str, str], list[T]] = {}
+    for item in items:
+        group = of(item)
+        found.setdefault((group.architecture, group.recipe), []).append(item)
     return list(found.values())
 
 
@@ -111,22 +123,34 @@ def is_relevant(option: str) -> bool:
 
 
 def loss_rank(loss: str) -> tuple[int, str]:
-    """A sort key that puts :data:`LOSS_ORDER` first and the other losses behind, by name."""
+    """A sort key that puts :data:`LOSS_ORDER` first and the other losses after it, by name."""
     return (LOSS_ORDER.index(loss), "") if loss in LOSS_ORDER else (len(LOSS_ORDER), loss)
 
 
-def curve(runs: Sequence[Run], value: Callable[[Epoch], float | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs [E], mean minutes [E] and the values [runs, E], over the epochs in which every run has a value."""
-    logged = [{e.epoch: e for e in run.log if value(e) is not None} for run in runs]
+@dataclass(frozen=True)
+class Curve:
+    """Figures over the epochs in which every one of some runs has them: mean, lowest and highest run, mean minutes."""
+
+    epochs: list[int]
+    minutes: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def curve(runs: Sequence[Run], value: Callable[[Epoch], float | None]) -> Curve:
+    """The curve of one or several runs."""
+    logged = [{e.epoch: (e.total_seconds / 60, v) for e in run.log if (v := value(e)) is not None} for run in runs]
     epochs = sorted(set.intersection(*map(set, logged)))
-    minutes = np.array([[run[e].total_seconds / 60 for e in epochs] for run in logged])
-    values = np.array([[value(run[e]) for e in epochs] for run in logged])
-    return np.array(epochs), minutes.mean(axis=0), values
+    minutes = [statistics.fmean(run[e][0] for run in logged) for e in epochs]
+    values = [[run[e][1] for run in logged] for e in epochs]
+    return Curve(epochs, minutes, list(map(statistics.fmean, values)), list(map(min, values)), list(map(max, values)))
 
 
-def percent(fractions: Iterable[float | None]) -> list[float]:
-    """Fractions of 1 as per cent; NaN for None."""
-    return [np.nan if fraction is None else 100 * fraction for fraction in fractions]
+def last_fifth(groups: Iterable[Group]) -> int:
+    """The epoch with which the last fifth of the longest planned training begins: two epochs at least."""
+    longest = max(run.epochs for group in groups for run in group.runs)
+    return min(math.ceil(0.8 * longest), longest - 1)
 
 
 def top_1_percent(epoch: Epoch) -> float | None:

@@ -1,4 +1,4 @@
-"""The MaxSup paper's ImageNet figures, to be set beside one's own; ``paper.csv`` says where they come from."""
+"""The MaxSup paper's ImageNet figures, to be set next to one's own; ``paper.csv`` says where they come from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Pair:
-    """A group of runs (None: there is none) beside what is published for its architecture and loss (None: nothing)."""
+    """A group of runs (None: there is none) next to what is published for its architecture and loss (None: nothing)."""
 
     architecture: str
     loss: str
@@ -50,7 +50,7 @@ def published_figures() -> list[Published]:
 
 
 def beside_published(comparisons: Iterable[Comparison]) -> list[Pair]:
-    """Our groups beside the published figures, for the architectures that have runs, ordered as in the table.
+    """Our groups next to the published figures, for the architectures that have runs, ordered as in the table.
 
     A published loss of which there is no run has a row of its own; so has a group of which nothing is published.
     """

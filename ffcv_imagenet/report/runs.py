@@ -66,6 +66,13 @@ class Run:
         return self.epochs_done == self.epochs and self.log[-1].top_1 is not None and self.state != "failed"
 
     @property
+    def last_top_1(self) -> float:
+        """Top-1 after the last epoch of a finished run, 0 to 1."""
+        assert self.finished
+        assert self.log[-1].top_1 is not None
+        return self.log[-1].top_1
+
+    @property
     def epochs_done(self) -> int:
         """Number of completed epochs."""
         return self.log[-1].epoch if self.log else 0
@@ -79,13 +86,23 @@ class Run:
         return words if self.state in (None, "finished") else f"{self.state} {words}"
 
 
-def load_runs(folders: Iterable[str | Path]) -> list[Run]:
-    """All runs at or below the given folders, each once, sorted by path.
+@dataclass(frozen=True)
+class LeftOut:
+    """A run folder that cannot be understood, and why: the text names the file."""
+
+    folder: Path
+    reason: str
+
+
+def load_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
+    """All runs at or below the given folders, each once, sorted by path; those that cannot be understood apart.
+
+    A run with a damaged file, or with a figure in its log that is not finite, is left out as a whole. An incomplete
+    last line of a log is no damage: the run is just writing it.
 
     Raises:
         FileNotFoundError: a folder that is not there.
-        ValueError: a folder without runs, or a file in a run folder that cannot be understood. An incomplete
-            last line of a log is no error: the run is just writing it.
+        ValueError: a folder without runs, or no run at all that can be understood.
     """
     found = set()
     for folder in map(Path, folders):
@@ -95,7 +112,15 @@ def load_runs(folders: Iterable[str | Path]) -> list[Run]:
         if not below:
             raise ValueError(f"{folder}: no run found (a run is a folder with a params.json)")
         found |= below
-    return [_load_run(folder) for folder in sorted(found)]
+    runs, left_out = [], []
+    for folder in sorted(found):
+        try:
+            runs.append(_load_run(folder))
+        except (ValueError, OSError) as error:
+            left_out.append(LeftOut(folder, str(error)))
+    if not runs:
+        raise ValueError("; ".join(damaged.reason for damaged in left_out))
+    return runs, left_out
 
 
 def _load_run(folder: Path) -> Run:
@@ -122,15 +147,17 @@ def _load_run(folder: Path) -> Run:
         hardware=json.dumps(params.get("hardware"), sort_keys=True),
         params=params,
         log=_epochs(folder / "log.jsonl", _read_epoch),
-        state=status.get("state"),
-        error=status.get("error"),
+        state=_text_or_none(status, "state", status_file),
+        error=_text_or_none(status, "error", status_file),
     )
 
 
 def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
     """A run of libffcv/ffcv-imagenet's train_imagenet.py: params.json is flat and the log is called ``log``.
 
-    Its loss is cross entropy, smoothed by ``training.label_smoothing``; it has no option for a seed.
+    Its loss is cross entropy, smoothed by ``training.label_smoothing``; it has no option for a seed. It prints a
+    validation loss, the smoothed one of summed logits, and logs none: ours, plain cross entropy of averaged logits, is
+    another quantity, and the report shows no column of validation losses that would hold both.
     """
     smoothing = _entry(params, "training.label_smoothing", file)
     options = {key: _option_text(key, value) for key, value in params.items()}
@@ -176,16 +203,19 @@ def _read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise ValueError(f"{where} is not valid JSON: {error}") from None
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: allowed is a JSON object, got {entry!r:.80}")
+        for key, value in entry.items():  # JSON as Python reads it has NaN and Infinity
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{where}: {key}: got {value!r}, allowed is a finite number or null")
         yield where, entry
 
 
 def _read_epoch(entry: dict[str, Any], where: str) -> Epoch:
     return Epoch(
         epoch=_whole(_entry(entry, "epoch", where), f"{where}: epoch"),
-        top_1=_number(entry, "top_1", where),
-        top_5=_number(entry, "top_5", where),
+        top_1=_share(entry, "top_1", where),
+        top_5=_share(entry, "top_5", where),
         images_per_second=_number(entry, "images_per_second", where),
-        wait_share=_number({"wait_share": None} | entry, "wait_share", where),
+        wait_share=_share({"wait_share": None} | entry, "wait_share", where),
         total_seconds=_number(entry, "total_seconds", where) or 0.0,
     )
 
@@ -196,8 +226,8 @@ def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> Epoch | None:
         return None
     return Epoch(
         epoch=_whole(entry["epoch"], f"{where}: epoch") + 1,
-        top_1=_number(entry, "top_1", where),
-        top_5=_number(entry, "top_5", where),
+        top_1=_share(entry, "top_1", where),
+        top_5=_share(entry, "top_5", where),
         images_per_second=None,
         wait_share=None,
         total_seconds=_number(entry, "relative_time", where) or 0.0,
@@ -211,15 +241,34 @@ def _entry(content: dict[str, Any], key: str, where: Path | str) -> Any:
 
 
 def _whole(value: Any, where: str) -> int:
-    if not isinstance(value, int):
+    """An integer, also one written as a float."""
+    if not _is_number(value) or value != math.floor(value):
         raise ValueError(f"{where}: got {value!r}, allowed is a whole number")
-    return value
+    return int(value)
 
 
 def _number(entry: dict[str, Any], key: str, where: str) -> float | None:
     value = _entry(entry, key, where)
-    if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):  # JSON of Python has NaN
+    if value is not None and not _is_number(value):
         raise ValueError(f"{where}: {key}: got {value!r}, allowed is a finite number or null")
+    return value
+
+
+def _share(entry: dict[str, Any], key: str, where: str) -> float | None:
+    value = _number(entry, key, where)
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"{where}: {key}: got {value!r}, allowed is a number from 0 to 1 or null")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _text_or_none(content: dict[str, Any], key: str, where: Path) -> str | None:
+    value = content.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{where}: {key}: got {value!r}, allowed is a text or null")
     return value
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ffcv_imagenet.report.runs import Run, load_runs
+
 EPOCHS = 4
 
 
@@ -73,3 +75,10 @@ def make_run(
     if state is not None:
         (folder / "status.json").write_text(json.dumps({"state": state, "error": error}))
     return folder
+
+
+def read_runs(*folders: Path) -> list[Run]:
+    """The runs in some folders, of which none is damaged."""
+    runs, left_out = load_runs(folders)
+    assert left_out == []
+    return runs

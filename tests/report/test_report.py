@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.image import imread
-from run_folders import EPOCHS, epoch_line, make_run
+from run_folders import EPOCHS, epoch_line, make_run, read_runs
 
-from ffcv_imagenet.report import LOSS_ORDER, format_table, group_runs, load_runs, main, table
+from ffcv_imagenet.report import main
 from ffcv_imagenet.report.figure import plot
+from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs
+from ffcv_imagenet.report.runs import load_runs
+from ffcv_imagenet.report.table import TableRow, table
+from ffcv_imagenet.report.text import format_table
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def only_row(root: Path) -> pd.Series:
-    frame = table(load_runs([root]))
-    assert len(frame) == 1
-    return frame.iloc[0]
+def only_row(root: Path) -> TableRow:
+    (row,) = table(read_runs(root))
+    return row
 
 
 def test_figures_equal_numpy(tmp_path):
@@ -54,8 +59,8 @@ def test_one_run_has_no_spread(tmp_path):
     row = only_row(tmp_path)
     assert row.top_1_percent == pytest.approx(30)
     assert row.best_top_1_percent == pytest.approx(40)
-    assert np.isnan(row.top_1_sd_percent)
-    assert "30.00 ± -" in format_table(table(load_runs([tmp_path])))
+    assert row.top_1_sd_percent is None
+    assert "30.00 ± -" in format_table(table(read_runs(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -76,8 +81,8 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path, top_1, state, no
     alone = only_row(tmp_path)
     assert (alone.runs, alone.seeds, alone.unfinished, alone.notes) == (0, 0, 1, note)
     figures = ["top_1_percent", "top_1_sd_percent", "best_top_1_percent", "top_5_percent", "minutes"]
-    assert alone[figures].isna().all()
-    assert format_table(table(load_runs([tmp_path]))).splitlines()[-1].endswith(note)
+    assert {getattr(alone, figure) for figure in figures} == {None}
+    assert format_table(table(read_runs(tmp_path))).splitlines()[-1].endswith(note)
 
     make_run(tmp_path, "b", seed=1)
     beside = only_row(tmp_path)
@@ -103,7 +108,7 @@ def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
     row = only_row(tmp_path)
     assert row.best_top_1_percent == pytest.approx(50)
     assert row.top_1_percent == pytest.approx(40)
-    assert np.isnan(row.top_5_percent)
+    assert row.top_5_percent is None
     assert row.images_per_second == pytest.approx(1000)
 
 
@@ -121,7 +126,7 @@ def test_irrelevant_options_are_averaged(tmp_path, options):
     make_run(tmp_path, "a", seed=0)
     make_run(tmp_path, "b", seed=1, **options)
     assert only_row(tmp_path).runs == 2
-    assert "differs_in" not in table(load_runs([tmp_path]))
+    assert "differs in" not in format_table(table(read_runs(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -141,10 +146,10 @@ def test_irrelevant_options_are_averaged(tmp_path, options):
 def test_runs_with_other_options_get_a_row_of_their_own(tmp_path, changed, texts):
     make_run(tmp_path, "a", seed=0)
     make_run(tmp_path, "b", seed=1, **changed)
-    frame = table(load_runs([tmp_path]))
-    assert list(frame.differs_in) == texts
-    assert list(frame.runs) == [1, 1]
-    text = format_table(frame)
+    rows = table(read_runs(tmp_path))
+    assert [row.differs_in for row in rows] == texts
+    assert [row.runs for row in rows] == [1, 1]
+    text = format_table(rows)
     assert "differs in" in text
     assert all(t in text for t in texts)
 
@@ -153,16 +158,35 @@ def test_differing_options_are_shown_across_losses_but_not_the_options_of_anothe
     make_run(tmp_path, "a", loss="baseline", loss__alpha_start=0.0, lr__lr=0.5)
     make_run(tmp_path, "b", loss="maxsup", loss__alpha_start=0.1, lr__lr=1.7)
     make_run(tmp_path, "c", loss="maxsup", recipe="other", lr__lr=3.0)
-    frame = table(load_runs([tmp_path]))
-    assert list(frame.differs_in) == ["", "lr.lr=0.5", "lr.lr=1.7"]
+    assert [row.differs_in for row in table(read_runs(tmp_path))] == ["", "lr.lr=0.5", "lr.lr=1.7"]
 
 
-def test_repeats_of_a_seed_are_counted_as_runs(tmp_path):
-    for index, seed in enumerate([0, 0, 1]):
-        make_run(tmp_path, f"run{index}", seed=seed)
+def test_the_runs_of_one_seed_count_as_their_mean(tmp_path):
+    for index, (seed, value) in enumerate([(0, 0.5), (0, 0.6), (1, 0.7)]):
+        make_run(tmp_path, f"run{index}", seed=seed, top_1=(0.1, 0.2, 0.3, value))
     row = only_row(tmp_path)
     assert (row.runs, row.seeds) == (3, 2)
-    assert "3 runs, 2 seeds" in format_table(table(load_runs([tmp_path])))
+    assert row.top_1_percent == row.best_top_1_percent == pytest.approx((55 + 70) / 2)
+    assert row.top_1_sd_percent == pytest.approx(np.std([55, 70], ddof=1))
+    assert "3 runs, 2 seeds" in format_table(table(read_runs(tmp_path)))
+
+
+def test_two_runs_of_one_seed_have_no_spread(tmp_path):
+    for index in range(2):
+        make_run(tmp_path, f"run{index}", seed=0)
+    row = only_row(tmp_path)
+    assert (row.runs, row.seeds, row.top_1_sd_percent) == (2, 1, None)
+    text = format_table([row])
+    assert "2 runs, 1 seed " in text
+    assert "30.00 ± -" in text
+
+
+def test_waiting_is_averaged_without_the_epoch_of_the_start_up(tmp_path):
+    lines = [epoch_line(e, 0.5).replace('"wait_share": 0.0', f'"wait_share": {w}') for e, w in ((1, 0.44), (2, 0.01))]
+    make_run(tmp_path, "two", log="".join(lines), training__epochs=2)
+    assert only_row(tmp_path).wait_share_percent == pytest.approx(1)
+    make_run(tmp_path / "other", "one", log=lines[0], training__epochs=1)
+    assert only_row(tmp_path / "other").wait_share_percent == pytest.approx(44)
 
 
 def test_times_of_different_machines_are_marked(tmp_path):
@@ -177,14 +201,14 @@ def test_order_of_rows(tmp_path):
     for arch in ("resnet101", "resnet18"):
         for loss in losses:
             make_run(tmp_path, f"{arch}_{loss}", loss=loss, arch=arch)
-    frame = table(load_runs([tmp_path]))
-    assert list(frame.architecture) == ["resnet18"] * 5 + ["resnet101"] * 5
-    assert list(frame.loss) == [*LOSS_ORDER, "arc", "zipf"] * 2
+    rows = table(read_runs(tmp_path))
+    assert [row.architecture for row in rows] == ["resnet18"] * 5 + ["resnet101"] * 5
+    assert [row.loss for row in rows] == [*LOSS_ORDER, "arc", "zipf"] * 2
 
 
 def test_runs_are_found_once_however_they_are_given(tmp_path):
     folder = make_run(tmp_path, "deep/down/run")
-    assert [run.folder for run in load_runs([folder, tmp_path, tmp_path / "deep"])] == [folder.resolve()]
+    assert [run.folder for run in read_runs(folder, tmp_path, tmp_path / "deep")] == [folder.resolve()]
 
 
 @pytest.mark.parametrize("tail", [b"{", b'{"epoch": 3, "top', b'{"note": "\xc3'])
@@ -198,7 +222,7 @@ def test_a_last_line_that_is_being_written_is_ignored(tmp_path, tail):
 def test_the_later_line_of_an_epoch_counts_after_a_resume(tmp_path):
     log = "".join(epoch_line(e, v) for e, v in [(1, 0.1), (2, 0.9), (3, 0.9), (2, 0.2), (3, 0.3), (4, 0.4)])
     make_run(tmp_path, "run", log=log)
-    (run,) = load_runs([tmp_path])
+    (run,) = read_runs(tmp_path)
     assert [e.top_1 for e in run.log] == [0.1, 0.2, 0.3, 0.4]
 
 
@@ -227,31 +251,61 @@ def test_a_run_without_a_log_has_done_nothing_yet(tmp_path):
         ("log.jsonl", '{"epoch": 1}\n', "log.jsonl, line 1: 'top_1' is missing"),
         ("log.jsonl", epoch_line(1, "high"), "log.jsonl, line 1: top_1: got 'high'"),  # type: ignore[arg-type]
         ("log.jsonl", epoch_line(1, math.nan), "log.jsonl, line 1: top_1: got nan"),
+        ("log.jsonl", epoch_line(1, 76.5), "log.jsonl, line 1: top_1: got 76.5, allowed is a number from 0 to 1"),
+        ("log.jsonl", epoch_line(1, True), "log.jsonl, line 1: top_1: got True"),
+        (
+            "log.jsonl",
+            epoch_line(1, 0.1).replace('"val_loss": null', '"val_loss": NaN'),
+            "log.jsonl, line 1: val_loss: got nan, allowed is a finite number or null",
+        ),
+        ("log.jsonl", epoch_line(1, 0.1).replace("0.1", "1e999"), "log.jsonl, line 1: top_1: got inf"),
+        ("status.json", '{"state": 3}', "status.json: state: got 3"),
         ("log.jsonl", epoch_line(1, 0.1, speed=math.inf), "log.jsonl, line 1: images_per_second: got inf"),
         ("log.jsonl", epoch_line(1.5, 0.1), "log.jsonl, line 1: epoch: got 1.5"),  # type: ignore[arg-type]
     ],
 )
-def test_broken_files_are_named(tmp_path, name, content, message):
-    folder = make_run(tmp_path, "run")
+def test_a_run_with_a_broken_file_is_left_out_and_named(tmp_path, name, content, message):
+    folder = make_run(tmp_path, "broken")
     (folder / name).write_text(content)
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    sound = make_run(tmp_path, "sound", seed=1)
+    runs, left_out = load_runs([tmp_path])
+    assert [run.folder for run in runs] == [sound]
+    assert [run.folder for run in left_out] == [folder]
+    assert message in left_out[0].reason
+    assert str(folder) in left_out[0].reason
+    shutil.rmtree(sound)
+    with pytest.raises(ValueError, match=re.escape(message)):
         load_runs([tmp_path])
-    assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_a_broken_one(tmp_path):
+    make_run(tmp_path, "sound")
+    folder = make_run(tmp_path, "broken")
+    (folder / "log.jsonl").unlink()
+    (folder / "log.jsonl").mkdir()
+    assert [run.folder for run in load_runs([tmp_path])[1]] == [folder]
+
+
+def test_an_epoch_may_be_written_as_a_float(tmp_path):
+    make_run(tmp_path, "run", log="".join(epoch_line(float(e), 0.5) for e in range(1, EPOCHS + 1)))
+    epochs = [epoch.epoch for epoch in read_runs(tmp_path)[0].log]
+    assert epochs == [1, 2, 3, 4]
+    assert {type(epoch) for epoch in epochs} == {int}
 
 
 def test_folders_without_runs_are_errors(tmp_path):
     make_run(tmp_path, "runs/a")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no run found"):
-        load_runs([tmp_path / "runs", tmp_path / "empty"])
+        read_runs(tmp_path / "runs", tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="gone"):
-        load_runs([tmp_path / "gone"])
+        read_runs(tmp_path / "gone")
 
 
 def test_markdown_is_a_well_formed_aligned_table(tmp_path):
     make_run(tmp_path, "a", loss="baseline")
     make_run(tmp_path, "b", loss="odd|name", top_1=(0.1,), state="failed")
-    lines = format_table(table(load_runs([tmp_path])), markdown=True).splitlines()
+    lines = format_table(table(read_runs(tmp_path)), markdown=True).splitlines()
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     assert len({len(line) for line in lines}) == 1
     assert {len(row) for row in cells} == {len(cells[0])}
@@ -269,7 +323,7 @@ def test_plot_draws_every_group(tmp_path):
     make_run(tmp_path, "c", loss="maxsup", top_1=(0.1, 0.2), state="running")
     make_run(tmp_path, "d", loss="maxsup", arch="resnet18", top_1=(None, 0.2, None, 0.4))
     make_run(tmp_path, "e", loss="other", arch="resnet18", top_1=(), state="running")
-    runs = load_runs([tmp_path])
+    runs = read_runs(tmp_path)
     assert len(group_runs(runs)) == 4
     file = tmp_path / "top_1.png"
     plot(runs, file)
@@ -283,14 +337,14 @@ def test_plot_draws_every_group(tmp_path):
 
 def test_plot_before_the_first_evaluation(tmp_path):
     make_run(tmp_path, "a", top_1=(None,), state="running")
-    plot(load_runs([tmp_path]), tmp_path / "top_1.png")
+    plot(read_runs(tmp_path), tmp_path / "top_1.png")
     assert (tmp_path / "top_1.png").exists()
 
 
 def test_plot_takes_only_runs_and_png_names(tmp_path):
     make_run(tmp_path, "a")
     with pytest.raises(ValueError, match=r"\.png"):
-        plot(load_runs([tmp_path]), tmp_path / "top_1.pdf")
+        plot(read_runs(tmp_path), tmp_path / "top_1.pdf")
     with pytest.raises(ValueError, match="no runs"):
         plot([], tmp_path / "top_1.png")
 
@@ -331,21 +385,53 @@ def test_command_line(tmp_path):
     make_run(runs, "b", loss="baseline", seed=1, top_1=(0.1, 0.2, 0.3, 0.4))
     failed = make_run(runs, "c", seed=2, top_1=(0.1,), state="failed", error="loss is\nnan")
     files = [tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.png"]
+    damaged = make_run(runs, "d", seed=3, log=epoch_line(1, math.nan))
     got = report(runs, "--csv", files[0], "--markdown", files[1], "--plot", files[2])
     assert got.returncode == 0, got.stderr
-    assert got.stderr == ""
+    assert re.fullmatch(rf"warning: {damaged} is left out: .*log.jsonl, line 1: top_1: got nan.*\n", got.stderr)
+    shutil.rmtree(damaged)
     assert "35.00 ± 7.07" in got.stdout
     assert f"{failed.resolve()} (failed at 1/4): loss is nan" in got.stdout
-    frame = pd.read_csv(files[0])
-    empty = ["notes", "test"]
-    pd.testing.assert_frame_equal(frame.drop(columns=empty), table(load_runs([runs])).drop(columns=empty))
-    assert files[1].read_text(encoding="utf-8") == format_table(table(load_runs([runs])), markdown=True) + "\n"
+    rows = list(csv.DictReader(files[0].read_text(encoding="utf-8").splitlines()))
+    expected = list(map(dataclasses.asdict, table(read_runs(runs))))
+    assert rows == [{key: "" if value is None else str(value) for key, value in row.items()} for row in expected]
+    assert float(rows[0]["top_1_percent"]) == expected[0]["top_1_percent"]
+    assert files[1].read_text(encoding="utf-8") == format_table(table(read_runs(runs)), markdown=True) + "\n"
     assert files[2].stat().st_size > 20_000
 
 
 def test_command_line_mistakes_are_one_line_and_status_2(tmp_path):
-    for arguments in ([tmp_path / "gone"], [tmp_path], [], [tmp_path, "--tsv"]):
-        got = report(*arguments)
-        assert got.returncode == 2
-        assert got.stdout == ""
-        assert re.fullmatch(r"error: .+\n", got.stderr)
+    got = report(tmp_path / "gone")
+    assert got.returncode == 2
+    assert got.stdout == ""
+    assert re.fullmatch(r"error: .+\n", got.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no folder given, allowed are one or more, or none with --plan=DIFFERENCE --sd=POINTS"),
+        (["{}"], "no run found"),
+        (["{}", "--tsv"], "--tsv"),
+        (["--plan=0.5"], "no folder given"),
+        (["--plan=0.5", "--sd=0.1", "--csv=t.csv"], "no folder given"),
+        (["{}", "--sd=0.1"], "--sd goes with --plan=DIFFERENCE"),
+        (["{}", "--plan=0"], "argument --plan: got 0, allowed is a number above 0"),
+        (["{}", "--plan=nan"], "argument --plan: got nan, allowed is a number above 0"),
+        (["{}", "--plan=much"], "argument --plan: got much, allowed is a number above 0"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        main([argument.format(tmp_path) for argument in arguments])
+
+
+def test_a_table_without_spread_needs_no_heavy_package(tmp_path):
+    make_run(tmp_path, "a")
+    code = (
+        "import sys; from ffcv_imagenet.report import main; main([sys.argv[1]]); "
+        "heavy = {'torch', 'ffcv', 'numpy', 'pandas', 'scipy', 'matplotlib', 'jinja2'}; print(heavy & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    got = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert got.stdout.splitlines()[-1] == "set()"

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from run_folders import make_run
-from scipy import stats
+from run_folders import make_run, read_runs
+from scipy import integrate, stats
 
-from ffcv_imagenet.report import compare, group_runs, load_runs, table
-from ffcv_imagenet.report.comparison import holm, mean_interval, paired_test, welch_test
+from ffcv_imagenet.report import main
+from ffcv_imagenet.report.comparison import (
+    compare,
+    holm,
+    mean_interval,
+    paired_test,
+    power,
+    seeds_needed,
+    welch_test,
+)
+from ffcv_imagenet.report.groups import group_runs
+from ffcv_imagenet.report.planning import plan_from_runs, plan_from_sd
+from ffcv_imagenet.report.table import table, to_csv
 
 SAMPLES = [
     ([76.1, 76.5], [75.9, 76.0]),
@@ -64,7 +77,7 @@ def test_adjusted_p_values_reject_what_the_step_down_procedure_rejects(p_values)
 
 
 def comparison(root, loss="maxsup"):
-    (found,) = [c for c in compare(group_runs(load_runs([root]))) if c.group.loss == loss]
+    (found,) = [c for c in compare(group_runs(read_runs(root))) if c.group.loss == loss]
     return found
 
 
@@ -81,13 +94,34 @@ def test_the_same_seeds_are_paired_whatever_their_order(tmp_path):
     expected = stats.ttest_rel([71, 74, 76], [70, 72, 75])
     assert (difference.test, difference.n) == ("paired t-test", "3 pairs")
     assert difference.p == pytest.approx(expected.pvalue)
-    assert difference.p_adjusted is None
-    row = table(load_runs([tmp_path])).set_index("loss").loc["maxsup"]
+    assert (difference.tests, difference.p_adjusted) == (1, difference.p)
+    (row,) = [row for row in table(read_runs(tmp_path)) if row.loss == "maxsup"]
     assert (row.difference_points, row.p) == pytest.approx((difference.mean, difference.p))
     assert (row.difference_low, row.difference_high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
-@pytest.mark.parametrize("seeds", [(3, 4, 5), (0, 1, 5)])
+@pytest.mark.parametrize(("ours", "theirs"), [((0, 1, 5), (0, 1, 2)), ((0, 1), (0, 1, 2)), ((7, 1, 0), (1, 0))])
+def test_a_missing_seed_leaves_the_others_paired_and_says_so(tmp_path, ours, theirs):
+    top_1 = {0: 0.70, 1: 0.72, 2: 0.75, 5: 0.9, 7: 0.9}
+    make_runs(tmp_path, "baseline", [top_1[seed] for seed in theirs], seeds=theirs)
+    make_runs(tmp_path, "maxsup", [top_1[seed] + 0.01 * (1 + seed) for seed in ours], seeds=ours)
+    difference = comparison(tmp_path).difference
+    assert (difference.test, difference.pairs) == ("paired t-test", 2)
+    assert difference.n == f"2 pairs of {len(ours)} and {len(theirs)} seeds"
+    assert difference.mean == pytest.approx(1.5)
+    assert difference.p == pytest.approx(stats.ttest_1samp([1, 2], 0).pvalue)
+
+
+def test_the_runs_of_a_repeated_seed_enter_as_their_mean(tmp_path):
+    make_runs(tmp_path, "baseline", (0.70, 0.72, 0.75))
+    make_runs(tmp_path, "maxsup", (0.70, 0.72, 0.74, 0.76), seeds=(0, 0, 1, 2))
+    found = comparison(tmp_path)
+    assert (found.mean.n, found.mean.mean) == ("3", pytest.approx((71 + 74 + 76) / 3))
+    assert found.difference.n == "3 pairs"
+    assert found.difference.p == pytest.approx(stats.ttest_rel([71, 74, 76], [70, 72, 75]).pvalue)
+
+
+@pytest.mark.parametrize("seeds", [(3, 4, 5), (0, 4, 5)])
 def test_other_seeds_are_tested_with_welch(tmp_path, seeds):
     make_runs(tmp_path, "baseline", (0.70, 0.72, 0.75))
     make_runs(tmp_path, "maxsup", (0.71, 0.74, 0.76), seeds=seeds)
@@ -96,27 +130,109 @@ def test_other_seeds_are_tested_with_welch(tmp_path, seeds):
     assert difference.p == pytest.approx(stats.ttest_ind([71, 74, 76], [70, 72, 75], equal_var=False).pvalue)
 
 
-def test_several_tests_are_adjusted_together(tmp_path):
+def test_the_tests_of_one_family_are_adjusted_together(tmp_path):
+    for arch in ("resnet18", "resnet50"):
+        make_runs(tmp_path / arch, "baseline", (0.70, 0.72, 0.75), arch=arch)
+        make_runs(tmp_path / arch, "maxsup", (0.71, 0.74, 0.76), arch=arch)
+    make_runs(tmp_path / "resnet50", "zipf", (0.69, 0.75, 0.74))
+    rows = {(row.architecture, row.loss): row for row in table(read_runs(tmp_path))}
+    alone = rows["resnet18", "maxsup"]
+    assert (alone.tests, alone.p_adjusted) == (1, alone.p)
+    both = [rows["resnet50", loss] for loss in ("maxsup", "zipf")]
+    assert [row.tests for row in both] == [2, 2]
+    assert [row.p_adjusted for row in both] == pytest.approx(holm([row.p for row in both]))
+    assert alone.p_adjusted < both[0].p_adjusted
+    assert rows["resnet50", "baseline"].tests is None
+    assert {"tests", "pairs", "p_adjusted", "seeds_needed"} <= set(to_csv(rows.values()).splitlines()[0].split(","))
+
+
+def integrated_power(effect, n, alpha, paired):
+    """The same by integration over the chi distribution of the estimated standard deviation."""
+    freedom, shift = (n - 1, effect * math.sqrt(n)) if paired else (2 * n - 2, effect * math.sqrt(n / 2))
+    critical = stats.t.ppf(1 - alpha / 2, freedom) / math.sqrt(freedom)
+    spread = np.linspace(*stats.chi.ppf([1e-12, 1 - 1e-12], freedom), 20_001)
+    rejected = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
+    return integrate.simpson(stats.chi.pdf(spread, freedom) * rejected, x=spread)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 11])
+@pytest.mark.parametrize("effect", [0.2, 0.5, 1.0, 3.0, 8.0])
+def test_the_seeds_needed_are_the_fewest_that_have_the_power(effect, alpha, paired):
+    for n in (2, 3, 10, 200, 1000):
+        expected = integrated_power(effect, n, alpha, paired)
+        assert power(effect, n, alpha, paired=paired) == pytest.approx(expected, abs=1e-6)
+    needed = seeds_needed(effect, alpha, paired=paired)
+    assert needed == seeds_needed(-effect, alpha, paired=paired)
+    assert integrated_power(effect, needed, alpha, paired) >= 0.8
+    assert needed == 2 or integrated_power(effect, needed - 1, alpha, paired) < 0.8
+
+
+def test_known_numbers_of_seeds():
+    """A textbook's: 34 pairs and 64 per group for half a standard deviation (Cohen 1988; statsmodels says the same)."""
+    assert seeds_needed(0.5, 0.05, paired=True) == 34
+    assert seeds_needed(0.5, 0.05, paired=False) == 64
+    assert seeds_needed(1e6, 0.05, paired=True) == 2
+    assert seeds_needed(0.01, 0.05, paired=True) == math.inf
+    assert seeds_needed(0.0, 0.05, paired=False) == math.inf
+
+
+def test_power_is_that_of_simulated_tests():
+    generator = np.random.default_rng(0)
+    samples = generator.normal(1.0, 1.0, (20_000, 6))
+    rejected = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
+    assert power(1.0, 6, 0.05, paired=True) == pytest.approx(rejected.mean(), abs=4 * 0.5 / math.sqrt(20_000))
+
+
+def test_a_difference_says_how_many_seeds_it_would_take(tmp_path):
     make_runs(tmp_path, "baseline", (0.70, 0.72, 0.75))
-    make_runs(tmp_path, "maxsup", (0.71, 0.74, 0.76))
-    make_runs(tmp_path, "zipf", (0.74, 0.75, 0.79))
-    differences = [comparison(tmp_path, loss).difference for loss in ("maxsup", "zipf")]
-    assert [d.p_adjusted for d in differences] == pytest.approx(holm([d.p for d in differences]))
-    assert comparison(tmp_path, "baseline").difference is None
+    make_runs(tmp_path, "maxsup", (0.71, 0.72, 0.77))
+    make_runs(tmp_path, "zipf", (0.74, 0.75, 0.79), seeds=(3, 4, 5))
+    paired, welch = (comparison(tmp_path, loss).difference for loss in ("maxsup", "zipf"))
+    assert paired.seeds_needed == seeds_needed(1 / np.std([1, 0, 2], ddof=1), 0.025, paired=True)
+    sd = math.sqrt((np.var([70, 72, 75], ddof=1) + np.var([74, 75, 79], ddof=1)) / 2)
+    assert welch.seeds_needed == seeds_needed(welch.mean / sd, 0.025, paired=False)
 
 
-@pytest.mark.parametrize(
-    ("seeds", "why"),
-    [((0,), "one seed: no test can be made"), ((0, 0), "a seed was repeated: its runs are not independent")],
-)
+def test_a_plan_takes_the_spread_of_the_runs(tmp_path, capsys):
+    make_runs(tmp_path, "baseline", (0.700, 0.702, 0.705))
+    make_runs(tmp_path, "maxsup", (0.711, 0.712, 0.717))
+    make_runs(tmp_path, "zipf", (0.74,))
+    sd = math.sqrt((np.var([70, 70.2, 70.5], ddof=1) + np.var([71.1, 71.2, 71.7], ddof=1)) / 2)
+    unpaired = seeds_needed(0.5 / sd, 0.025, paired=False)
+    paired = seeds_needed(0.5 / np.std([1.1, 1.0, 1.2], ddof=1), 0.025, paired=True)
+    text = plan_from_runs(0.5, compare(group_runs(read_runs(tmp_path))))
+    assert text.splitlines()[1:] == [
+        f"  resnet50, recipe rn50_16_epochs: {unpaired} seeds of each loss (sd over seeds {sd:.3g}, 4 degrees of "
+        f"freedom) or {paired} seeds of each loss, the same ones for both (sd of the differences 0.1, 2 degrees of "
+        "freedom); 2 tests"
+    ]
+    main([str(tmp_path), "--plan=0.5"])
+    assert text in capsys.readouterr().out
+
+
+def test_a_plan_takes_a_given_spread(tmp_path, capsys):
+    main(["--plan=0.5", "--sd=1"])
+    out = capsys.readouterr().out
+    assert out == plan_from_sd(0.5, 1) + "\n"
+    assert "64 seeds of each loss (sd over seeds 1 as given, 1 test)" in out
+    make_run(tmp_path, "a")
+    main([str(tmp_path), "--plan=0.01", "--sd=1"])
+    assert "more than 1000 seeds of each loss" in capsys.readouterr().out
+    main([str(tmp_path), "--plan=0.01"])
+    assert "not known, since no loss has a spread over two seeds or more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 0)])
 @pytest.mark.parametrize("single", ["baseline", "maxsup"])
-def test_too_few_seeds_give_a_difference_without_a_test(tmp_path, single, seeds, why):
+def test_too_few_seeds_give_a_difference_without_a_test(tmp_path, single, seeds):
     other = "maxsup" if single == "baseline" else "baseline"
     make_runs(tmp_path, single, (0.70,) * len(seeds), seeds=seeds)
     make_runs(tmp_path, other, (0.71, 0.73))
     difference = comparison(tmp_path).difference
     assert abs(difference.mean) == pytest.approx(2)
-    assert (difference.p, difference.low, difference.why_not) == (None, None, why)
+    assert (difference.p, difference.low) == (None, None)
+    assert difference.why_not == "one seed: no test can be made"
 
 
 @pytest.mark.parametrize(

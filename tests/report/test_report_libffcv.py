@@ -1,17 +1,22 @@
-"""Run folders as libffcv/ffcv-imagenet's train_imagenet.py writes them, read beside ours."""
+"""Run folders as libffcv/ffcv-imagenet's train_imagenet.py writes them, read like ours."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
-from run_folders import make_run
+from run_folders import make_run, read_runs
 
-from ffcv_imagenet.report import compare, group_runs, load_runs, render_page, table
-from ffcv_imagenet.report.runs import LIBFFCV
+from ffcv_imagenet.report.comparison import compare
+from ffcv_imagenet.report.groups import group_runs
+from ffcv_imagenet.report.page import render_page
+from ffcv_imagenet.report.runs import LIBFFCV, load_runs
+from ffcv_imagenet.report.table import TableRow, table
+from ffcv_imagenet.report.text import format_table
 
 #: What that script writes with rn50_configs/rn50_16_epochs.yaml: every option, in the order of its sections.
 PARAMS = {
@@ -70,20 +75,20 @@ def write_run(root: Path, top_1=(0.25, 0.5, 0.75), final=True, log_level=1, numb
 
 def test_a_run_is_read(tmp_path):
     folder = write_run(tmp_path)
-    (run,) = load_runs([tmp_path])
+    (run,) = read_runs(tmp_path)
     assert (run.name, run.architecture, run.recipe, run.loss) == (folder.name, "resnet50", LIBFFCV, "label_smoothing")
     assert (run.epochs, run.seed, run.finished) == (3, None, True)
     assert [(e.epoch, e.top_1, e.total_seconds) for e in run.log] == [(1, 0.25, 60), (2, 0.5, 120), (3, 0.75, 186)]
-    row = table([run]).iloc[0]
+    (row,) = table([run])
     assert (row.top_1_percent, row.runs, row.seeds) == (pytest.approx(75), 1, 1)
     assert row.minutes == pytest.approx(3.1)
-    assert np.isnan(row.images_per_second)
+    assert row.images_per_second is None
 
 
 @pytest.mark.parametrize(("smoothing", "loss"), [(0.1, "label_smoothing"), (0, "baseline"), (0.0, "baseline")])
 def test_the_loss_follows_from_the_smoothing(tmp_path, smoothing, loss):
     write_run(tmp_path, training__label_smoothing=smoothing)
-    assert load_runs([tmp_path])[0].loss == loss
+    assert read_runs(tmp_path)[0].loss == loss
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_the_loss_follows_from_the_smoothing(tmp_path, smoothing, loss):
 )
 def test_runs_are_finished_when_the_last_epoch_is_logged(tmp_path, changes, progress):
     write_run(tmp_path, **changes)
-    (run,) = load_runs([tmp_path])
+    (run,) = read_runs(tmp_path)
     assert run.progress == progress
     assert run.finished == (progress == "at 3/3")
 
@@ -104,7 +109,7 @@ def test_runs_are_finished_when_the_last_epoch_is_logged(tmp_path, changes, prog
 def test_an_evaluation_alone_is_no_training(tmp_path):
     folder = write_run(tmp_path, top_1=(), final=False, training__eval_only=1)
     (folder / "log").write_text('{"timestamp": 1.0, "relative_time": 1.0, "top_1": 0.7, "top_5": 0.9, "val_time": 3}\n')
-    assert load_runs([tmp_path])[0].progress == "at 0/3"
+    assert read_runs(tmp_path)[0].progress == "at 0/3"
 
 
 def test_each_run_counts_as_a_seed_of_its_own_and_losses_are_tested_unpaired(tmp_path):
@@ -112,29 +117,29 @@ def test_each_run_counts_as_a_seed_of_its_own_and_losses_are_tested_unpaired(tmp
         write_run(
             tmp_path, (0.1, 0.2, value), number=number, training__label_smoothing=smoothing, dist__port=str(number)
         )
-    frame = table(load_runs([tmp_path])).set_index("loss")
-    assert list(frame.seeds) == [2, 2]
-    assert "differs_in" not in frame
-    assert frame.loc["label_smoothing"].test == "Welch's t-test"
-    assert frame.loc["label_smoothing"].difference_points == pytest.approx(3.5)
+    rows = table(read_runs(tmp_path))
+    assert [row.seeds for row in rows] == [2, 2]
+    assert "differs in" not in format_table(rows)
+    assert (rows[1].loss, rows[1].test) == ("label_smoothing", "Welch's t-test")
+    assert rows[1].difference_points == pytest.approx(3.5)
 
 
 @pytest.mark.parametrize("changes", [{"data__train_dataset": "/data/train_400.ffcv"}, {"lr__lr": 1.0}])
 def test_runs_with_other_options_are_kept_apart(tmp_path, changes):
     write_run(tmp_path, number=0)
     write_run(tmp_path, number=1, **changes)
-    assert list(table(load_runs([tmp_path])).runs) == [1, 1]
+    assert [row.runs for row in table(read_runs(tmp_path))] == [1, 1]
 
 
 def test_they_are_never_averaged_or_compared_with_ours(tmp_path):
     write_run(tmp_path, training__label_smoothing=0.1)
     make_run(tmp_path, "ours", loss="label_smoothing")
     make_run(tmp_path, "baseline", loss="baseline")
-    groups = group_runs(load_runs([tmp_path]))
+    groups = group_runs(read_runs(tmp_path))
     assert [(g.recipe, len(g.runs)) for g in groups] == [(LIBFFCV, 1), ("rn50_16_epochs", 1), ("rn50_16_epochs", 1)]
     theirs = compare(groups)[0]
     assert theirs.why_no_difference == "no finished run of baseline with the same options"
-    assert str(uuid.UUID(int=0)) in render_page(load_runs([tmp_path]))
+    assert str(uuid.UUID(int=0)) in render_page(read_runs(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -150,3 +155,22 @@ def test_broken_files_are_named(tmp_path, file, content, message):
     (folder / file).write_text(content)
     with pytest.raises(ValueError, match=message):
         load_runs([tmp_path])
+
+
+def test_its_epochs_may_be_floats(tmp_path):
+    folder = write_run(tmp_path)
+    log = folder / "log"
+    log.write_text(log.read_text().replace('"epoch": 0', '"epoch": 0.0'))
+    assert [e.epoch for e in read_runs(tmp_path)[0].log] == [1, 2, 3]
+
+
+def test_no_table_has_a_column_of_validation_losses(tmp_path):
+    """Ours and libffcv's are two quantities."""
+    write_run(tmp_path)
+    make_run(tmp_path, "ours", loss="label_smoothing")
+    runs = read_runs(tmp_path)
+    columns = {field.name for field in dataclasses.fields(TableRow)}
+    assert not {column for column in columns if column.startswith("val") or column.endswith("loss")} - {"loss"}
+    head = re.findall(r'<th scope="col">([^<]*)', render_page(runs))
+    assert "loss" in head
+    assert not [name for name in head if "val" in name]
