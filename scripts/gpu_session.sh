@@ -101,12 +101,12 @@ run_part() { # of a limit of $1 seconds
         imagenette)
             [ -f "$work/imagenette/val.beton" ] ||
                 "$python" write_datasets.py --data.root="$imagenette" --out.dir="$work/imagenette" --write.mode=jpg || return
-            local large=resnet50 small=resnet18 loss seed
-            [ "$device" = cuda ] || large=resnet10 small=resnet10
-            for loss in baseline label_smoothing maxsup; do
-                train $large $loss 0 auto || return
+            local large=resnet50 small=resnet18 losses='baseline label_smoothing maxsup' seeds='1 2 3' loss seed
+            [ "$device" = cuda ] || large=resnet10 small=resnet10 losses=maxsup seeds=1
+            for loss in $losses; do
+                train $large "$loss" 0 auto || return
                 # Eager, so that both ways are used.
-                for seed in 1 2 3; do train $small $loss $seed off || return; done
+                for seed in $seeds; do train $small "$loss" "$seed" off || return; done
             done
             "$python" -m ffcv_imagenet.report "$work/runs" --markdown "$work/tables/imagenette.md"
             ;;
