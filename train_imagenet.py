@@ -4,19 +4,20 @@ import sys
 from collections.abc import Sequence
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.options import config_files, parse
+from ffcv_imagenet.options import build, collect, config_files
 from ffcv_imagenet.script import run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """Run with the command-line words ``argv``."""
-    config = parse(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
+    given = collect(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
+    config = build(TrainConfig, given.values, given.origins)
     recipe = "+".join(file.stem for file in config_files(argv)) or "none"
 
     from ffcv_imagenet.experiment import evaluate_only, train
 
     if config.training.eval_only:
-        evaluate_only(config, recipe=recipe)
+        evaluate_only(config, given=given, recipe=recipe)
     else:
         train(config, recipe=recipe, command=[sys.argv[0], *argv])
 

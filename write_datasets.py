@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> None:
     from ffcv_imagenet.data.write.splits import write_splits
 
     options = dataclasses.asdict(config.write)
+    options |= options.pop("of_mode")
     others = {key: options.pop(key) for key in ("num_workers", "overwrite", "on_error")}
     write_splits(
         Path(config.data.root).expanduser(),

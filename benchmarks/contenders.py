@@ -67,7 +67,7 @@ def project(beton: Path, num_samples: int, settings: Settings, *, quasi_random: 
 
     order: ShuffledOrder = ShuffledOrder(num_samples, 0, settings.batch_size)
     if quasi_random:
-        from ffcv_imagenet.experiment import READ_TOGETHER
+        from ffcv_imagenet.loaders import READ_TOGETHER
 
         block = max(1, READ_TOGETHER * num_samples // beton.stat().st_size)
         order = QuasiRandomOrder(num_samples, 0, settings.batch_size, block=block)

@@ -121,7 +121,7 @@ def batch_decoder(data: Data, options: argparse.Namespace, kernels: Any) -> Batc
     assert index is not None
     gatherer = Gatherer(np.memmap(data.beton, np.uint8, mode="r"), data.samples, index)
     labels, crops = np.zeros(data.num_samples, np.int64), crop_decoder(data, options.resolution)
-    return BatchDecoder(gatherer, crops, labels, kernels, options.batch, torch.bfloat16)
+    return BatchDecoder(gatherer, crops, labels, kernels, options.batch, torch.bfloat16, Normalize())
 
 
 def host_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) -> list[Row]:
@@ -226,7 +226,7 @@ def make_loader(data: Data, options: argparse.Namespace, gpu: bool) -> BatchLoad
     cores = len(os.sched_getaffinity(0))
     common: dict[str, Any] = {"batch_size": options.batch, "num_workers": cores, "device": options.device}
     if gpu:
-        return GPUBatchLoader(data.beton, decoder, order, dtype=torch.bfloat16, **common)
+        return GPUBatchLoader(data.beton, decoder, order, dtype=torch.bfloat16, normalize=Normalize(), **common)
     return BatchLoader(data.beton, decoder, order, **common)
 
 

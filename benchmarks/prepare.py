@@ -25,6 +25,7 @@ from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_split
+from ffcv_imagenet.files import exclusive_file
 
 #: WebDataset's workers take whole shards, so these should be a multiple of their number.
 NUM_SHARDS = 16
@@ -66,7 +67,7 @@ def write_repeated(jpegs: Sequence[bytes], beton: Path, num_samples: int) -> Non
         width, height = Image.open(io.BytesIO(jpeg)).size
         images.append(EncodedImage(True, height, width, jpeg, native.build_index(jpeg, EVERY)))
     labels = np.arange(num_samples) % min(1000, num_samples)
-    with beton.open("w+b", buffering=0) as file, EntryIndex.path(beton).open("wb") as index_file:
+    with exclusive_file(beton) as file, EntryIndex.path(beton).open("wb") as index_file:
         writer, index = BetonWriter(file, num_samples, 8 << 20), IndexWriter(index_file, num_samples)
         for number, label in enumerate(labels.tolist()):
             image = images[number % len(images)]

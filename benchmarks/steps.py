@@ -14,10 +14,11 @@ from torch import nn
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.losses import CrossEntropy
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import make_sgd, parameter_groups
 from ffcv_imagenet.train.precision import autocast, choose_precision
 from ffcv_imagenet.train.step import choose_compile
@@ -158,7 +159,7 @@ class ProjectStep:
             model = model.to(memory_format=torch.channels_last)
         self.trainer = Trainer(
             model=model,
-            loss=CrossEntropy(SMOOTHING).to(device),
+            loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), CLASSES).to(device),
             optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
             if variant.fused
             else plain_sgd(model),

@@ -24,8 +24,9 @@ from train_speed_tables import LOADERS, Cell, Results, report
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.experiment import make_train_loader
+from ffcv_imagenet.loaders import make_train_loader
 from ffcv_imagenet.options import build
+from ffcv_imagenet.resolved import resolve
 
 PARTS = ("step", "end-to-end", "loaders", "reference-end-to-end", "ablation")
 WORKDIR = Path(tempfile.gettempdir()) / "ffcv_imagenet_benchmark"
@@ -185,6 +186,7 @@ class Benchmark:
         values = {
             "data.train": self.data.indexed_beton,
             "data.val": self.data.indexed_beton,
+            "data.on_wrong_split": "warn",
             "data.decode": decode,
             "data.num_workers": self.arguments.workers,
             "training.batch_size": self._batch(arch),
@@ -192,7 +194,7 @@ class Benchmark:
             "resolution.max_res": side,
         }
         config = build(TrainConfig, {key: str(value) for key, value in values.items()})
-        return make_train_loader(config, World(0, 1, 0, 1, self.device))
+        return make_train_loader(resolve(config, World(0, 1, 0, 1, self.device)))
 
     def _stock_ffcv(self, batch_size: int, side: int):
         """FFCV's own loader, with the copies to the device that it makes itself."""

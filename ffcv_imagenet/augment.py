@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-#: Mean and standard deviation of ImageNet's training images per channel (RGB), in 0..1; torchvision's figures.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from ffcv_imagenet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Normalize(nn.Module):
-    """``[B, 3, H, W] uint8 0..255`` to float32 with ImageNet's mean 0 and standard deviation 1; keeps the layout.
+    """``[B, 3, H, W] uint8 0..255`` to float32 ``(image / 255 - mean) / std``; keeps the layout.
 
     Floating-point images are normalised already (by the GPU's decoder), and come back as they are.
+
+    Args:
+        mean: of red, green and blue, in 0..1.
+        std: their standard deviation, in 0..1.
     """
 
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("inverse_std", 1 / (255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)))
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("inverse_std", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise a batch."""

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ffcv_imagenet.losses import LOSS_OPTIONS, Loss, make_loss
-from ffcv_imagenet.options import Choice, Integer, OrNone, Real, Switch, Text, Words, group, option
-from ffcv_imagenet.schedules import LR_OPTIONS, make_lr_schedule, resolution_at
-from ffcv_imagenet.train.step import COMPILE_MODES
-
-#: Options that may differ when a run goes on: they say where and how it runs, not what it computes. What they lead
-#: to (the data, the precision, the size of a micro-batch) is compared instead.
-RESUMABLE_CHANGES = (
-    "data.train",
-    "data.val",
-    "data.decode",
-    "data.num_workers",
-    "data.on_error",
-    "training.accumulation",
-    "training.precision",
-    "training.compile",
-    "training.on_nonfinite",
-    "validation.batch_size",
-    "dist.device",
-    "dist.cpu_threads",
-    "dist.timeout_minutes",
-    "logging.",
-    "checkpoint.",
+from ffcv_imagenet.data.write.modes import MODES
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
+from ffcv_imagenet.losses import LOSSES, Loss
+from ffcv_imagenet.options import (
+    Choice,
+    Effect,
+    Integer,
+    Numbers,
+    OptionsError,
+    OrNone,
+    Real,
+    Switch,
+    Text,
+    VariantName,
+    Words,
+    group,
+    option,
+    options_of,
+    variant_options,
 )
+from ffcv_imagenet.schedules import SCHEDULES, make_lr_schedule, ramp, resolution_at
+from ffcv_imagenet.train.compile_modes import COMPILE_MODES
+
+#: What changing an option of TrainConfig means; each of them says which. It decides what is learned:
+LEARNING = Effect(resumable=False, averaged=False)
+#: It only tells repetitions apart.
+SEED = Effect(resumable=False, averaged=True, shown=False)
+#: It decides how something is computed, which may change the rounding or what becomes of faults. What it leads to (the
+#: precision, the size of a micro-batch) is compared instead when a run continues.
+COMPUTING = Effect(resumable=True, averaged=False)
+#: It says where and how fast a run executes; the data are compared by their checksums.
+RUNNING = Effect(resumable=True, averaged=True)
+#: It says what is kept of a run.
+KEEPING = Effect(resumable=True, averaged=True, shown=False)
 
 
 @dataclass(frozen=True)
@@ -54,27 +66,21 @@ class WriteOptions:
     preset: str | None = option(
         OrNone(Choice("rn50", "rn18")), "a published data set; single options override it", None
     )
-    mode: str | None = option(
-        OrNone(Choice("raw", "jpg", "smart", "proportion")), "storage (none: the preset's, else jpg)", None
-    )
+    mode: str | None = option(OrNone(VariantName(MODES)), "storage (none: the preset's, else jpg)", None)
+    of_mode: Mapping[str, Any] = variant_options(MODES)
     max_resolution: int | None = option(
         OrNone(Integer(1, 65535)), "longest side in pixels, larger images are shrunk", None
     )
-    compress_probability: float | None = option(
-        OrNone(Real(0, 1)), "share of JPEG images in proportion mode (none: the preset's, else 0.5)", None
-    )
-    smart_threshold: float | None = option(
-        OrNone(Real(0)),
-        "smart mode stores JPEG where raw takes more than this many times its bytes (none: 2)",
-        None,
-    )
-    jpeg_quality: int | None = option(OrNone(Integer(1, 100)), "JPEG quality (none: 90)", None)
-    reencode: bool = option(Switch(), "0: keep JPEG files that are small enough byte for byte", True)
     num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)
+    max_pixels: int | None = option(
+        OrNone(Integer(1)),
+        "images with more pixels are refused before they are decoded (none: 178956970, as Pillow does)",
+        None,
+    )
     overwrite: bool = option(Switch(), "replace files that are already there", False)
     on_error: str = option(
         Choice("fail", "skip"),
@@ -96,140 +102,196 @@ class WriteConfig:
 class DataOptions:
     """Training and validation images."""
 
-    train: str | None = option(OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None)
-    val: str = option(Text(), "validation .beton file")
+    train: str | None = option(
+        OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None, RUNNING
+    )
+    val: str | None = option(
+        OrNone(Text()), "validation .beton file (training.eval_only=1: none for that of the run)", None, RUNNING
+    )
     order: str = option(
         Choice("random", "quasi_random"),
         "order of the training images; quasi_random reads large pieces, for files larger than the memory",
         "random",
+        LEARNING,
     )
     on_error: str = option(
         Choice("fail", "skip"),
         "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
         "fail",
+        COMPUTING,
+    )
+    on_wrong_split: str = option(
+        Choice("fail", "warn"),
+        "what to do when data.train is no training split, data.val no validation split, or both are the same images",
+        "fail",
+        RUNNING,
     )
     decode: str = option(
         Choice("cpu", "gpu", "auto"),
         "where images are decoded: the same pixels; gpu needs an entry-point index; auto: gpu where cores are few",
         "cpu",
+        RUNNING,
     )
     num_workers: int = option(
         Integer(0, 1024),
         "decoding threads on the CPU per process (0: its share of the usable cores, less two where there is a GPU)",
         0,
+        RUNNING,
     )
-    min_crop_area: float = option(Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08)
-    flip: bool = option(Switch(), "mirror half of the training images (off where mirroring changes the class)", True)
+    min_crop_area: float = option(
+        Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08, LEARNING
+    )
+    flip: bool = option(
+        Switch(), "mirror half of the training images (off where mirroring changes the class)", True, LEARNING
+    )
+    mean: tuple[float, ...] = option(
+        Numbers(3, 0, 1), "mean of red, green and blue that is subtracted from images in 0..1", IMAGENET_MEAN, LEARNING
+    )
+    std: tuple[float, ...] = option(
+        Numbers(3, 0.001, 1),
+        "standard deviation of red, green and blue by which they are divided",
+        IMAGENET_STD,
+        LEARNING,
+    )
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """The network."""
 
-    arch: str = option(Text(), "a torchvision classification model, or resnet10", "resnet18")
-    blurpool: bool = option(Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False)
-    weights: str | None = option(OrNone(Text()), "start from these weights (a state dict or a checkpoint)", None)
+    arch: str = option(Text(), "a torchvision classification model, or resnet10", "resnet18", LEARNING)
+    blurpool: bool = option(
+        Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False, LEARNING
+    )
+    weights: str | None = option(
+        OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None, LEARNING
+    )
 
 
 @dataclass(frozen=True)
 class ResolutionOptions:
     """Side of the training images in pixels: min_res up to start_ramp, max_res from end_ramp, in steps of 32."""
 
-    min_res: int = option(Integer(8, 4096), "at the start", 160)
-    max_res: int = option(Integer(8, 4096), "at the end", 160)
-    start_ramp: int = option(Integer(0), "epoch up to which min_res holds", 0)
-    end_ramp: int = option(Integer(0), "epoch from which max_res holds", 0)
+    min_res: int = option(Integer(8, 4096), "at the start", 160, LEARNING)
+    max_res: int = option(Integer(8, 4096), "at the end", 160, LEARNING)
+    start_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch up to which min_res holds (none: 70 % of the way to the last epoch)", None, LEARNING
+    )
+    end_ramp: int | None = option(
+        OrNone(Integer(0)), "epoch from which max_res holds (none: 85 % of the way to the last epoch)", None, LEARNING
+    )
 
 
 @dataclass(frozen=True)
 class LrOptions:
     """Learning rate, evaluated at every step."""
 
-    lr: float = option(Real(0), "peak rate for a global batch of lr.base_batch", 0.5)
-    base_batch: int = option(Integer(1), "the batch for which lr.lr holds; the rate scales with the batch", 1024)
-    schedule: str = option(Choice(*LR_OPTIONS), "shape over the epochs", "piecewise")
-    peak_epoch: float | None = option(OrNone(Real(0)), "piecewise: epoch of the peak (none: 2)", None)
-    step_length: int | None = option(OrNone(Integer(1)), "step: epochs between steps (none: 30)", None)
-    step_ratio: float | None = option(OrNone(Real(0, 1)), "step: factor at every step (none: 0.1)", None)
-    warmup_epochs: float | None = option(OrNone(Real(0)), "step, cosine: linear warm-up (none: 0)", None)
+    lr: float = option(Real(0), "peak rate for a global batch of lr.base_batch", 0.5, LEARNING)
+    base_batch: int = option(
+        Integer(1), "the batch for which lr.lr holds; the rate scales with the batch", 1024, LEARNING
+    )
+    schedule: str = option(VariantName(SCHEDULES), "shape over the epochs", "piecewise", LEARNING)
+    of_schedule: Mapping[str, Any] = variant_options(SCHEDULES)
 
 
 @dataclass(frozen=True)
 class LossOptions:
     """The training loss."""
 
-    name: str = option(Choice(*LOSS_OPTIONS), "which loss", "baseline")
-    smoothing: float | None = option(
-        OrNone(Real(0, 1)), "label_smoothing: share spread over all classes (none: 0.1)", None
-    )
-    alpha_start: float | None = option(OrNone(Real(0)), "maxsup: weight at the start (none: 0.1)", None)
-    alpha_end: float | None = option(OrNone(Real(0)), "maxsup: weight at the end (none: 0.2)", None)
+    name: str = option(VariantName(LOSSES), "which loss", "baseline", LEARNING)
+    of_loss: Mapping[str, Any] = variant_options(LOSSES)
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """Length, batch, optimizer and precision."""
 
-    epochs: int = option(Integer(1), "number of epochs", 16)
-    batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024)
-    accumulation: int = option(Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1)
-    momentum: float = option(Real(0, 1), "momentum of SGD", 0.9)
-    weight_decay: float = option(Real(0), "weight decay (never on normalisation layers and biases)", 5e-5)
+    epochs: int = option(Integer(1), "number of epochs", 16, LEARNING)
+    max_steps: int | None = option(
+        OrNone(Integer(1)),
+        "smoke test: end after so many steps of this training, with an evaluation; the report keeps such runs apart",
+        None,
+        LEARNING,
+    )
+    batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024, LEARNING)
+    accumulation: int = option(
+        Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1, COMPUTING
+    )
+    momentum: float = option(Real(0, 1), "momentum of SGD", 0.9, LEARNING)
+    weight_decay: float = option(Real(0), "weight decay (never on normalisation layers and biases)", 5e-5, LEARNING)
     precision: str = option(
         Choice("auto", "bf16", "fp16", "fp32"),
         "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU (fp32 is without TF32)",
         "auto",
+        COMPUTING,
     )
     compile: str = option(
         Choice("auto", "off", *COMPILE_MODES),
         "torch.compile (auto: default on a GPU, off on a CPU or with dist.sync_bn); reduce-overhead and max-autotune "
         "replay CUDA graphs, aot_eager only searches for faults",
         "auto",
+        COMPUTING,
     )
     ema: float | None = option(
         OrNone(Real(0, 0.999999)),
         "evaluate an exponential moving average of the weights with this decay, such as 0.999 (none or 0: the weights)",
         None,
+        LEARNING,
     )
-    seed: int = option(Integer(0, 2**31), "seed of weights, order and crops", 0)
+    seed: int = option(Integer(0, 2**31), "seed of weights, order and crops", 0, SEED)
     on_nonfinite: str = option(
         Choice("fail", "skip"),
         "when the loss is NaN or infinite: fail, or skip the step and count it in the log",
         "fail",
+        COMPUTING,
     )
-    eval_only: bool = option(Switch(), "evaluate a checkpoint (checkpoint.resume) or model.weights, don't train", False)
+    eval_only: bool = option(
+        Switch(), "evaluate a checkpoint (checkpoint.resume) or model.weights, don't train", False, LEARNING
+    )
 
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Evaluation after every epoch: centre crop of 224/256 of the shorter side."""
+    """Evaluation after every epoch, on the centre of each image."""
 
-    resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256)
-    batch_size: int = option(Integer(1), "images per batch and process", 256)
-    flip_tta: bool = option(Switch(), "average over the image and its mirror image", False)
+    resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256, LEARNING)
+    crop_ratio: float = option(
+        Real(0.01, 1),
+        "side of the square that is cut out of the centre, as a share of the shorter side",
+        IMAGENET_CENTER_CROP,
+        LEARNING,
+    )
+    batch_size: int = option(Integer(1), "images per batch and process", 256, RUNNING)
+    flip_tta: bool = option(Switch(), "average over the image and its mirror image", False, LEARNING)
 
 
 @dataclass(frozen=True)
 class DistOptions:
     """Processes; their number comes from torchrun."""
 
-    device: str = option(Choice("auto", "cuda", "cpu"), "where to train", "auto")
-    sync_bn: bool = option(Switch(), "batch-normalisation statistics over all processes", False)
-    cpu_threads: int = option(Integer(0, 1024), "torch's threads per process on a CPU (0: its share of the cores)", 0)
-    timeout_minutes: float = option(Real(0.1), "give up when a process waits this long for another", 10)
+    device: str = option(Choice("auto", "cuda", "cpu"), "where to train", "auto", COMPUTING)
+    sync_bn: bool = option(Switch(), "batch-normalisation statistics over all processes", False, LEARNING)
+    cpu_threads: int = option(
+        Integer(0, 1024), "torch's threads per process on a CPU (0: its share of the cores)", 0, RUNNING
+    )
+    timeout_minutes: float = option(Real(0.1), "give up when a process waits this long for another", 10, RUNNING)
 
 
 @dataclass(frozen=True)
 class LoggingOptions:
     """The run folder."""
 
-    folder: str = option(Text(), "folder of all runs", "runs")
-    name: str | None = option(OrNone(Text()), "name of this run (none: recipe, architecture, loss and seed)", None)
-    progress_bar: bool = option(Switch(), "show a progress bar where stderr is a terminal", True)
-    tensorboard: bool = option(
-        Switch(), "write TensorBoard events into the run folder (pip install tensorboard)", False
+    folder: str = option(Text(), "folder of all runs", "runs", KEEPING)
+    name: str | None = option(
+        OrNone(Text()), "name of this run (none: recipe, architecture, loss and seed)", None, KEEPING
     )
-    wandb: str | None = option(OrNone(Text()), "log to this project of Weights & Biases, too (pip install wandb)", None)
+    progress_bar: bool = option(Switch(), "show a progress bar where stderr is a terminal", True, KEEPING)
+    tensorboard: bool = option(
+        Switch(), "write TensorBoard events into the run folder (pip install tensorboard)", False, KEEPING
+    )
+    wandb: str | None = option(
+        OrNone(Text()), "log to this project of Weights & Biases, too (pip install wandb)", None, KEEPING
+    )
 
 
 @dataclass(frozen=True)
@@ -238,11 +300,14 @@ class CheckpointOptions:
 
     resume: str = option(
         Text(),
-        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a file",
+        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a checkpoint or run folder",
         "none",
+        KEEPING,
     )
-    every_steps: int = option(Integer(0), "steps between checkpoints in the middle of an epoch (0: none)", 1000)
-    keep: int = option(Integer(1), "how many of the newest to keep; the best is always kept", 2)
+    every_steps: int = option(
+        Integer(0), "steps between checkpoints in the middle of an epoch (0: none)", 1000, KEEPING
+    )
+    keep: int = option(Integer(1), "how many of the newest to keep; the best is always kept", 2, KEEPING)
 
 
 @dataclass(frozen=True)
@@ -261,36 +326,46 @@ class TrainConfig:
     checkpoint: CheckpointOptions = group(CheckpointOptions)
 
     def __post_init__(self) -> None:
-        """Check what involves several options; raises ValueError."""
-        resolution = self.resolution
-        if resolution.min_res > resolution.max_res:
-            raise ValueError(
-                f"resolution.min_res: got {resolution.min_res}, allowed is at most "
-                f"resolution.max_res={resolution.max_res}"
-            )
-        if resolution.start_ramp > resolution.end_ramp:
-            raise ValueError(
-                f"resolution.start_ramp: got {resolution.start_ramp}, allowed is at most "
-                f"resolution.end_ramp={resolution.end_ramp}"
-            )
+        """Check what involves several options; raises OptionsError with everything that does not go together."""
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes()]
+        for make in (self.make_lr, self.make_loss):
+            try:
+                make()
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise OptionsError(mistakes)
+
+    def _data_mistakes(self) -> Iterator[str]:
         if self.training.eval_only:
             if self.checkpoint.resume == "none" and self.model.weights is None:
-                raise ValueError(
-                    "training.eval_only=1 needs checkpoint.resume=auto, checkpoint.resume=FILE or model.weights=FILE"
+                yield (
+                    "training.eval_only=1 needs --checkpoint.resume=auto, --checkpoint.resume=CHECKPOINT or "
+                    "--model.weights=FILE"
                 )
-        elif self.data.train is None:
-            raise ValueError("data.train is required: give --data.train=FILE.beton")
-        self.make_loss()
-        self.make_lr()
+            return
+        for key, file in (("data.train", self.data.train), ("data.val", self.data.val)):
+            if file is None:
+                yield f"{key} is required: give --{key}=FILE.beton"
+
+    def _resolution_mistakes(self) -> Iterator[str]:
+        options, epochs = self.resolution, self.training.epochs
+        start, end = ramp(epochs, options.start_ramp, options.end_ramp)
+        if options.min_res > options.max_res:
+            yield f"resolution.min_res: got {options.min_res}, allowed is at most resolution.max_res={options.max_res}"
+        if start > end:
+            yield f"resolution.start_ramp: got {start}, allowed is at most resolution.end_ramp={end}"
+        if end > epochs and options.min_res < options.max_res:
+            yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
 
     def default_name(self, recipe: str) -> str:
-        """A run's name from what is compared: recipe, architecture, loss and seed."""
-        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}"
+        """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test."""
+        steps = "" if self.training.max_steps is None else f"_{self.training.max_steps}_steps"
+        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}{steps}"
 
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
-        loss = self.loss
-        return make_loss(loss.name, smoothing=loss.smoothing, alpha_start=loss.alpha_start, alpha_end=loss.alpha_end)
+        return LOSSES.choose(self.loss.name, self.loss.of_loss)
 
     def make_lr(self) -> Callable[[float], float]:
         """The learning rate as a function of the fractional epoch, scaled to the global batch."""
@@ -299,10 +374,7 @@ class TrainConfig:
             lr.schedule,
             lr=lr.lr * self.training.batch_size / lr.base_batch,
             epochs=self.training.epochs,
-            peak_epoch=lr.peak_epoch,
-            step_length=lr.step_length,
-            step_ratio=lr.step_ratio,
-            warmup_epochs=lr.warmup_epochs,
+            **lr.of_schedule,
         )
 
     def extreme_sides(self) -> frozenset[int]:
@@ -312,13 +384,17 @@ class TrainConfig:
     def make_resolution(self) -> Callable[[int], int]:
         """The side of the training images in pixels as a function of the epoch."""
         resolution = self.resolution
+        start, end = ramp(self.training.epochs, resolution.start_ramp, resolution.end_ramp)
         return functools.partial(
-            resolution_at,
-            min_res=resolution.min_res,
-            max_res=resolution.max_res,
-            start_ramp=resolution.start_ramp,
-            end_ramp=resolution.end_ramp,
+            resolution_at, min_res=resolution.min_res, max_res=resolution.max_res, start_ramp=start, end_ramp=end
         )
+
+    def planned_epochs(self, num_samples: int) -> int:
+        """How many epochs are trained, the last one perhaps in part, on a data set of so many images."""
+        if self.training.max_steps is None:
+            return self.training.epochs
+        steps = max(1, num_samples // self.training.batch_size)
+        return min(self.training.epochs, math.ceil(self.training.max_steps / steps))
 
     def per_rank_batch(self, world_size: int) -> int:
         """Images of a micro-batch on one rank; raises ValueError when the global batch cannot be shared."""
@@ -351,3 +427,20 @@ class SweepConfig:
     """Configuration of ``python -m ffcv_imagenet.sweep``, beside what is swept."""
 
     sweep: SweepOptions = group(SweepOptions)
+
+
+def effect_of(key: str) -> Effect:
+    """What changing the option ``section.name`` of a training means; unknown options decide what is learned."""
+    return _EFFECTS.get(key, LEARNING)
+
+
+def _effects(kind: type) -> dict[str, Effect]:
+    """The effect of every option; raises TypeError when one does not say it."""
+    effects = {key: field.metadata["effect"] for key, field in options_of(kind).items()}
+    for key, effect in effects.items():
+        if effect is None:
+            raise TypeError(f"{key} has no effect: give option(...) one of those at the top of config.py")
+    return effects
+
+
+_EFFECTS = _effects(TrainConfig)

@@ -1,13 +1,99 @@
-"""Files that appear whole or not at all, and JSON files whose errors name them."""
+"""Files that appear whole or not at all that one process writes at a time, and JSON files whose errors name them."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from ffcv_imagenet.names import shown
+
+#: What a file system without locks answers: there is nothing to hold then.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class WrittenFile(io.FileIO):
+    """An unbuffered file to write and read whose errors name it: ``cannot write FILE: No space left on device``."""
+
+    def __init__(self, path: Path, shown_as: Path):
+        """Open ``path``, which is made where missing; errors name ``shown_as``."""
+        self._shown_as = shown_as
+        super().__init__(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+
+    def write(self, data: Any) -> int:
+        """Write as much as the system takes."""
+        with self._naming():
+            return super().write(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut the file."""
+        with self._naming():
+            return super().truncate(size)
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        with self._naming():
+            os.fsync(self.fileno())
+
+    def close(self) -> None:
+        """Close the file, which is when some file systems first tell that it is not written."""
+        with self._naming():
+            super().close()
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"cannot write {shown(self._shown_as)}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def exclusive_file(path: Path, shown_as: Path | None = None) -> Iterator[WrittenFile]:
+    """Open an empty file that no other process is writing; after an exception it is removed.
+
+    A lock ends with its process, however that ends.
+
+    Raises:
+        FileExistsError: another process is writing it, or has just done so.
+        OSError: it cannot be written; names ``shown_as`` (``path`` where that is not given).
+    """
+    file = WrittenFile(path, shown_as or path)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another process is writing {shown(path)}") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        if not _is_at(file, path):  # It has got its final name between opening and locking.
+            raise FileExistsError(f"another process has just written {shown(path)}")
+        try:
+            file.truncate(0)  # what a killed process left
+            yield file
+        except BaseException:  # Ctrl-C too
+            if _is_at(file, path):
+                path.unlink()
+            raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # The first error counts.
+            file.close()
+        raise
+    file.close()
+
+
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -15,16 +101,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write (and read) that gets its name at the end of the ``with`` block, when it is safe on the disk.
 
     Until then, and after an exception, the name holds what it held before, also after a power cut.
+
+    Raises:
+        FileExistsError: another process is writing it.
+        OSError: it cannot be written; names it.
     """
     partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with exclusive_file(partial, path) as file:
+        buffered = io.BufferedRandom(file)
+        yield buffered
+        buffered.flush()
+        file.sync()
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -5,16 +5,19 @@ dataclass of such groups. :func:`parse` turns them into fastargs sections and pa
 files and ``--section.name=value`` arguments over them, and returns the filled configuration.
 
 Stricter than fastargs alone: an unknown key, a value of the wrong type or outside its range, or the same
-mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. Environment
-variables are never read as options.
+mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. All mistakes are
+told at once, each with where the values come from. Environment variables are never read as options.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +26,29 @@ from fastargs import Param, Section
 from fastargs.config import Config
 from fastargs.validation import Checker
 
+from ffcv_imagenet.variants import Variants
+
 ConfigT = TypeVar("ConfigT")
+
+#: Where the values of the command line's words come from, for messages.
+COMMAND_LINE = "the command line"
+
+
+class OptionsError(ValueError):
+    """One or more mistakes in the options, each a sentence; as text, a line for each."""
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = tuple(texts)
+        many = f"{len(texts)} mistakes in the options:\n  " if len(texts) > 1 else ""
+        super().__init__(many + "\n  ".join(texts))
+
+
+@dataclass(frozen=True)
+class Given:
+    """Options as a user gives them: the texts or YAML values, and where each of them comes from."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
 
 
 class Integer(Checker):
@@ -130,6 +155,40 @@ class Words(Checker):
         return "a comma-separated list of " + ", ".join(self.words)
 
 
+class Numbers(Checker):
+    """So many finite numbers in ``[low, high]``, separated by commas."""
+
+    def __init__(self, count: int, low: float, high: float):
+        self.count, self.number = count, Real(low, high)
+
+    def check(self, value: Any) -> tuple[float, ...]:
+        """Return the numbers as a tuple; raises ValueError on another count or a number out of range."""
+        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        if len(parts) != self.count:
+            raise ValueError
+        return tuple(self.number.check(part) for part in parts)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return f"{self.count} comma-separated numbers" + self.number.help().removeprefix("a number")
+
+
+class VariantName(Checker):
+    """The name of a variant."""
+
+    def __init__(self, variants: Variants):
+        self.variants = variants
+
+    def check(self, value: Any) -> str:
+        """Return ``value``; raises ValueError when there is no such variant."""
+        self.variants.kind(str(value))
+        return str(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return self.variants.allowed()
+
+
 class OrNone(Checker):
     """What another checker allows, or ``none`` for "not given"."""
 
@@ -158,12 +217,33 @@ def _range_text(low: float, high: float) -> str:
 _REQUIRED = object()
 
 
-def option(checker: Checker, text: str, default: Any = _REQUIRED) -> Any:
-    """A dataclass field that is an option: what it allows, its help text and default (none: required)."""
-    metadata = {"checker": checker, "help": text}
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What it means to change an option.
+
+    ``resumable``: it may change when a run continues. ``averaged``: runs that differ in it may be averaged. ``shown``:
+    the report lists it among what differs.
+    """
+
+    resumable: bool
+    averaged: bool
+    shown: bool = True
+
+
+def option(checker: Checker, text: str, default: Any = _REQUIRED, effect: Effect | None = None) -> Any:
+    """A dataclass field that is an option: what it allows, its help text, default (none: required) and effect."""
+    metadata = {"checker": checker, "help": text, "effect": effect}
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def variant_options(variants: Variants) -> Any:
+    """A dataclass field for the options of the chosen one of ``variants``: ``{option: value}``.
+
+    The group that has it also has the option ``variants.key``, which chooses.
+    """
+    return dataclasses.field(default_factory=dict, metadata={"variants": variants})
 
 
 def group(kind: type) -> Any:
@@ -181,18 +261,44 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
         ValueError: an unknown option, a missing required one, or a value that is not allowed.
         FileNotFoundError: a configuration file that is not there.
     """
-    parser = _argument_parser(kind, description)
+    given = collect(kind, argv, description)
+    return build(kind, given.values, given.origins)
+
+
+def collect(kind: type, argv: Sequence[str], description: str) -> Given:
+    """What ``argv`` gives, without defaults; see :func:`parse`.
+
+    Raises:
+        ValueError: unknown options, of the command line and the files alike.
+        FileNotFoundError: a configuration file that is not there.
+    """
+    given, unknown = _read(kind, argv, description, {})
+    if unknown:  # Options of a variant from outside are known when its name is.
+        given, unknown = _read(kind, argv, description, given.values)
+    known = options_of(kind, given.values)
+    words = [word for word in unknown if word.startswith("--")] or unknown[:1]
+    mistakes = [f"unknown argument {word!r} ({did_you_mean(word, known)})" for word in words]
+    mistakes += [f"{given.origins[key]}: {_unknown(key, known)}" for key in given.values if key not in known]
+    if mistakes:
+        raise OptionsError(mistakes)
+    return given
+
+
+def _read(kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]) -> tuple[Given, list[str]]:
+    """What files and command line give, and the words that are no options."""
+    parser = _argument_parser(kind, description, chosen)
     try:
         namespace, unknown = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r} (see --help for all options)")
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for name in namespace.config_file:
-        values.update(read_yaml(Path(name)))
-    values.update({k: v for k, v in vars(namespace).items() if k != "config_file"})
-    return build(kind, values)
+        content = read_yaml(Path(name))
+        values.update(content)
+        origins.update(dict.fromkeys(content, name))
+    words = {key: value for key, value in vars(namespace).items() if key != "config_file"}
+    return Given(values | words, origins | dict.fromkeys(words, COMMAND_LINE)), unknown
 
 
 def config_files(argv: Sequence[str]) -> list[Path]:
@@ -205,20 +311,24 @@ def config_files(argv: Sequence[str]) -> list[Path]:
         raise ValueError(str(error)) from None
 
 
-def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+def build(kind: type[ConfigT], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> ConfigT:
     """Check ``{"section.name": value}`` against dataclass ``kind`` and return the filled configuration.
 
+    Args:
+        kind: of the configuration.
+        values: texts of the command line, or values of a YAML file.
+        origins: where each of the values comes from, for messages; None: they don't say so.
+
     Raises:
-        ValueError: an unknown key, a missing required value, or a value that is not allowed.
+        ValueError: unknown keys, missing required values, values that are not allowed or that do not go together.
     """
-    groups = _groups(kind)
-    schema = {f"{name}.{f.name}": f for name, section in groups.items() for f in dataclasses.fields(section)}
-    for key, value in values.items():
-        if key not in schema:
-            raise ValueError(f"unknown option {key!r} (allowed: {_nearest(key, schema)})")
+    groups, schema = _groups(kind), options_of(kind, values)
+    mistakes = [_unknown(key, schema) for key in values if key not in schema]
+    known = {key: value for key, value in values.items() if key in schema}
+    for key, value in known.items():
         checker = schema[key].metadata["checker"]
         if value is None and not isinstance(checker, OrNone):  # An empty value in YAML; fastargs lets it pass.
-            raise ValueError(f"{key}: got nothing, allowed is {checker.help()}")
+            mistakes.append(f"{key}: got nothing, allowed is {checker.help()}")
     config = Config()
     for name, section in groups.items():
         params = {
@@ -227,23 +337,113 @@ def build(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
                 f.metadata["help"],
                 required=f.default is dataclasses.MISSING,
             )
-            for f in dataclasses.fields(section)
+            for key, f in schema.items()
+            if key.startswith(f"{name}.")
         }
         Section(name, section.__doc__ or "", config_descriptor=config).params(**params)
-    config.collect(values)
+    config.collect({key: value for key, value in known.items() if value is not None})
     for path in config.validate("errordict"):
         key = ".".join(path)
         allowed = schema[key].metadata["checker"].help()
-        if key not in values:
-            raise ValueError(f"{key} is required: give --{key}={allowed}")
-        raise ValueError(f"{key}: got {values[key]!r}, allowed is {allowed}")
+        if key not in known:
+            mistakes.append(f"{key} is required: give --{key}={allowed}")
+        elif known[key] is not None:
+            mistakes.append(f"{key}: got {known[key]!r}, allowed is {allowed}")
+    if mistakes:
+        raise OptionsError([_with_origins(text, schema, origins) for text in mistakes])
     filled = {}
     for name, section in groups.items():
-        given = {
-            f.name: config[f"{name}.{f.name}"] for f in dataclasses.fields(section) if f"{name}.{f.name}" in values
-        }
-        filled[name] = section(**given)
-    return kind(**filled)
+        given = {key.partition(".")[2]: key for key in schema if key in known and key.startswith(f"{name}.")}
+        try:
+            filled[name] = _fill(section, {f: None if known[k] is None else config[k] for f, k in given.items()})
+        except ValueError as error:
+            mistakes.append(str(error))
+    try:
+        if not mistakes:
+            return kind(**filled)
+    except ValueError as error:
+        mistakes += error.texts if isinstance(error, OptionsError) else [str(error)]
+    raise OptionsError([_with_origins(text, schema, origins) for text in mistakes])
+
+
+def _with_origins(text: str, schema: Mapping[str, Any], origins: Mapping[str, str] | None) -> str:
+    """A sentence about options (``section.name: got ...``, ``section.name=...``), and where their values come from."""
+    names = dict.fromkeys(re.findall(r"(?<![-\w])(\w+\.\w+)(?=: got |=)", text))
+    places: dict[str, list[str]] = {}
+    for key in names:
+        if key in schema:
+            places.setdefault((origins or {}).get(key, ""), []).append(key)
+    if origins is None or not set(places) - {COMMAND_LINE}:  # What was just typed needs no place.
+        return text
+    told = [f"{comma_and(keys)} from {place}" for place, keys in places.items() if place]
+    told += [f"{comma_and(keys)} by default" for place, keys in places.items() if not place]
+    return f"{text} ({'; '.join(told)})"
+
+
+def comma_and(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown argument ``--some.name=value``: the nearest of the ``known`` names, or where they are."""
+    key = word.removeprefix("--").partition("=")[0]
+
+    def likeness(name: str) -> float:
+        # Of "epochs" and "train.epochs" the part after the point counts more than the section.
+        parts = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
+        whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
+        return max(whole, 0.9 * last)
+
+    nearest = max(known, key=likeness)
+    return f"did you mean --{nearest}?" if likeness(nearest) > 0.7 else "--help lists all options"
+
+
+def _unknown(key: str, schema: Mapping[str, Any]) -> str:
+    return f"unknown option {key!r} ({did_you_mean(key, schema)})"
+
+
+def _fill(section: type, given: dict[str, Any]) -> Any:
+    """A group of options from checked values. What the chosen variant takes is completed by its defaults."""
+    own = {f.name: f for f in dataclasses.fields(section)}
+    group = section(**{name: value for name, value in given.items() if name in own})
+    for field, variants in _variants(section).items():
+        chosen = getattr(group, variants.key.partition(".")[2])
+        options = {name: value for name, value in given.items() if name not in own}
+        if chosen is not None:
+            options = variants.resolve(chosen, options)
+        group = dataclasses.replace(group, **{field: options})
+    return group
+
+
+def options_of(kind: type, values: Mapping[str, Any] | None = None) -> dict[str, dataclasses.Field]:
+    """All options of a configuration, ``{"section.name": field}``, those of variants included.
+
+    A variant's option may be none ("not given"), and has the effect of the option that chooses. Where several variants
+    have one of that name, it is the chosen one's.
+
+    Args:
+        kind: the configuration.
+        values: ``{"section.name": value}``, which choose the variants.
+    """
+    found: dict[str, dataclasses.Field] = {}
+    for name, section in _groups(kind).items():
+        own = {f.name: f for f in dataclasses.fields(section) if "checker" in f.metadata}
+        found |= {f"{name}.{key}": f for key, f in own.items()}
+        for variants in _variants(section).values():
+            chooses = own[variants.key.partition(".")[2]]
+            chosen = str((values or {}).get(variants.key, chooses.default))
+            for key, fields in variants.options(*([chosen] if ":" in chosen else [])).items():
+                metadata = (fields.get(chosen) or next(iter(fields.values()))).metadata
+                optional = option(OrNone(metadata["checker"]), metadata["help"], None, chooses.metadata["effect"])
+                optional.name = key
+                found[f"{name}.{key}"] = optional
+    return found
+
+
+def _variants(section: type) -> dict[str, Variants]:
+    """The variants that a group of options chooses among, by the field for their options."""
+    return {f.name: f.metadata["variants"] for f in dataclasses.fields(section) if "variants" in f.metadata}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -279,26 +479,63 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """A configuration as ``{"section.name": value}``, the inverse of :func:`build`."""
-    return {f"{s}.{k}": v for s, options in dataclasses.asdict(config).items() for k, v in options.items()}
+    """A configuration as ``{"section.name": value}`` of values that JSON has, the inverse of :func:`build`."""
+    flat: dict[str, Any] = {}
+    for name, section in _groups(type(config)).items():
+        options = vars(getattr(config, name))
+        variants = _variants(section)
+        for values in ({k: v for k, v in options.items() if k not in variants}, *(options[k] for k in variants)):
+            flat |= {f"{name}.{key}": value for key, value in values.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+
+
+def complete(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that an earlier version has written, as :func:`flatten` would write them.
+
+    Where an option of a variant was not given, or does not apply, earlier versions wrote None.
+    """
+    found = dict(options)
+    for section in _groups(kind).values():
+        for variants in _variants(section).values():
+            for name in variants.options():
+                if found.get(f"{variants.section}.{name}", found) is None:
+                    del found[f"{variants.section}.{name}"]
+            if (chosen := options.get(variants.key)) in variants.kinds:
+                found = {f"{variants.section}.{k}": v for k, v in variants.takes(chosen).items()} | found
+    return found
 
 
 def _groups(kind: type) -> dict[str, type]:
     return {f.name: f.metadata["group"] for f in dataclasses.fields(kind)}
 
 
-def _argument_parser(kind: type, description: str) -> argparse.ArgumentParser:
+def _argument_parser(kind: type, description: str, chosen: Mapping[str, Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
     )
     _add_config_file_argument(parser)
+    options = options_of(kind, chosen)
     for name, section in _groups(kind).items():
         arguments = parser.add_argument_group(name, section.__doc__)
-        for f in dataclasses.fields(section):
-            default = "required" if f.default is dataclasses.MISSING else f"default: {_show(f.default)}"
-            text = f"{f.metadata['help']} ({f.metadata['checker'].help()}; {default})"
-            arguments.add_argument(f"--{name}.{f.name}", metavar="X", help=text.replace("%", "%%"))
+        texts = {key: _help(f) for key, f in options.items() if key.startswith(f"{name}.")}
+        for variants in _variants(section).values():
+            texts |= {f"{name}.{key}": _variants_help(fields) for key, fields in variants.options().items()}
+        for key, text in texts.items():
+            arguments.add_argument(f"--{key}", metavar="X", help=text.replace("%", "%%"))
     return parser
+
+
+def _help(field: dataclasses.Field) -> str:
+    default = "required" if field.default is dataclasses.MISSING else f"default: {_show(field.default)}"
+    return f"{field.metadata['help']} ({field.metadata['checker'].help()}; {default})"
+
+
+def _variants_help(fields: Mapping[str, dataclasses.Field]) -> str:
+    """The help of an option that several variants have, with the same meaning or each with its own."""
+    meanings: dict[str, list[str]] = {}
+    for name, field in fields.items():
+        meanings.setdefault(_help(field), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in meanings.items())
 
 
 def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
@@ -310,10 +547,5 @@ def _show(default: Any) -> str:
     if isinstance(default, bool):
         return str(int(default))
     if isinstance(default, tuple):
-        return ",".join(default)
+        return ",".join(map(str, default))
     return "none" if default is None else str(default)
-
-
-def _nearest(key: str, schema: dict[str, Any]) -> str:
-    section = [known for known in schema if known.split(".")[0] == key.split(".")[0]]
-    return ", ".join(section or sorted({known.split(".")[0] + ".*" for known in schema}))

@@ -6,7 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from ffcv_imagenet.config import RESUMABLE_CHANGES, TrainConfig
+from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.options import complete, flatten
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.lock import hold
@@ -24,58 +26,110 @@ def resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] |
             return None
         case "auto":
             return checkpoints.newest()
-        case file:
-            return load_checkpoint(Path(file))
+        case place:
+            return load_checkpoint(Path(place))
+
+
+def compared_params(config: TrainConfig, train_data: Manifest, val_data: Manifest, world_size: int) -> dict[str, Any]:
+    """What ``params.json`` says of a start before it is known on which device: :func:`differences` compares it."""
+    return {
+        "config": flatten(config),
+        "train_data": train_data.checksum,
+        "val_data": val_data.checksum,
+        "micro_batch": config.per_rank_batch(world_size),
+    }
+
+
+def differences(earlier: dict[str, Any], params: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What may not change when a run continues, and does: each key with its ``earlier`` value and that of ``params``.
+
+    Both are contents of ``params.json``.
+    """
+    was, now = _what_must_stay(earlier), _what_must_stay(params)
+    return [(key, was[key], now[key]) for key in now if key in was and was[key] != now[key]]
 
 
 def prepare_start(
-    config: TrainConfig, path: Path, params: dict[str, Any], stack: contextlib.ExitStack
+    config: TrainConfig,
+    path: Path,
+    params: dict[str, Any],
+    stack: contextlib.ExitStack,
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The state to go on from, if any, and what ``params.json`` shall say. On rank 0.
+    """The state to go on from, if any, and what ``params.json`` is to say. On rank 0.
 
     From here on until ``stack`` is closed no other process can write into the run's folder.
+
+    Args:
+        config: all options.
+        path: the run's folder.
+        params: what ``params.json`` says of a run that starts now.
+        stack: holds the folder's lock.
 
     Raises:
         BlockingIOError: another process is writing this run.
         FileExistsError: the folder holds another run.
         ValueError: the run to go on with has other options or data.
     """
+    new = not path.is_dir()  # Then it is made last, when there is no mistake left to find.
+    earlier = None if new else _lock_and_read(path, stack)
+    state = _find_state(config, path, earlier, params)
+    if state is not None:
+        _check_same_run(state["params"], params)
+        if earlier is not None:
+            params = _with_another_start(earlier, params)
+    if new and _lock_and_read(path, stack) is not None:
+        raise FileExistsError(f"{path} holds a run already, which has just been started")
+    return state, params
+
+
+def _lock_and_read(path: Path, stack: contextlib.ExitStack) -> dict[str, Any] | None:
+    """Keep other processes out of a run's folder; what an earlier start wrote into ``params.json``."""
+    stack.enter_context(hold(path))
+    return RunFolder(path).read_params()
+
+
+def _find_state(
+    config: TrainConfig, path: Path, earlier: dict[str, Any] | None, params: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The checkpoint to go on from; refuses a folder with a run that nobody asked to go on with."""
     resume, checkpoints = config.checkpoint.resume, run_checkpoints(config, path)
-    new, earlier, state = not path.is_dir(), None, None
-    if not new:  # A new folder is made when there is no mistake left to find.
-        stack.enter_context(hold(path))
-        earlier = RunFolder(path).read_params()
     if earlier is not None and _started_by_same_launcher(earlier, params):
         state = checkpoints.newest()  # torchrun --max-restarts
-    elif earlier is not None and resume != "auto" and Path(resume).resolve().parent != checkpoints.path.resolve():
+        if state is not None:
+            return state
+    elif earlier is not None and resume != "auto" and not _is_own(resume, path):
         raise FileExistsError(
-            f"{path} holds a run already: give checkpoint.resume=auto to go on with it, or another logging.name"
+            f"{path} holds a run already: give --checkpoint.resume=auto to go on with it, or another --logging.name"
         )
-    if state is None:
-        state = resume_state(resume, checkpoints)
-    if state is not None:
-        first = state["params"]
-        was, now = _what_is_computed(first), _what_is_computed(params)
-        for key, value in now.items():
-            if key in was and was[key] != value:
-                raise ValueError(f"{key}: got {value}, allowed is {was[key]} to go on with the run {first['name']}")
-        if earlier is not None:
-            again = {
-                key: params[key] for key in ("started", "launcher", "world_size", "hardware", "versions", "command")
-            }
-            params = {**earlier, "resumed": [*earlier.get("resumed", []), again]}
-    if new:
-        stack.enter_context(hold(path))
-        if RunFolder(path).read_params() is not None:
-            raise FileExistsError(f"{path} holds a run already, which has just been started")
-    return state, params
+    return resume_state(resume, checkpoints)
+
+
+def _is_own(resume: str, path: Path) -> bool:
+    """Whether ``checkpoint.resume`` names the run folder ``path``, its folder of checkpoints, or one of them."""
+    place, checkpoints = Path(resume).resolve(), path.resolve() / "checkpoints"
+    return resume != "none" and (place in (path.resolve(), checkpoints) or place.parent == checkpoints)
+
+
+def _check_same_run(earlier: dict[str, Any], params: dict[str, Any]) -> None:
+    if found := differences(earlier, params):
+        told = "; ".join(f"{key}: got {now}, allowed is {was}" for key, was, now in found)
+        raise ValueError(f"{told} to go on with the run {earlier['name']}")
+
+
+def _what_must_stay(params: dict[str, Any]) -> dict[str, Any]:
+    options = complete(TrainConfig, params.get("config", {}))
+    entries = ("train_data", "val_data", "precision", "micro_batch")
+    return {key: value for key, value in options.items() if not effect_of(key).resumable} | {
+        key: params[key] for key in entries if key in params
+    }
+
+
+def _with_another_start(earlier: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """``params.json`` of the run's first start, with what may be different this time in the list ``resumed``."""
+    again = {key: params[key] for key in ("started", "launcher", "world_size", "hardware", "versions", "command")}
+    return {**earlier, "resumed": [*earlier.get("resumed", []), again]}
 
 
 def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -> bool:
     last_start = earlier.get("resumed", [earlier])[-1]
     return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
-
-
-def _what_is_computed(params: dict[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in params["config"].items() if not key.startswith(RESUMABLE_CHANGES)}
-    return options | {key: params[key] for key in ("train_data", "val_data", "precision", "micro_batch")}

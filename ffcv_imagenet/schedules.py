@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-#: Learning-rate schedules and the options that each takes, with their defaults.
-LR_OPTIONS: dict[str, dict[str, float]] = {
-    "piecewise": {"peak_epoch": 2},
-    "step": {"step_length": 30, "step_ratio": 0.1, "warmup_epochs": 0},
-    "cosine": {"warmup_epochs": 0},
-}
+from ffcv_imagenet.options import Integer, OrNone, Real, option
+from ffcv_imagenet.variants import Variants
 
 #: Share of the peak learning rate at which the piecewise schedule starts.
 PIECEWISE_START = 1e-4
@@ -23,28 +18,67 @@ def linear(progress: float, start: float, end: float) -> float:
     return start + (end - start) * progress
 
 
-def piecewise_lr(epoch: float, *, epochs: float, peak_epoch: float) -> float:
-    """Share of the peak rate: linear up to ``peak_epoch``, then linear down to zero at ``epochs``."""
-    return float(np.interp(epoch, [0, peak_epoch, epochs], [PIECEWISE_START, 1.0, 0.0]))
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule: its fields are its options."""
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """Share of the peak rate at a fractional ``epoch`` in 0..``epochs``."""
+        raise NotImplementedError
 
 
-def step_lr(epoch: float, *, epochs: float, step_length: float, step_ratio: float, warmup_epochs: float) -> float:
-    """Share of the peak rate: times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
-    return _warmup(epoch, warmup_epochs) * step_ratio ** math.floor(epoch / step_length)
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Linear up to ``peak_epoch``, then linear down to zero at the end."""
+
+    peak_epoch: float | None = option(
+        OrNone(Real(0)), "epoch of the peak (none: 2, or a quarter of fewer than 8 epochs)", None
+    )
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        peak = min(2, epochs / 4) if self.peak_epoch is None else self.peak_epoch
+        if epoch < peak:
+            return PIECEWISE_START + (1 - PIECEWISE_START) / peak * epoch
+        return max(0.0, 1 - 1 / (epochs - peak) * (epoch - peak))
 
 
-def cosine_lr(epoch: float, *, epochs: float, warmup_epochs: float) -> float:
-    """Share of the peak rate: linear warm-up, then half a cosine down to zero at ``epochs``."""
-    if epoch < warmup_epochs:
-        return _warmup(epoch, warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
+
+    step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
+    step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)
+    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        length = math.ceil(epochs / 3) if self.step_length is None else self.step_length
+        return _warmup(epoch, self.warmup_epochs) * self.step_ratio ** math.floor(epoch / length)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine down to zero at the end."""
+
+    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+
+    def share(self, epoch: float, epochs: float) -> float:
+        """See :meth:`Schedule.share`."""
+        if epoch < self.warmup_epochs:
+            return _warmup(epoch, self.warmup_epochs)
+        return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)))
+
+
+#: Learning-rate schedules by ``lr.schedule``.
+SCHEDULES: Variants[Schedule] = Variants("lr.schedule", {"piecewise": Piecewise, "step": Step, "cosine": Cosine})
 
 
 def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None) -> Callable[[float], float]:
     """A learning-rate schedule ``f(epoch) -> rate`` by name; an option that is None counts as not given.
 
     Args:
-        name: one of :data:`LR_OPTIONS`.
+        name: one of :data:`SCHEDULES`.
         lr: peak rate.
         epochs: length of the training.
         given: options of the schedule.
@@ -52,21 +86,13 @@ def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None
     Raises:
         ValueError: an unknown name, an option that the schedule does not have, or one past the end of training.
     """
-    if name not in LR_OPTIONS:
-        raise ValueError(f"lr.schedule: got {name!r}, allowed is {' | '.join(LR_OPTIONS)}")
-    options = dict(LR_OPTIONS[name])
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key not in options:
-            takes = ", ".join(f"lr.{k}" for k in options)
-            raise ValueError(f"lr.{key}: got {value} for lr.schedule={name}, which takes {takes}")
-        options[key] = value
+    schedule = SCHEDULES.choose(name, given)
     for key in ("peak_epoch", "warmup_epochs"):
-        if options.get(key, 0) and options[key] >= epochs:
-            raise ValueError(f"lr.{key}: got {options[key]:g}, allowed is less than training.epochs={epochs}")
-    shape = {"piecewise": piecewise_lr, "step": step_lr, "cosine": cosine_lr}[name]
-    return lambda epoch: lr * shape(epoch, epochs=epochs, **options)  # type: ignore[operator]
+        value = getattr(schedule, key, 0)
+        if value and value >= epochs:
+            follow = ", or none to follow it" if key == "peak_epoch" else ""
+            raise ValueError(f"lr.{key}: got {value:g}, allowed is less than training.epochs={epochs}{follow}")
+    return lambda epoch: lr * schedule.share(epoch, epochs)
 
 
 def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, end_ramp: int) -> int:
@@ -81,6 +107,19 @@ def resolution_at(epoch: int, *, min_res: int, max_res: int, start_ramp: int, en
         return max_res
     exact = linear((epoch - start_ramp) / (end_ramp - start_ramp), min_res, max_res)
     return min(max(round(exact / 32) * 32, min_res), max_res)
+
+
+def ramp(epochs: int, start_ramp: int | None, end_ramp: int | None) -> tuple[int, int]:
+    """Where :func:`resolution_at` starts and ends; None: at 70 % and 85 % of the way to the last epoch.
+
+    About as libffcv/ffcv-imagenet has it, and the last epoch of two or more has the largest images.
+    """
+    last = epochs - 1
+    if end_ramp is None:
+        end_ramp = max(math.ceil(0.85 * last), start_ramp or 0)
+    if start_ramp is None:
+        start_ramp = min(math.floor(0.7 * last), end_ramp)
+    return start_ramp, end_ramp
 
 
 def _warmup(epoch: float, warmup_epochs: float) -> float:

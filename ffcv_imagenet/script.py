@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from ffcv_imagenet.names import shown
+
 #: Exit status of an entry script after a user's mistake.
 USER_ERROR_STATUS = 2
 
@@ -29,7 +31,8 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
             raise
         rank = os.environ.get("RANK", "0")
-        print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
+        text = "\n".join(shown(line) for line in str(error).split("\n"))  # the names in it may hold anything
+        print(f"error: {text}" if rank == "0" else f"error on rank {rank}: {text}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -165,13 +165,14 @@ def write_small(beton: Path) -> int:
     """Write a small file of JPEG and raw images of several sizes, and its manifest; returns the number of images."""
     from ffcv_imagenet import native
     from ffcv_imagenet.data.format import manifest as manifests
-    from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
+    from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest, WriteParameters
     from ffcv_imagenet.data.write.encode import EncodedImage
     from ffcv_imagenet.data.write.pages import BetonWriter
+    from ffcv_imagenet.files import exclusive_file
 
     generator = np.random.default_rng(0)
     labels = generator.integers(0, _NUM_CLASSES, _NUM_SAMPLES).tolist()
-    with beton.open("w+b", buffering=0) as file:
+    with exclusive_file(beton) as file:
         writer = BetonWriter(file, len(labels), _PAGE_SIZE)
         for number, label in enumerate(labels):
             height, width = generator.integers(24, 90, 2).tolist()
@@ -191,7 +192,7 @@ def write_small(beton: Path) -> int:
         classes=tuple("abc"),
         images_per_class=tuple(np.bincount(labels, minlength=_NUM_CLASSES).tolist()),
         num_samples=len(labels),
-        parameters=WriteParameters("proportion", None, 0.5, None, 90, True, -1, False, 0, _PAGE_SIZE >> 20),
+        parameters=WriteParameters("proportion", None, 0.5, None, 90, True, -1, False, 0, _PAGE_SIZE >> 20, MAX_PIXELS),
         source_folder="",
         source_digest="",
         skipped={},

@@ -19,9 +19,10 @@ from slurm_shims import start_batch
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.distributed import World, process_group
-from ffcv_imagenet.experiment import _make_model
+from ffcv_imagenet.experiment import make_model
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build
+from ffcv_imagenet.resolved import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -185,7 +186,7 @@ def test_the_same_micro_batches_on_one_process_take_the_same_steps(digits, tmp_p
 def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):
     values = {"data.val": str(digits / "val.beton"), "data.train": str(digits / "train.beton"), "dist.sync_bn": 1}
     with pytest.raises(ValueError, match=r"dist.sync_bn: got 1, allowed on CPUs is 0"):
-        _make_model(build(TrainConfig, values), 3, World(0, 2, 0, 2, torch.device("cpu")))
+        make_model(resolve(build(TrainConfig, values), World(0, 2, 0, 2, torch.device("cpu"))))
 
 
 def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch):

@@ -1,22 +1,20 @@
 """Whole runs in this process, on the CPU and on real .beton files."""
 
 import json
-import os
 import re
 import shutil
-from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch._inductor.config
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
-from ffcv_imagenet.distributed import World
-from ffcv_imagenet.experiment import _decoding_threads, _set_up_torch, evaluate_only, train
-from ffcv_imagenet.losses import LOSS_OPTIONS
-from ffcv_imagenet.options import build
+from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.options import build, collect
+from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.train.metrics import Scores
 
 
@@ -59,13 +57,13 @@ def log(tmp_path, name="run"):
     return [json.loads(line) for line in (tmp_path / "runs" / name / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("loss", LOSS_OPTIONS)
+@pytest.mark.parametrize("loss", LOSSES.kinds)
 def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, capsys):
     last = train(config(digits, tmp_path, **{"loss.name": loss}), recipe="tiny", command=["train"])
     lines = log(tmp_path)
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["resolution"] for line in lines] == [32, 40]
-    assert lines[-1] == asdict(last)
+    assert lines[-1] == last.as_line()
     assert lines[-1]["top_5"] == 1.0  # of three classes
     assert lines[1]["val_loss"] < lines[0]["val_loss"]
     assert lines[-1]["lr"] == pytest.approx(0.01 / 6)  # of the last of six steps down to zero
@@ -112,15 +110,54 @@ def test_half_precision_trains(digits, tmp_path, precision):
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights(tmp_path).values())
 
 
-def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys):
-    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1}))
+def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys, monkeypatch):
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1, "validation.crop_ratio": 0.95}))
+    assert sorted(name for name in read if name.endswith(".beton.json")) == ["train.beton.json", "val.beton.json"]
     scores = Scores(last.top_1, last.top_5, last.val_loss, 31)
-    again = {"training.eval_only": 1, "validation.flip_tta": 1, "data.train": "none"}
+    again = {"training.eval_only": 1, "validation.flip_tta": 1, "validation.crop_ratio": 0.95, "data.train": "none"}
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": "auto"})) == scores
     file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": file})) == scores
     assert evaluate_only(config(digits, tmp_path, **again, **{"model.weights": file})) == scores
     assert "(31 images;" in capsys.readouterr().out
+
+    def evaluated(**words):
+        given = collect(TrainConfig, [f"--{key}={value}" for key, value in words.items()], "")
+        scores = evaluate_only(build(TrainConfig, given.values, given.origins), given=given)
+        return scores, capsys.readouterr().out
+
+    # Of a file or a run folder, what is not given is as the run was validated, down to the validation images.
+    given = {"training.eval_only": 1, "dist.device": "cpu", "dist.cpu_threads": 1, "data.num_workers": 1}
+    for words in ({"checkpoint.resume": file}, {"checkpoint.resume": file.parents[1]}, {"model.weights": file}):
+        got, printed = evaluated(**given, **words)
+        assert got == scores
+        assert "model.arch=resnet10" in printed
+        assert "validation.resolution=40" in printed
+        assert "unlike" not in printed
+    got, printed = evaluated(**given, **{"checkpoint.resume": file, "validation.resolution": 64})
+    assert got != scores
+    assert "unlike the run run: validation.resolution=64, which had 40" in printed
+    _, printed = evaluated(**given, **{"checkpoint.resume": file, "data.val": digits / "train.beton"})
+    assert f"unlike the run run: {digits / 'train.beton'} holds other images" in printed
+    for key in ("checkpoint.resume", "model.weights"):
+        with pytest.raises(
+            ValueError, match=r"0002.pt is a checkpoint of model.arch=resnet10, got model.arch=resnet18"
+        ):
+            evaluated(**given, **{key: file, "model.arch": "resnet18"})
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*: allowed is a checkpoint or the folder of a run"):
+        evaluated(**given, **{"checkpoint.resume": tmp_path})
+
+
+def test_a_smoke_test_is_a_whole_run_that_is_compared_with_none_but_its_like(digits, tmp_path):
+    last = train(config(digits, tmp_path, **{"training.max_steps": 2, "logging.name": "none"}), recipe="tiny")
+    assert last.lr == pytest.approx(0.01 * (1e-4 + (1 - 1e-4) / 6))  # of the second of six steps up to the peak
+    assert last.top_1 is not None
+    [run] = load_runs([tmp_path])
+    assert (run.name, run.recipe) == ("tiny_resnet10_baseline_seed0_2_steps", "tiny (2 steps)")
+    assert (run.state, run.finished, run.epochs) == ("finished", True, 1)
 
 
 def test_a_finished_run_that_is_started_again_stays_as_it_is(digits, tmp_path):
@@ -166,7 +203,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
         ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
         ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
         ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
-        ({"data.val": digits / "train.beton"}, r"val_data: got"),
+        ({"data.val": digits / "train.beton", "data.on_wrong_split": "warn"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -251,21 +288,3 @@ def test_damaged_images_stop_the_run_or_are_skipped_and_counted(digits, tmp_path
     scores = evaluate_only(config(data, tmp_path, **skip | {"logging.name": "skip", "training.eval_only": 1}))
     assert scores.images == 29
     assert "(29 images, 2 damaged ones left out; " in capsys.readouterr().out
-
-
-def test_the_processes_of_a_machine_share_its_cores(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16))
-    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
-    alone = [_decoding_threads(World(0, 1, 0, 1, device)) for device in (cuda, cpu)]
-    assert alone == [14, 16]  # two start the GPU's kernels
-    assert [_decoding_threads(World(0, 8, 0, size, cuda)) for size in (4, 8)] == [2, 1]
-
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 32)
-    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    _set_up_torch(config(digits, tmp_path), World(0, 4, 0, 4, cpu))
-    assert torch._inductor.config.compile_threads == 4
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    torch._inductor.config.compile_threads = 2  # as torch has read it
-    _set_up_torch(config(digits, tmp_path), World(0, 4, 0, 4, cpu))
-    assert torch._inductor.config.compile_threads == 2

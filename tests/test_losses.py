@@ -2,9 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ffcv_imagenet.losses import LOSS_OPTIONS, MaxSup, make_loss
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.train.loss_module import LossModule
 
 K = 7
+
+
+def make_loss(name, **options):
+    return LossModule(LOSSES.choose(name, options), K)
 
 
 def batch(size=16, *, all_right=False, dtype=torch.float64, seed=0):
@@ -53,14 +58,71 @@ def test_maxsup_equals_label_smoothing_only_where_every_prediction_is_right():
     assert maxsup(0.1)(logits, target) > smoothing_at_logit_level(logits, target, 0.1) + 1e-3
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 def test_gradients_by_finite_differences(name):
     logits, target = batch(size=4)
     loss = make_loss(name).double()
     assert torch.autograd.gradcheck(lambda z: loss(z, target), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+def both_losses(name):
+    """Two modules of the same loss, in the middle of a training."""
+    modules = [make_loss(name).double() for _ in range(2)]
+    for module in modules:
+        module.set_progress(0.5)
+    return modules
+
+
+@pytest.mark.parametrize("name", LOSSES.kinds)
+def test_compiled_without_a_break_it_gives_the_same_loss_gradient_and_state(name):
+    eager, other = both_losses(name)
+    compiled, results = torch.compile(other, fullgraph=True, backend="aot_eager"), []
+    for module in (eager, compiled):
+        for seed in range(2):
+            logits, target = batch(seed=seed)
+            loss = module(logits.requires_grad_(), target)
+            results.append((loss.item(), *torch.autograd.grad(loss, logits)))
+    for one, again in zip(results[:2], results[2:], strict=True):
+        assert one[0] == again[0]
+        assert torch.equal(one[1], again[1])
+    assert all(torch.equal(value, other.state[key]) for key, value in eager.state.items())
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", LOSSES.kinds)
+def test_what_a_loss_keeps_is_no_part_of_the_graph(name):
+    module = make_loss(name).double()
+    logits, target = batch()
+    module(logits.requires_grad_(), target)
+    assert not any(buffer.requires_grad for buffer in module.buffers())
+
+
+@pytest.mark.parametrize("name", LOSSES.kinds)
+def test_the_loss_of_a_mixed_target_is_the_mix_of_the_losses_where_a_loss_says_so(name):
+    module = make_loss(name).double()
+    logits, target = batch()
+    one, other = F.one_hot(target, K).double(), F.one_hot(target.roll(1), K).double()
+    mixed = module(logits, 0.3 * one + 0.7 * other)
+    equal = torch.isclose(mixed, 0.3 * module(logits, target) + 0.7 * module(logits, target.roll(1)), rtol=1e-12)
+    assert equal or not module.loss.linear_in_target
+
+
+def test_maxsup_logs_the_mean_of_its_penalty_and_its_last_alpha():
+    module, penalties = make_loss("maxsup").double(), []
+    for seed in range(3):
+        logits, target = batch(seed=seed)
+        module.set_progress(seed / 3)
+        module(logits, target)
+        penalties.append((logits.max(dim=1).values - logits.mean(dim=1)).mean())
+    columns = module.end_epoch()
+    assert list(columns) == ["alpha", "penalty"]
+    assert columns["alpha"] == pytest.approx(0.1 + 0.1 * 2 / 3)
+    assert columns["penalty"] == pytest.approx(torch.stack(penalties).mean().item(), rel=1e-12)
+    module(logits, target)
+    assert module.end_epoch()["penalty"] == pytest.approx(penalties[-1].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES.kinds)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_raised_to_float32(name, dtype):
     logits, target = batch(dtype=dtype)
@@ -69,7 +131,7 @@ def test_half_precision_logits_are_raised_to_float32(name, dtype):
     torch.testing.assert_close(loss(logits, target), loss(logits.float(), target), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 def test_float32_under_autocast(name):
     logits, target = batch(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -77,7 +139,7 @@ def test_float32_under_autocast(name):
     torch.testing.assert_close(under_autocast, make_loss(name)(logits, target), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES.kinds)
 @pytest.mark.parametrize("size", [1e4, 6e4])
 def test_extreme_logits_give_finite_losses_and_gradients(name, size):
     logits = torch.zeros(2, K)
@@ -98,7 +160,7 @@ def test_alpha_goes_from_start_to_end(progress, alpha):
 
 
 def test_alpha_is_constant_when_both_ends_are_equal():
-    loss = MaxSup(0.3, 0.3)
+    loss = make_loss("maxsup", alpha_start=0.3, alpha_end=0.3)
     for progress in (0.0, 0.123, 1.0):
         loss.set_progress(progress)
         assert loss.alpha == torch.tensor(0.3)

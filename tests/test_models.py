@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_resolutions, list_archs
+from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.weights import load_weights
 from ffcv_imagenet.train.optim import make_sgd, parameter_groups, set_lr
 
@@ -98,6 +99,21 @@ def test_weights_of_another_model_missing_and_damaged_files_are_refused(tmp_path
         load_weights(model, tmp_path / "numbers.pt")
     with pytest.raises(FileNotFoundError, match=r"missing.pt"):
         load_weights(model, tmp_path / "missing.pt")
+
+
+def test_weights_come_from_the_newest_checkpoint_of_a_run_and_another_architecture_is_named(tmp_path):
+    model, other = build_model("resnet10", 3), build_model("resnet10", 3)
+    params = {"config": {"model.arch": "resnet10"}}
+    CheckpointFolder(tmp_path / "checkpoints", 2, params).save({"model": other.state_dict()}, 1)
+    CheckpointFolder(tmp_path / "checkpoints", 2, params).save({"model": model.state_dict()}, 2)
+    load_weights(other, tmp_path, "resnet10")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    message = r"epoch_0002.pt is a checkpoint of model.arch=resnet10, got model.arch=resnet18$"
+    with pytest.raises(ValueError, match=message):
+        load_weights(build_model("resnet18", 3), tmp_path, "resnet18")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*empty: allowed is a checkpoint or the folder"):
+        load_weights(model, tmp_path / "empty", "resnet10")
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "convnext_tiny"])

@@ -1,11 +1,13 @@
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ffcv_imagenet.config import TrainConfig, WriteConfig
+from ffcv_imagenet.config import TrainConfig, WriteConfig, _effects, effect_of
 from ffcv_imagenet.options import (
     Choice,
     Integer,
@@ -15,9 +17,11 @@ from ffcv_imagenet.options import (
     Text,
     Words,
     build,
+    complete,
     flatten,
     group,
     option,
+    options_of,
     parse,
 )
 
@@ -82,9 +86,9 @@ def test_later_files_and_the_command_line_win(tmp_path):
         (["--cake.shape=oval"], r"cake.shape: got 'oval', allowed is round \| square"),
         (["--cake.layers=jam,jam"], r"cake.layers: got 'jam,jam'"),
         (["--cake.name="], r"cake.name: got ''"),
-        (["--cake.egg=3"], r"unknown argument '--cake.egg=3'"),
-        (["--eggs=3"], r"unknown argument '--eggs=3'"),
-        (["bake"], r"unknown argument 'bake'"),
+        (["--cake.egg=3"], r"unknown argument '--cake.egg=3' \(did you mean --cake.eggs\?\)$"),
+        (["--eggs=3"], r"unknown argument '--eggs=3' \(did you mean --cake.eggs\?\)$"),
+        (["bake"], r"unknown argument 'bake' \(--help lists all options\)$"),
         (["--cake.eggs"], r"--cake.eggs: expected one argument"),
     ],
 )
@@ -96,8 +100,8 @@ def test_mistakes_on_the_command_line(words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cake: {egg: 3}", r"unknown option 'cake.egg' \(allowed: cake.eggs"),
-        ("pie: {eggs: 3}", r"unknown option 'pie.eggs' \(allowed: cake.\*"),
+        ("cake: {egg: 3}", r"c.yaml: unknown option 'cake.egg' \(did you mean --cake.eggs\?\)$"),
+        ("pie: {eggs: 3}", r"unknown option 'pie.eggs' \(did you mean --cake.eggs\?\)$"),
         ("cake: {eggs: 2.0}", r"cake.eggs: got 2.0"),
         ("cake: {eggs: true}", r"cake.eggs: got True"),
         ("cake: {eggs: [1]}", r"cake.eggs: got \[1\]"),
@@ -117,6 +121,28 @@ def test_mistakes_in_a_file(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         parsed("--config-file", str(tmp_path / "c.yaml"))
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_place(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("cake: {egg: 3, icing: 1}\npie: {lid: 1}")
+    with pytest.raises(ValueError, match="mistakes in the options") as error:
+        parsed("--config-file", str(file), "--sugr=2", "--nonsense", "7", "--cake.eggs=3")
+    assert str(error.value).split("\n  ") == [
+        "5 mistakes in the options:",
+        "unknown argument '--sugr=2' (did you mean --cake.sugar?)",
+        "unknown argument '--nonsense' (--help lists all options)",
+        f"{file}: unknown option 'cake.egg' (did you mean --cake.eggs?)",
+        f"{file}: unknown option 'cake.icing' (did you mean --cake.iced?)",
+        f"{file}: unknown option 'pie.lid' (--help lists all options)",
+    ]
+    file.write_text("cake: {eggs: 13, sugar: 1}")
+    with pytest.raises(ValueError, match="mistakes in the options") as error:
+        parsed("--config-file", str(file), "--cake.sugar=-1")
+    assert str(error.value).split("\n  ")[1:] == [
+        f"cake.eggs: got 13, allowed is a whole number from 0 to 12 (cake.eggs from {file})",
+        "cake.sugar: got '-1', allowed is a number >= 0",
+    ]
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
@@ -148,8 +174,10 @@ MISTAKES = [
     ({"loss.name": "maxsup", "loss.smoothing": 0.1}, "loss.smoothing"),
     ({"lr.schedule": "cosine", "lr.peak_epoch": 2}, "lr.peak_epoch"),
     ({"lr.peak_epoch": 99}, "lr.peak_epoch: got 99, allowed is less than training.epochs=16"),
+    ({"resolution.max_res": 192, "resolution.end_ramp": 17}, "resolution.end_ramp: got 17, allowed is at most"),
     ({"data.train": "none"}, "data.train is required"),
-    ({"training.eval_only": 1}, "training.eval_only=1 needs checkpoint.resume"),
+    ({"data.val": "none"}, "data.val is required"),
+    ({"training.eval_only": 1}, "training.eval_only=1 needs --checkpoint.resume"),
 ]
 
 
@@ -157,6 +185,66 @@ MISTAKES = [
 def test_impossible_combinations_of_training_options(changes, message):
     with pytest.raises(ValueError, match=message):
         build(TrainConfig, {"data.val": "v.beton", "data.train": "t.beton", **changes})
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 8, 300])
+@pytest.mark.parametrize("schedule", ["piecewise", "step", "cosine"])
+def test_defaults_follow_the_length_of_the_training(epochs, schedule):
+    options = {"training.epochs": epochs, "lr.schedule": schedule, "resolution.min_res": 96, "resolution.max_res": 192}
+    config = build(TrainConfig, {"data.val": "v", "data.train": "t", **options})
+    rates = [config.make_lr()(epoch) for epoch in np.linspace(0, epochs, 1001)[:-1]]
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    last = 0.5 * 0.1 ** (min(epochs, 3) - 1) if schedule == "step" else 0.0  # as many steps as fit, at most two
+    assert rates[-1] == pytest.approx(last, abs=0.001)
+    sides = [config.make_resolution()(epoch) for epoch in range(epochs)]
+    assert sides == sorted(sides)
+    assert (sides[0], sides[-1]) == (96, 192 if epochs > 1 else 96)
+
+
+def test_a_recipe_that_is_cut_short_says_where_every_value_comes_from():
+    recipe = ROOT / "rn_configs" / "rn18_16_epochs.yaml"
+    words = ["--config-file", str(recipe), "--data.val=v", "--data.train=t", "--training.epochs=2"]
+    with pytest.raises(ValueError, match="mistakes in the options") as error:
+        parse(TrainConfig, words, "")
+    places = f"from {recipe}; training.epochs from the command line)"
+    assert str(error.value).split("\n  ") == [
+        "2 mistakes in the options:",
+        "resolution.end_ramp: got 13, allowed is at most training.epochs=2, or none to follow it "
+        f"(resolution.end_ramp {places}",
+        f"lr.peak_epoch: got 2, allowed is less than training.epochs=2, or none to follow it (lr.peak_epoch {places}",
+    ]
+    follow = [f"--{key}=none" for key in ("lr.peak_epoch", "resolution.start_ramp", "resolution.end_ramp")]
+    config = parse(TrainConfig, [*words, *follow], "")
+    assert config.make_lr()(0.5) == 0.5
+    assert [config.make_resolution()(epoch) for epoch in (0, 1)] == [160, 192]
+
+
+def test_a_conflict_with_a_default_says_so():
+    with pytest.raises(
+        ValueError, match=r"max_res=160 \(resolution.min_res from the command line; .*max_res by default"
+    ):
+        parse(TrainConfig, ["--data.val=v", "--data.train=t", "--resolution.min_res=192"], "")
+
+
+def test_a_smoke_test_has_a_name_and_a_length_of_its_own():
+    values = {"data.val": "v", "data.train": "t", "training.batch_size": 10, "training.epochs": 4}
+    whole = build(TrainConfig, values)
+    assert whole.default_name("r") == "r_resnet18_baseline_seed0"
+    assert whole.planned_epochs(59) == 4
+    for steps, epochs in [(1, 1), (5, 1), (6, 2), (99, 4)]:
+        config = build(TrainConfig, values | {"training.max_steps": steps})
+        assert config.default_name("r") == f"r_resnet18_baseline_seed0_{steps}_steps"
+        assert config.planned_epochs(59) == epochs
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.1,0.2,0.3,0.4", "0.1,0.2,red", "0.1,0.2,1.5"])
+def test_the_statistics_of_the_channels_are_three_numbers(text):
+    values = {"data.val": "v", "data.train": "t"}
+    config = build(TrainConfig, values | {"data.mean": "0.1,0.2,0.3"})
+    assert config.data.mean == (0.1, 0.2, 0.3)
+    assert build(TrainConfig, json.loads(json.dumps(flatten(config)))) == config
+    with pytest.raises(ValueError, match=r"data.mean: got .*, allowed is 3 comma-separated numbers from 0 to 1"):
+        build(TrainConfig, values | {"data.mean": text})
 
 
 def test_a_batch_that_the_ranks_cannot_share():
@@ -179,19 +267,69 @@ def test_help_lists_every_option_with_its_default(script, kind):
     result = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True)
     assert result.returncode == 0
     text = " ".join(result.stdout.split())
-    for field in kind.__dataclass_fields__.values():
-        for name, option_field in field.metadata["group"].__dataclass_fields__.items():
-            assert f"--{field.name}.{name}" in text
-            assert " ".join(option_field.metadata["help"].split()) in text
-    assert text.count("default: ") + text.count("required") >= len(flatten_names(kind))
+    options = options_of(kind)
+    for key, field in options.items():
+        assert f"--{key} X" in text
+        assert " ".join(field.metadata["help"].split()) in text
+    assert text.count("default: ") + text.count("required") >= len(options)
 
 
-def flatten_names(kind):
-    return [n for f in kind.__dataclass_fields__.values() for n in f.metadata["group"].__dataclass_fields__]
+def test_help_takes_the_defaults_of_a_variants_options_from_its_file(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--help"], "")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "maxsup: weight of the penalty at the end (a number >= 0; default: 0.2)" in text
+    assert "step, cosine: epochs of linear warm-up (a number >= 0; default: 0)" in text
+
+
+def test_a_configuration_records_the_options_that_apply_given_or_not():
+    values = {
+        "data.val": "v",
+        "data.train": "t",
+        "loss.name": "maxsup",
+        "loss.alpha_end": 0.4,
+        "loss.smoothing": "none",
+    }
+    flat = flatten(build(TrainConfig, values))
+    of_loss = {key: value for key, value in flat.items() if key.startswith("loss.")}
+    assert of_loss == {"loss.name": "maxsup", "loss.alpha_start": 0.1, "loss.alpha_end": 0.4}
+    # Earlier versions wrote None for what was not given or did not apply.
+    earlier = dict.fromkeys(("loss.alpha_start", "loss.smoothing", "lr.step_ratio")) | flat
+    earlier |= {"loss.alpha_start": None}
+    assert complete(TrainConfig, earlier) == flat
+    unknown = {"loss.name": "zipf", "loss.power": 1.0, "loss.smoothing": None}
+    assert complete(TrainConfig, unknown) == {"loss.name": "zipf", "loss.power": 1.0}
 
 
 @pytest.mark.parametrize(
-    "words", [["--lr.lr=fast"], ["--nonsense"], [], ["--data.val=nothing.beton", "--data.train=x"]]
+    ("key", "resumable", "averaged"),
+    [
+        ("lr.lr", False, False),
+        ("loss.alpha_end", False, False),
+        ("training.seed", False, True),
+        ("training.precision", True, False),
+        ("data.train", True, True),
+        ("checkpoint.keep", True, True),
+        ("data.train_subset", False, False),
+    ],
+)
+def test_an_option_says_whether_it_may_change_and_whether_runs_that_differ_in_it_are_averaged(key, resumable, averaged):
+    assert (effect_of(key).resumable, effect_of(key).averaged) == (resumable, averaged)
+
+
+def test_an_option_that_does_not_say_it_is_an_error_when_it_is_imported():
+    with pytest.raises(TypeError, match=r"cake.eggs has no effect"):
+        _effects(Baking)
+
+
+def test_options_are_known_without_torch_numba_ffcv_and_numpy():
+    code = "import sys, ffcv_imagenet.config; print({'torch', 'numba', 'ffcv', 'numpy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "set()\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--lr.lr=fast"], ["--nonsense"], ["--data.val=v"], ["--data.val=nothing.beton", "--data.train=x"]]
 )
 def test_mistakes_end_the_script_with_one_line_and_status_2(words, tmp_path):
     result = subprocess.run(

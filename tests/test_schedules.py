@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ffcv_imagenet.schedules import LR_OPTIONS, PIECEWISE_START, make_lr_schedule, resolution_at
+from ffcv_imagenet.schedules import PIECEWISE_START, SCHEDULES, make_lr_schedule, resolution_at
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,13 @@ from ffcv_imagenet.schedules import LR_OPTIONS, PIECEWISE_START, make_lr_schedul
 )
 def test_piecewise_peaks_and_ends_at_zero(epoch, share):
     assert make_lr_schedule("piecewise", lr=1.7, epochs=16)(epoch) == pytest.approx(1.7 * share)
+
+
+@pytest.mark.parametrize(("epochs", "peak"), [(16, 2), (200, 5), (3, 0.7), (16, 0)])
+def test_piecewise_is_numpys_interpolation_to_the_last_bit(epochs, peak):
+    schedule = make_lr_schedule("piecewise", lr=1.0, epochs=epochs, peak_epoch=peak)
+    for epoch in np.arange(0, epochs, 0.01).tolist():
+        assert schedule(epoch) == np.interp(epoch, [0, peak, epochs], [PIECEWISE_START, 1.0, 0.0])
 
 
 @pytest.mark.parametrize(("epoch", "lr"), [(0, 0.8), (29.99, 0.8), (30, 0.08), (60, 0.008), (89, 0.008)])
@@ -31,7 +38,7 @@ def test_warmup_is_linear_from_zero(name):
     assert schedule(5) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", LR_OPTIONS)
+@pytest.mark.parametrize("name", SCHEDULES.kinds)
 def test_rates_are_never_negative_nor_above_the_peak(name):
     schedule = make_lr_schedule(name, lr=0.3, epochs=12)
     rates = np.array([schedule(e) for e in np.linspace(0, 12, 500)])

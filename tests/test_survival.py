@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from test_experiment import config, log, same, weights
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
-from ffcv_imagenet.losses import CrossEntropy
+from ffcv_imagenet.losses.baseline import Baseline
 from ffcv_imagenet.run.lock import hold, is_active
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.trainer import Trainer
@@ -108,17 +109,16 @@ def test_two_processes_cannot_write_one_run(digits, tmp_path):
     assert [file.name for file in run.iterdir()] == ["lock"]
 
 
-class Broken(CrossEntropy):
+@dataclass(frozen=True)
+class Broken(Baseline):
     """NaN, infinite, or infinite with gradients that are finite, in the n-th batches."""
 
-    def __init__(self, batches):
-        super().__init__()
-        self.batches, self.seen = batches, 0
+    batches: dict
+    seen: list = field(default_factory=list)
 
-    def forward(self, logits, target):
-        self.seen += 1
-        loss = super().forward(logits, target)
-        return loss + self.batches[self.seen] if self.seen in self.batches else loss
+    def forward(self, state, logits, target):
+        self.seen.append(target)
+        return super().forward(state, logits, target) + self.batches.get(len(self.seen), 0)
 
 
 def train_broken(cfg, batches):

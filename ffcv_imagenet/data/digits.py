@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 #: Every so many-th image of a class is for validation.
 _VAL_EVERY = 5
@@ -23,6 +22,7 @@ def draw_digits(folder: Path) -> None:
 
     Each class gives every fifth image to ``val``: 1,442 images for training, 355 for validation.
     """
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()

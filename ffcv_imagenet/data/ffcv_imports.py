@@ -46,7 +46,6 @@ def _typed_dicts_are_plain() -> Iterator[None]:
 
 with _typed_dicts_are_plain():
     from ffcv.fields import IntField, RGBImageField
-    from ffcv.fields.base import Field
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
     from ffcv.loader import Loader
@@ -59,26 +58,12 @@ with _typed_dicts_are_plain():
     from ffcv.pipeline.state import State
     from ffcv.transforms import ToDevice, ToTensor, ToTorchImage
     from ffcv.traversal_order.base import TraversalOrder
-    from ffcv.types import (
-        ALLOC_TABLE_TYPE,
-        CURRENT_VERSION,
-        TYPE_ID_HANDLER,
-        FieldDescType,
-        HeaderType,
-        get_metadata_type,
-    )
 
 __all__ = [
-    "ALLOC_TABLE_TYPE",
-    "CURRENT_VERSION",
-    "TYPE_ID_HANDLER",
     "AllocationQuery",
     "Compiler",
     "EpochIterator",
-    "Field",
-    "FieldDescType",
     "Graph",
-    "HeaderType",
     "IntDecoder",
     "IntField",
     "Loader",
@@ -92,5 +77,4 @@ __all__ = [
     "ToTensor",
     "ToTorchImage",
     "TraversalOrder",
-    "get_metadata_type",
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
+from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
 from ffcv_imagenet.data.write.index import write_index
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import run_script
 
 
@@ -24,11 +27,13 @@ def main(argv: Sequence[str]) -> None:
     for beton in arguments.files:
         if arguments.verify:
             verify_index(beton)
-            print(f"{EntryIndex.path(beton)} is whole and belongs to {beton}")
+            print(f"{shown(EntryIndex.path(beton))} is whole and belongs to {shown(beton)}")
             continue
+        if not Manifest.path(beton).is_file() and beton.is_file():
+            print(f"warning: {shown(beton)} has no manifest: {WITHOUT_MANIFEST}", file=sys.stderr)
         target = write_index(beton, arguments.num_workers)
         share = target.stat().st_size / beton.stat().st_size
-        print(f"{target}: {target.stat().st_size} bytes, {100 * share:.1f} % of the .beton")
+        print(f"{shown(target)}: {target.stat().st_size} bytes, {100 * share:.1f} % of the .beton")
 
 
 if __name__ == "__main__":

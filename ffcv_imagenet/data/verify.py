@@ -12,14 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
-from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, error_message
+from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import run_script
 
 #: Images that are decoded at a time.
@@ -44,6 +43,8 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     samples = read_samples(beton, manifest)
     checked = ["tables"]
     if decode:  # before the checksum, which cannot tell where a file has changed
+        from ffcv_imagenet.data.read.decode_cpu import error_message
+
         content = np.memmap(beton, np.uint8, mode="r")
         with tqdm(desc=beton.name, total=len(samples.size), unit=" images", leave=False, disable=None) as bar:
             for numbers, _, codes in decode_whole(samples, content):
@@ -56,8 +57,8 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     what = f"{len(samples.size)} images"
     if manifest is None:
         return (
-            f"{beton} ({what}): no fault found ({', '.join(checked)}); it has no manifest, so that nothing tells "
-            f"changed labels and pixels from right ones"
+            f"{shown(beton)} ({what}): no fault found ({', '.join(checked)}); it has no manifest, so that nothing "
+            f"tells changed labels and pixels from right ones: {WITHOUT_MANIFEST}"
         )
     try:
         manifest.verify(beton)
@@ -68,7 +69,7 @@ def verify(beton: Path, *, decode: bool = False) -> str:
     if EntryIndex.path(beton).is_file():
         verify_index(beton)
         checked.append("index")
-    return f"{beton} ({what} of {manifest.num_classes} classes) is whole: {', '.join(checked)}"
+    return f"{shown(beton)} ({what} of {manifest.num_classes} classes) is whole: {', '.join(checked)}"
 
 
 def decode_whole(
@@ -85,6 +86,11 @@ def decode_whole(
         [B] numbers of samples, [B, resolution, resolution, 3] uint8 pixels (valid until the next are asked for), and
         [B] error codes, see :func:`decode_cpu.error_message`.
     """
+    # FFCV, numba and torch: seconds that a check without decoding need not wait.
+    import numba
+
+    from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder
+
     cores = len(os.sched_getaffinity(0))
     numba.set_num_threads(min(cores, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     decoder = CenterCropDecoder(resolution)

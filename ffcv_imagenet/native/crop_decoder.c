@@ -201,7 +201,7 @@ static int32_t decode_in_order(fic_decoder *decoder, fic_mcu_range range)
             break;
         code = fic_scan_skip(scan, mcus_per_row - (range.right - range.left), 1);
     }
-    return code;
+    return code == FIC_OK && !fic_scan_ends(scan) ? FIC_ERROR_TRUNCATED : code;
 }
 
 int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_t size, const uint8_t *index,
@@ -272,17 +272,20 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
     code = place_planes(decoder, &crop, source, origin);
     if (code == FIC_OK)
         code = fic_prepare_scan(decoder, jpeg, jpeg_size);
-    if (code != FIC_OK)
+    if (code == FIC_OK) {
+        fic_mcu_range range = fic_needed_mcus(header, decoder->scan.plane);
+        if (index)
+            code = decode_indexed(decoder, range, jpeg, jpeg_size, index, index_size, every_k);
+        else
+            code = decode_in_order(decoder, range);
+    }
+    if (code == FIC_OK)
+        return fic_resample_crop(decoder, &crop, width, height, header->num_components, header->colour, header->h,
+                                 header->v, source, (const int32_t(*)[2])origin, out);
+    /* What is odd is for libjpeg to judge. An index is made of whole files alone: with one, this is damage. */
+    if (index || code == FIC_ERROR_MEMORY)
         return code;
-    fic_mcu_range range = fic_needed_mcus(header, decoder->scan.plane);
-    if (index)
-        code = decode_indexed(decoder, range, jpeg, jpeg_size, index, index_size, every_k);
-    else
-        code = decode_in_order(decoder, range);
-    if (code != FIC_OK)
-        return code;
-    return fic_resample_crop(decoder, &crop, width, height, header->num_components, header->colour, header->h,
-                             header->v, source, (const int32_t(*)[2])origin, out);
+    return fic_fallback_crop(decoder, jpeg, jpeg_size, &crop, out) == FIC_OK ? FIC_OK : code;
 }
 
 int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t crop_x,

@@ -88,5 +88,5 @@ int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
             }
         }
     }
-    return fits ? size : 0;
+    return fits && fic_scan_ends(scan) ? size : 0;
 }

@@ -30,7 +30,7 @@ enum fic_error {
     FIC_ERROR_NOT_JPEG = -3,      /* no SOI marker at the start */
     FIC_ERROR_HEADER = -4,        /* malformed or missing marker segment */
     FIC_ERROR_SIZE_MISMATCH = -5, /* width or height differ from the frame header */
-    FIC_ERROR_HUFFMAN_TABLE = -6, /* over-subscribed or missing Huffman table */
+    FIC_ERROR_HUFFMAN_TABLE = -6, /* missing Huffman table, or one with too many codes or one of ones alone */
     FIC_ERROR_TRUNCATED = -7,     /* the entropy-coded data end before the last block needed */
     FIC_ERROR_CODE = -8,          /* a bit sequence that is no code, or a category that 8-bit samples cannot have */
     FIC_ERROR_COEFFICIENT = -9,   /* run past the 63rd AC coefficient, or a DC value out of range */
@@ -61,7 +61,9 @@ FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
  * The pixels do not depend on the index. It is ignored for files that fic_build_index cannot index.
  *
  * Baseline and extended sequential 8-bit Huffman JPEGs with one interleaved scan (grey, 4:4:4, 4:2:2, 4:2:0, 4:4:0)
- * are decoded here, other files by libturbojpeg in full. On an error the contents of `out` are undefined.
+ * are decoded here, other files by libturbojpeg in full. Without an index, a file in which this decoder finds a fault or
+ * whose scan does not end in EOI is left to libturbojpeg too, so that the verdict does not depend on the crop. On an
+ * error the contents of `out` are undefined.
  */
 FIC_API int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width,
                                 int32_t height, int32_t crop_x, int32_t crop_y, int32_t crop_w, int32_t crop_h,
@@ -75,8 +77,9 @@ FIC_API int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_
 
 /*
  * Write the entry-point index (docs/mcu_index.md) with an entry at every k-th MCU of each MCU row, k in 1..255.
- * Returns the number of bytes written, 0 when the file cannot be indexed (not decoded natively, or values beyond the
- * entries' fields), or an error: the whole scan is read, so damaged data are noticed here.
+ * Returns the number of bytes written, 0 when the file cannot be indexed (not decoded natively, values beyond the
+ * entries' fields, or something else than EOI after the scan), or an error: the whole scan is read, so damaged data are
+ * noticed here.
  * With out == NULL nothing is decoded and the size in bytes is returned.
  */
 FIC_API int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t k, uint8_t *out,

@@ -178,14 +178,15 @@ FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, 
     return FIC_ENTRY_STEP(entry);
 }
 
-/* Fill `limit` and `offset` from the numbers of codes of 1 to 16 bits (T.81 C.2). 0: there are more than the bits allow. */
+/* Fill `limit` and `offset` from the numbers of codes of 1 to 16 bits (T.81 C.2). 0: there are more than the bits allow,
+ * or one of them consists of ones alone, which T.81 reserves and libjpeg refuses. */
 FIC_INLINE int32_t fic_huffman_ranges(fic_symbols *table, const uint8_t counts[16])
 {
     uint32_t code = 0;
     int32_t first = 0;
     for (uint32_t length = 1; length <= 16; length++) {
         uint32_t count = counts[length - 1];
-        if (code + count > 1u << length)
+        if (code + count >= 1u << length)
             return 0;
         table->offset[length] = first - (int32_t)code;
         code += count;

@@ -14,19 +14,29 @@ enum {
     MARKER_SOF15 = 0xcf,
     MARKER_RST0 = 0xd0,
     MARKER_SOI = 0xd8,
-    MARKER_EOI = 0xd9,
     MARKER_SOS = 0xda,
     MARKER_DQT = 0xdb,
+    MARKER_DNL = 0xdc,
     MARKER_DRI = 0xdd,
     MARKER_APP0 = 0xe0,
+    MARKER_APP2 = 0xe2,
     MARKER_APP14 = 0xee,
-    MARKER_TEM = 0x01
+    MARKER_APP15 = 0xef,
+    MARKER_COM = 0xfe
 };
 
 /* What decides the colour space, beside the component identifiers. */
 typedef struct {
     int32_t jfif, adobe, adobe_transform;
 } application_markers;
+
+/* Segments of which Pillow reads `least` bytes, whatever their length, when they begin with this name. */
+static const struct {
+    uint8_t marker;
+    const char *name;
+    int32_t name_size, least;
+} needed_bytes[] = {
+    {MARKER_APP0, "JFIF", 4, 7}, {MARKER_APP2, "ICC_PROFILE", 12, 14}, {MARKER_APP14, "Adobe", 5, 7}};
 
 static int32_t be16(const uint8_t *p)
 {
@@ -47,7 +57,7 @@ static int32_t parse_quantisers(const uint8_t *p, const uint8_t *end, fic_jpeg_h
     return FIC_OK;
 }
 
-static int32_t parse_huffman(const uint8_t *p, const uint8_t *end, fic_jpeg_header *header)
+static int32_t parse_huffman(const uint8_t *p, const uint8_t *end, fic_jpeg_header *header, int32_t *odd)
 {
     while (p < end) {
         uint32_t class = *p >> 4, number = *p & 15;
@@ -57,10 +67,13 @@ static int32_t parse_huffman(const uint8_t *p, const uint8_t *end, fic_jpeg_head
         int32_t values = 0;
         for (int32_t i = 0; i < 16; i++)
             values += p[i];
-        if (end - p < 16 + values)
+        if (values > 256 || end - p < 16 + values)
             return FIC_ERROR_HEADER;
         header->huffman[class][number] = p;
-        p += 16 + values;
+        p += 16;
+        for (int32_t i = 0; i < values; i++)
+            *odd |= class == 0 && p[i] > 15; /* libjpeg refuses such a table when it is used */
+        p += values;
     }
     return FIC_OK;
 }
@@ -72,7 +85,7 @@ static int32_t parse_frame(const uint8_t *p, const uint8_t *end, uint32_t marker
     int32_t precision = p[0], components = p[5];
     header->height = be16(p + 1);
     header->width = be16(p + 3);
-    if (components < 1 || components > 4 || end - p < 6 + 3 * components || !header->width || !header->height)
+    if (components < 1 || components > 4 || end - p != 6 + 3 * components || !header->width || !header->height)
         return FIC_ERROR_HEADER;
     header->num_components = components;
     header->progressive = marker == MARKER_SOF2;
@@ -99,7 +112,7 @@ static int32_t parse_scan(const uint8_t *p, const uint8_t *end, fic_jpeg_header 
         header->native = 0;
         return FIC_OK;
     }
-    if (end - p < 1 + 2 * components + 3)
+    if (end - p != 1 + 2 * components + 3)
         return FIC_ERROR_HEADER;
     p++;
     for (int32_t i = 0; i < components; i++, p += 2) {
@@ -149,13 +162,33 @@ static void finish(fic_jpeg_header *header, const application_markers *markers)
     }
 }
 
+/* Whether both libjpeg and Pillow go on when they meet this marker, which has a segment, before a scan. */
+static int32_t is_known(uint32_t marker)
+{
+    return (marker >= MARKER_SOF0 && marker <= MARKER_SOF15 && marker != MARKER_JPG) ||
+           (marker >= MARKER_SOS && marker <= MARKER_DRI) || (marker >= MARKER_APP0 && marker <= MARKER_APP15) ||
+           marker == MARKER_COM;
+}
+
+static int32_t check_application(uint32_t marker, const uint8_t *p, const uint8_t *end)
+{
+    for (size_t i = 0; i < sizeof needed_bytes / sizeof *needed_bytes; i++) {
+        int32_t named = marker == needed_bytes[i].marker && end - p >= needed_bytes[i].name_size &&
+                        !memcmp(p, needed_bytes[i].name, (size_t)needed_bytes[i].name_size);
+        if (named && end - p < needed_bytes[i].least)
+            return FIC_ERROR_HEADER;
+    }
+    return FIC_OK;
+}
+
 int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *header)
 {
     memset(header, 0, sizeof *header);
-    if (size < 4 || jpeg[0] != 0xff || jpeg[1] != MARKER_SOI)
+    if (size < 4 || jpeg[0] != 0xff || jpeg[1] != MARKER_SOI || jpeg[2] != 0xff)
         return FIC_ERROR_NOT_JPEG;
     const uint8_t *p = jpeg + 2, *file_end = jpeg + size;
     application_markers markers = {0, 0, 0};
+    int32_t odd = 0;
     for (;;) {
         /* Like libjpeg, look past stray bytes for the next marker. */
         while (p < file_end && *p != 0xff)
@@ -165,25 +198,29 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
         if (p == file_end)
             return FIC_ERROR_HEADER;
         uint32_t marker = *p++;
-        if (marker == 0 || marker == MARKER_TEM || (marker >= MARKER_RST0 && marker < MARKER_SOI))
+        if (marker == 0 || (marker >= MARKER_RST0 && marker < MARKER_SOI))
             continue;
-        if (marker == MARKER_SOI || marker == MARKER_EOI || file_end - p < 2)
+        if (!is_known(marker) || file_end - p < 2)
             return FIC_ERROR_HEADER;
         int32_t length = be16(p);
         if (length < 2 || file_end - p < length)
             return FIC_ERROR_HEADER;
         const uint8_t *end = p + length;
-        int32_t code = FIC_OK;
         p += 2;
+        int32_t code = check_application(marker, p, end);
+        if (code != FIC_OK)
+            return code;
         if (marker == MARKER_DQT) {
             code = parse_quantisers(p, end, header);
         } else if (marker == MARKER_DHT) {
-            code = parse_huffman(p, end, header);
+            code = parse_huffman(p, end, header, &odd);
         } else if (marker == MARKER_DRI) {
             if (length != 4)
                 return FIC_ERROR_HEADER;
             header->restart_interval = be16(p);
-        } else if (marker >= MARKER_SOF0 && marker <= MARKER_SOF15 && marker != MARKER_JPG && marker != MARKER_DAC) {
+        } else if (marker == MARKER_DAC || marker == MARKER_DNL) {
+            odd = 1;
+        } else if (marker >= MARKER_SOF0 && marker <= MARKER_SOF15) {
             code = parse_frame(p, end, marker, header);
         } else if (marker == MARKER_APP0) {
             if (length >= 16 && !memcmp(p, "JFIF", 5)) /* libjpeg does not believe a shorter one */
@@ -197,6 +234,7 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
             code = parse_scan(p, end, header);
             if (code == FIC_OK) {
                 header->scan_start = end - jpeg;
+                header->native &= !odd;
                 finish(header, &markers);
             }
             return code;

@@ -29,8 +29,9 @@ typedef struct {
     int64_t scan_start;           /* offset of the first byte of entropy-coded data */
 } fic_jpeg_header;
 
-/* Pointers in *header refer to `jpeg`. Tables are looked at only as far as needed not to read out of bounds. Returns
- * FIC_OK or an error; a file that is not native is no error. */
+/* Pointers in *header refer to `jpeg`. Of tables only the form is looked at. Returns FIC_OK or an error; a file that is
+ * not native is no error, but left to libjpeg. What libjpeg or Pillow refuse for its header is an error or not native:
+ * nothing is taken here that the reference does not take. */
 int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *header);
 
 #endif

@@ -10,6 +10,8 @@
 
 #define NOINLINE __attribute__((noinline))
 
+enum { MARKER_RST0 = 0xd0, MARKER_RST7 = 0xd7, MARKER_EOI = 0xd9 };
+
 /*
  * Copy entropy-coded bytes without their stuffing (T.81 F.1.2.3) up to a marker or the end. Returns the number of bytes
  * written, *next is the offset of what stopped it. `to` needs room for the input and 32 bytes more.
@@ -138,13 +140,33 @@ int32_t fic_scan_restart(fic_scan *scan)
         at++;
     if (at == scan->limit)
         return FIC_ERROR_TRUNCATED;
-    if (at == scan->segment_next || scan->jpeg[at] != 0xd0 + scan->restart_number)
+    if (at == scan->segment_next || scan->jpeg[at] != MARKER_RST0 + scan->restart_number)
         return FIC_ERROR_RESTART;
     scan->restart_number = (scan->restart_number + 1) & 7;
     scan->until_restart = scan->restart_interval;
     memset(scan->dc, 0, sizeof scan->dc);
     int32_t code = load_segment(scan, at + 1, 0);
     return code == FIC_OK ? 1 : code;
+}
+
+int32_t fic_scan_ends(const fic_scan *scan)
+{
+    const uint8_t *jpeg = scan->jpeg;
+    for (int64_t at = scan->segment_next; at < scan->limit; at++) {
+        if (jpeg[at] != 0xff) { /* entropy-coded bytes of a segment that nobody has loaded */
+            const uint8_t *found = memchr(jpeg + at, 0xff, (size_t)(scan->limit - at));
+            if (!found)
+                return 0;
+            at = found - jpeg;
+        }
+        while (at < scan->limit && jpeg[at] == 0xff)
+            at++;
+        if (at == scan->limit || jpeg[at] == MARKER_EOI)
+            return at < scan->limit;
+        if (jpeg[at] != 0 && (!scan->restart_interval || jpeg[at] < MARKER_RST0 || jpeg[at] > MARKER_RST7))
+            return 0;
+    }
+    return 0;
 }
 
 int64_t fic_scan_position(const fic_scan *scan, int64_t *raw, int64_t *plain)

@@ -62,6 +62,9 @@ int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end
 /* FIC_ERROR_TRUNCATED if more bits were read than the segment has. */
 int32_t fic_scan_check(const fic_scan *scan);
 
+/* Whether EOI ends the scan, with nothing but segments and restart markers between the current segment and it. */
+int32_t fic_scan_ends(const fic_scan *scan);
+
 /* Bit position of the next MCU in the JPEG. *raw, *plain: corresponding offsets in the JPEG and in the segment at or
  * before it, advanced by the call; start each segment with segment_raw and 0. */
 int64_t fic_scan_position(const fic_scan *scan, int64_t *raw, int64_t *plain);

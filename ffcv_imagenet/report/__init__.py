@@ -6,8 +6,9 @@
 
 A run folder holds ``params.json``, ``log.jsonl`` and ``status.json``, as the trainer writes them, or ``params.json``
 and ``log`` of libffcv/ffcv-imagenet. Only finished runs enter the figures; the others are counted and named next to
-them. Runs are averaged only when they differ in nothing but the seed and the options listed in
-:data:`~ffcv_imagenet.report.groups.IRRELEVANT_OPTIONS`. A run folder that cannot be understood is named and left out.
+them. Runs are averaged only when they differ in nothing but the seed and options that say where and how fast a run
+executes (:data:`~ffcv_imagenet.config.RUNNING`, :data:`~ffcv_imagenet.config.KEEPING`). A run folder that cannot be
+understood is named and left out.
 """
 
 from ffcv_imagenet.report.command import main

@@ -7,35 +7,19 @@ import re
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import TypeVar
 
-from ffcv_imagenet.report.runs import Epoch, Run
+from ffcv_imagenet.config import effect_of
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.report.runs import Run
+from ffcv_imagenet.run.log import EpochLog
 
 T = TypeVar("T")
 
-#: Options (as shell patterns) in which runs may differ and still be averaged: they do not change what is
-#: learned. Every other option, also one added later, keeps runs apart.
-IRRELEVANT_OPTIONS = (
-    "training.seed",
-    "logging.*",
-    "checkpoint.*",
-    "data.train",
-    "data.val",
-    "data.decode",
-    "data.num_workers",
-    "validation.batch_size",
-    "dist.cpu_threads",
-    "dist.timeout_minutes",
-    # of libffcv/ffcv-imagenet:
-    "data.in_memory",
-    "dist.address",
-    "dist.port",
-)
 #: The loss that the others are compared with.
 BASELINE = "baseline"
 #: The losses that come first in tables and plots, in this order; others follow by name.
-LOSS_ORDER = (BASELINE, "label_smoothing", "maxsup")
+LOSS_ORDER = tuple(LOSSES.kinds)
 
 
 @dataclass(frozen=True)
@@ -118,8 +102,8 @@ def families(items: Iterable[T], of: Callable[[T], Group]) -> list[list[T]]:
 
 
 def is_relevant(option: str) -> bool:
-    """Whether runs that differ in this option are kept apart."""
-    return not any(fnmatch(option, pattern) for pattern in IRRELEVANT_OPTIONS)
+    """Whether runs that differ in this option are kept apart; those that this version does not know do so, too."""
+    return not effect_of(option).averaged
 
 
 def loss_rank(loss: str) -> tuple[int, str]:
@@ -138,7 +122,7 @@ class Curve:
     high: list[float]
 
 
-def curve(runs: Sequence[Run], value: Callable[[Epoch], float | None]) -> Curve:
+def curve(runs: Sequence[Run], value: Callable[[EpochLog], float | None]) -> Curve:
     """The curve of one or several runs."""
     logged = [{e.epoch: (e.total_seconds / 60, v) for e in run.log if (v := value(e)) is not None} for run in runs]
     epochs = sorted(set.intersection(*map(set, logged)))
@@ -153,7 +137,7 @@ def last_fifth(groups: Iterable[Group]) -> int:
     return min(math.ceil(0.8 * longest), longest - 1)
 
 
-def top_1_percent(epoch: Epoch) -> float | None:
+def top_1_percent(epoch: EpochLog) -> float | None:
     """Top-1 after an epoch in per cent, None where it was not evaluated."""
     return None if epoch.top_1 is None else 100 * epoch.top_1
 

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ffcv_imagenet.config import effect_of
 from ffcv_imagenet.report.charts import Row, Series, dot_chart, legend_key, line_chart
 from ffcv_imagenet.report.comparison import ALPHA, POWER, Comparison, Inference, compare
 from ffcv_imagenet.report.groups import (
@@ -31,8 +32,9 @@ from ffcv_imagenet.report.groups import (
 from ffcv_imagenet.report.palette import DARK_COLOURS, LIGHT_COLOURS, Style, styles
 from ffcv_imagenet.report.paper import PAPER_NOTE, Published, beside_published
 from ffcv_imagenet.report.planning import needed_text
-from ffcv_imagenet.report.runs import Epoch, LeftOut, Run
+from ffcv_imagenet.report.runs import LeftOut, Run
 from ffcv_imagenet.report.table import TableRow, seeds_text, table_row
+from ffcv_imagenet.run.log import EpochLog
 
 TEMPLATE_FILE = Path(__file__).with_name("page.html.j2")
 STYLE_FILE = Path(__file__).with_name("page.css")
@@ -44,9 +46,7 @@ _NOT_COMPARED = (
     "resumed",
     "launcher",
     "compilation_seconds",
-    "logging.name",
     "loss.name",
-    "training.seed",
 )
 #: From this many minutes on, time axes are in hours.
 _HOURS_FROM = 180.0
@@ -324,7 +324,7 @@ def _curves(entries: Sequence[Entry]) -> list[Figure]:
 
 
 def _series(
-    entries: Iterable[Entry], value: Callable[[Epoch], float | None], minutes_per_unit: float | None = None
+    entries: Iterable[Entry], value: Callable[[EpochLog], float | None], minutes_per_unit: float | None = None
 ) -> list[Series]:
     """A line for the finished runs of each group and a thin one for each other run; over time where asked for."""
     series = []
@@ -343,7 +343,7 @@ def _differing_options(runs: Sequence[Run], names: dict[Path, str]) -> list[Opti
     flat = {run.folder: dict(_parameters(run)) | run.options for run in runs}
     options = []
     for key in sorted({key for settings in flat.values() for key in settings}):
-        if key in _NOT_COMPARED or key.startswith("checkpoint."):
+        if key in _NOT_COMPARED or not effect_of(key).shown:
             continue
         texts: dict[str, list[Run]] = {}
         for run in runs:

@@ -9,37 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.files import read_json_object
+from ffcv_imagenet.options import complete
+from ffcv_imagenet.run.log import LOSS_COLUMN, EpochLog
 
 #: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not
 #: by where they lie. Without synchronised batch normalisation the number of processes changes the result, and it
 #: always changes the minutes.
 COMPARED_PARAMS = ("train_data", "val_data", "world_size", "precision")
+#: Options of libffcv/ffcv-imagenet, besides those that are ours too, in which runs may differ and be averaged.
+_LIBFFCV_RUNNING = ("data.in_memory", "dist.address", "dist.port")
 #: The recipe of all runs of libffcv/ffcv-imagenet, which does not record one. No recipe of this program can have
 #: this name (it is a file's stem), so the two are never averaged.
 LIBFFCV = "libffcv/ffcv-imagenet"
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One line of the log.
-
-    ``epoch`` is the number of completed epochs, ``top_1`` and ``top_5`` are fractions from 0 to 1 (None: not
-    evaluated after this epoch), ``total_seconds`` is the time since the start of training, ``images_per_second``
-    and ``wait_share`` (the share of the training time spent waiting for data, 0 to 1) are None where not logged.
-    """
-
-    epoch: int
-    top_1: float | None
-    top_5: float | None
-    images_per_second: float | None
-    wait_share: float | None
-    total_seconds: float
-
-
-@dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder. In its log, top-1 and top-5 are None after an epoch that was not evaluated.
 
     ``epochs`` is the planned number, ``seed`` is None where none was set, ``options`` are all options and
     :data:`COMPARED_PARAMS` as text but for the architecture and the loss's name, ``state`` and ``error`` are those of
@@ -56,7 +44,7 @@ class Run:
     options: dict[str, str]
     hardware: str
     params: dict[str, Any]
-    log: tuple[Epoch, ...]
+    log: tuple[EpochLog, ...]
     state: str | None
     error: str | None
 
@@ -133,16 +121,16 @@ def _load_run(folder: Path) -> Run:
         raise ValueError(f"{file}: 'config' is {config!r}, allowed is an object of options")
     status_file = folder / "status.json"
     status = read_json_object(status_file) if status_file.exists() else {}
-    options = {key: _option_text(key, value) for key, value in config.items()}
+    options = {key: _option_text(key, value) for key, value in complete(TrainConfig, config).items()}
     options |= {key: _option_text(key, _entry(params, key, file)) for key in COMPARED_PARAMS}
     return Run(
         folder=folder,
         name=str(_entry(params, "name", file)),
         architecture=str(_entry(config, "model.arch", file)),
-        recipe=str(_entry(params, "recipe", file)),
+        recipe=str(_entry(params, "recipe", file)) + _smoke_test(config),
         loss=str(_entry(config, "loss.name", file)),
         seed=_whole(_entry(config, "training.seed", file), f"{file}: training.seed"),
-        epochs=_whole(_entry(config, "training.epochs", file), f"{file}: training.epochs"),
+        epochs=_whole(params.get("planned_epochs", _entry(config, "training.epochs", file)), f"{file}: epochs"),
         options={key: text for key, text in options.items() if key not in ("model.arch", "loss.name")},
         hardware=json.dumps(params.get("hardware"), sort_keys=True),
         params=params,
@@ -150,6 +138,12 @@ def _load_run(folder: Path) -> Run:
         state=_text_or_none(status, "state", status_file),
         error=_text_or_none(status, "error", status_file),
     )
+
+
+def _smoke_test(config: dict[str, Any]) -> str:
+    """What is added to the recipe of a run that was cut short on purpose: it is compared with none that was not."""
+    steps = config.get("training.max_steps")
+    return "" if steps is None else f" ({steps} steps)"
 
 
 def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
@@ -170,7 +164,7 @@ def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
         loss="label_smoothing" if smoothing else "baseline",
         seed=None,
         epochs=_whole(_entry(params, "training.epochs", file), f"{file}: training.epochs"),
-        options={key: text for key, text in options.items() if key != "model.arch"},
+        options={key: text for key, text in options.items() if key not in ("model.arch", *_LIBFFCV_RUNNING)},
         hardware="null",
         params=params,
         log=_epochs(folder / "log", _read_libffcv_epoch),
@@ -179,9 +173,9 @@ def _load_libffcv_run(folder: Path, file: Path, params: dict[str, Any]) -> Run:
     )
 
 
-def _epochs(file: Path, read: Any) -> tuple[Epoch, ...]:
+def _epochs(file: Path, read: Any) -> tuple[EpochLog, ...]:
     """The epochs of a log, none without a file; the later line for an epoch counts (after a resume)."""
-    epochs: list[Epoch] = []
+    epochs: list[EpochLog] = []
     for where, entry in _read_lines(file):
         epoch = read(entry, where)
         while epoch and epochs and epochs[-1].epoch >= epoch.epoch:
@@ -209,27 +203,26 @@ def _read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, entry
 
 
-def _read_epoch(entry: dict[str, Any], where: str) -> Epoch:
-    return Epoch(
-        epoch=_whole(_entry(entry, "epoch", where), f"{where}: epoch"),
-        top_1=_share(entry, "top_1", where),
-        top_5=_share(entry, "top_5", where),
-        images_per_second=_number(entry, "images_per_second", where),
-        wait_share=_share({"wait_share": None} | entry, "wait_share", where),
-        total_seconds=_number(entry, "total_seconds", where) or 0.0,
-    )
+def _read_epoch(entry: dict[str, Any], where: str) -> EpochLog:
+    for key in ("top_1", "top_5", "images_per_second", "total_seconds"):
+        _entry(entry, key, where)
+    for key in entry:
+        if key in ("top_1", "top_5", "wait_share"):
+            _share(entry, key, where)
+        elif key in EpochLog.__dataclass_fields__ or key.startswith(LOSS_COLUMN):
+            _number(entry, key, where)
+    epoch = _whole(_entry(entry, "epoch", where), f"{where}: epoch")
+    return EpochLog.from_line(entry | {"epoch": epoch, "total_seconds": entry["total_seconds"] or 0.0})
 
 
-def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> Epoch | None:
+def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> EpochLog | None:
     """Epochs count from 0 there. A run that only evaluates logs no epoch: None."""
     if "epoch" not in entry:
         return None
-    return Epoch(
+    return EpochLog(
         epoch=_whole(entry["epoch"], f"{where}: epoch") + 1,
         top_1=_share(entry, "top_1", where),
         top_5=_share(entry, "top_5", where),
-        images_per_second=None,
-        wait_share=None,
         total_seconds=_number(entry, "relative_time", where) or 0.0,
     )
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ffcv_imagenet.report.comparison import Comparison, compare
 from ffcv_imagenet.report.groups import Group, group_runs
-from ffcv_imagenet.report.runs import Epoch, Run
+from ffcv_imagenet.report.runs import Run
+from ffcv_imagenet.run.log import EpochLog
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _wait_percent(run: Run) -> float | None:
     return 100 * sum(second * share for second, share in timed) / seconds if timed else None
 
 
-def _after_start_up(run: Run) -> tuple[Epoch, ...]:
+def _after_start_up(run: Run) -> tuple[EpochLog, ...]:
     """The epochs without the first one, in which the loader starts and files are read first; a single one stays."""
     return run.log[1:] if len(run.log) > 1 else run.log
 

@@ -74,12 +74,17 @@ class CheckpointFolder:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU: a file, or the newest of a run folder.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a folder without checkpoints.
         ValueError: damaged, or not a checkpoint of this program.
     """
+    if path.is_dir():
+        newest_checkpoint(path)  # there is one
+        state = _checkpoints_of(path).newest()
+        assert state is not None
+        return state
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     try:
@@ -89,6 +94,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this program (format {FORMAT})")
     return state
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The last checkpoint of a run folder, or of its folder of checkpoints; raises FileNotFoundError without any."""
+    files = _checkpoints_of(folder).files()
+    if not files:
+        raise FileNotFoundError(f"no checkpoint in {folder}: allowed is a checkpoint or the folder of a run")
+    return files[-1]
+
+
+def _checkpoints_of(folder: Path) -> CheckpointFolder:
+    inside = folder / "checkpoints"
+    return CheckpointFolder(inside if inside.is_dir() else folder, keep=1)
 
 
 def _position(file: Path) -> tuple[int, int]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+#: What the names of a loss's own columns begin with.
+LOSS_COLUMN = "loss."
 
 
 @dataclass(frozen=True)
@@ -13,25 +17,41 @@ class EpochLog:
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
     without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
     ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
-    not in the scores; ``cpu_decoded`` is the share of the training images since
-    the last start that rank 0 decoded on the CPU.
+    not in the scores; ``cpu_decoded`` is the share of the training images since the last start that rank 0 decoded on
+    the CPU; ``of_loss`` are columns of the loss's own, in the file as ``loss.alpha`` and the like.
+
+    Trainers write all of it. None stands for what is not known: logs of earlier versions and of other programs lack
+    fields.
     """
 
     epoch: int
-    train_loss: float
-    top_1: float
-    top_5: float
-    val_loss: float
-    lr: float
-    resolution: int
-    images_per_second: float
-    seconds: float
     total_seconds: float
-    wait_share: float
-    skipped_steps: int
-    skipped: int
-    val_skipped: int
-    cpu_decoded: float
+    train_loss: float | None = None
+    top_1: float | None = None
+    top_5: float | None = None
+    val_loss: float | None = None
+    lr: float | None = None
+    resolution: int | None = None
+    images_per_second: float | None = None
+    seconds: float | None = None
+    wait_share: float | None = None
+    skipped_steps: int | None = None
+    skipped: int | None = None
+    val_skipped: int | None = None
+    cpu_decoded: float | None = None
+    of_loss: Mapping[str, float] = field(default_factory=dict)
+
+    def as_line(self) -> dict[str, Any]:
+        """The line as one flat JSON object."""
+        fields = {key: value for key, value in vars(self).items() if key != "of_loss"}
+        return fields | {LOSS_COLUMN + name: value for name, value in self.of_loss.items()}
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> EpochLog:
+        """The inverse of :meth:`as_line`; what else stands in the line is left out."""
+        fields = {key: value for key, value in line.items() if key in cls.__dataclass_fields__}
+        of_loss = {key.removeprefix(LOSS_COLUMN): v for key, v in line.items() if key.startswith(LOSS_COLUMN)}
+        return cls(**fields, of_loss=of_loss)
 
 
 def best_epoch(log: list[dict[str, Any]]) -> int:
@@ -39,12 +59,19 @@ def best_epoch(log: list[dict[str, Any]]) -> int:
     return max(log, key=lambda line: line["top_1"])["epoch"]
 
 
+def percent(share: float | None, decimals: int = 2) -> str:
+    """A share of 1 in per cent, without the sign; a dash for None."""
+    return "-" if share is None else f"{100 * share:.{decimals}f}"
+
+
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
     skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
     damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
+    of_loss = "".join(f"  {name} {value:.4g}" for name, value in line.of_loss.items())
     return (
-        f"epoch {line.epoch:3d}/{epochs}  top-1 {100 * line.top_1:6.2f} %  top-5 {100 * line.top_5:6.2f} %  "
-        f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}  lr {line.lr:.4g}  {line.resolution} px  "
-        f"{line.images_per_second:.0f} img/s  waited {100 * line.wait_share:.0f} %  {line.seconds:.1f} s{damaged}"
+        f"epoch {line.epoch:3d}/{epochs}  top-1 {percent(line.top_1):>6} %  top-5 {percent(line.top_5):>6} %  "
+        f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}{of_loss}  lr {line.lr:.4g}  "
+        f"{line.resolution} px  {line.images_per_second:.0f} img/s  waited {percent(line.wait_share, 0)} %  "
+        f"{line.seconds:.1f} s{damaged}"
     )

@@ -13,40 +13,49 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from ffcv_imagenet import report
+from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import INTERRUPTED_STATUS, run_script
+from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.jobs import Job, make_job, sweep_seconds_left
-from ffcv_imagenet.sweep.plan import Plan, make_plan
 from ffcv_imagenet.sweep.processes import is_active
 from ffcv_imagenet.sweep.scheduler import Scheduler
 from ffcv_imagenet.sweep.view import duration, open_view, state_text
 
+if TYPE_CHECKING:
+    from ffcv_imagenet.sweep.plan import Plan
+
 
 def main(argv: Sequence[str]) -> None:
     """Plan, run and compare; see the module."""
+    split_words(argv)  # answers --help before the plan imports torch, which it asks about models and GPUs
+    from ffcv_imagenet.sweep.plan import make_plan
+
     plan = make_plan(argv)
     jobs = [make_job(run, is_active(run.folder)) for run in plan.runs]
     print(describe(plan, jobs), flush=True)
     if plan.dry_run:
         return
+    from rich.console import Console
+
     with open_view(Console()) as view:
         scheduler = Scheduler(
             jobs, plan.slots, view, retries=plan.options.retries, stop_seconds=plan.options.stop_seconds
         )
         stopped = scheduler.run()
     if stopped:
-        print(f"Stopped. To go on: {shlex.join(['python', '-m', 'ffcv_imagenet.sweep', *argv])}")
+        print(f"Stopped. To go on: {shown(shlex.join(['python', '-m', 'ffcv_imagenet.sweep', *argv]))}")
         sys.exit(INTERRUPTED_STATUS)
     folders = [str(run.folder) for run in plan.runs if (run.folder / "params.json").is_file()]
     if folders:
+        from ffcv_imagenet import report
+
         print()
         report.main(folders)
     if failed := [job for job in jobs if job.state == "failed"]:
         for job in failed:
-            print(f"failed: {job.run.name}: {job.error}; see {job.run.folder}/output.txt", file=sys.stderr)
+            print(f"failed: {job.run.name}: {job.error}; see {shown(job.run.folder)}/output.txt", file=sys.stderr)
         sys.exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import hashlib
@@ -18,13 +17,16 @@ from typing import Any
 import torch
 
 import ffcv_imagenet
-from ffcv_imagenet.config import RESUMABLE_CHANGES, SweepConfig, SweepOptions, TrainConfig
+from ffcv_imagenet.config import SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
-from ffcv_imagenet.losses import LOSS_OPTIONS
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.resolved import read_data
+from ffcv_imagenet.resume import compared_params, differences
+from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
 
@@ -53,7 +55,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
         ValueError, FileNotFoundError: what train_imagenet.py would refuse, or a run folder of that name that was made
             with other options or data.
     """
-    values, rest = _parse(argv)
+    values, rest = split_words(argv)
     dry_run, runs_folder = values.pop("dry_run", False), values.pop("runs", None)
     axes = _axes(values, rest)
     options = build(SweepConfig, values).sweep
@@ -71,9 +73,9 @@ def make_plan(argv: Sequence[str]) -> Plan:
         processes = (options.gpus_per_run or 1) if gpus else 1
         name = _run_name(config, recipe, [key for key in chosen if key in axes])
         folder = Path(config.logging.folder) / name
-        _check_data_and_folder(config, folder, processes)
+        num_samples = _check_data_and_folder(config, folder, processes)
         command = _command([*words, f"--logging.name={name}"], processes)
-        runs.append(Run(len(runs) + 1, name, folder, config.training.epochs, command))
+        runs.append(Run(len(runs) + 1, name, folder, config.planned_epochs(num_samples), command))
 
     names = [run.name for run in runs]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -90,34 +92,6 @@ def make_plan(argv: Sequence[str]) -> Plan:
         runs=len(runs),
     )
     return Plan(tuple(runs), tuple(slots), options, dry_run)
-
-
-def _parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The sweep's own options by name, and the words for train_imagenet.py."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ffcv_imagenet.sweep",
-        description="Train every combination of the swept options, side by side, and compare them in one table.",
-        epilog="All options of train_imagenet.py (see there) are allowed too, for all runs, and any of them can be "
-        "swept: --sweep.lr.lr=0.5,1.0. Options of a loss go to the runs with a loss that takes them.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        exit_on_error=False,
-    )
-    parser.add_argument("--runs", metavar="FOLDER", help="folder of all runs (short for --logging.folder)")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    parser.add_argument("--sweep.loss", metavar="A,B", help="losses to compare (short for --sweep.loss.name)")
-    parser.add_argument("--sweep.seeds", metavar="0,1", help="seeds of each, also 0-4 (for --sweep.training.seed)")
-    for group in dataclasses.fields(TrainConfig):
-        for field in dataclasses.fields(group.metadata["group"]):
-            parser.add_argument(f"--sweep.{group.name}.{field.name}", help=argparse.SUPPRESS)
-    for field in dataclasses.fields(SweepOptions):
-        text = f"{field.metadata['help']} ({field.metadata['checker'].help()}; default: {str(field.default).lower()})"
-        parser.add_argument(f"--sweep.{field.name}", metavar="X", help=text.replace("%", "%%"))
-    try:
-        namespace, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    return vars(namespace), rest
 
 
 def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
@@ -164,14 +138,14 @@ def _combinations(axes: dict[str, list[str]], rest: Sequence[str]) -> list[dict[
     """
     keys = sorted(axes, key=lambda key: (key != "training.seed", key != "loss.name", key))
     given = {*axes, *_words_keys(rest), *(key for file in config_files(rest) for key in read_yaml(file))}
+    taken_by = LOSSES.options()
     losses = axes.get("loss.name", [])
     combinations: list[dict[str, str]] = []
     for values in itertools.product(*(axes[key] for key in keys)):
         chosen = dict(zip(keys, values, strict=True))
-        taken = LOSS_OPTIONS.get(chosen.get("loss.name", ""), {})
         for key in given:
-            name = key.removeprefix("loss.")
-            if name not in taken and any(name in LOSS_OPTIONS.get(loss, {}) for loss in losses):
+            takers = taken_by.get(key.removeprefix("loss."), {}) if key.startswith("loss.") else {}
+            if takers and chosen.get("loss.name") not in takers and any(loss in takers for loss in losses):
                 chosen[key] = "none"
         if chosen not in combinations:
             combinations.append(chosen)
@@ -194,14 +168,14 @@ def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
     characters than letters, digits and ``._+=-`` are replaced, and where that happens or the name is cut, a hash of
     the whole is added.
     """
-    options = flatten(config)
+    options = {key: value for key, value in flatten(config).items() if value is not None}
     named = {"model.arch", "loss.name", "training.seed"}
-    extra = [f"_{key}={_text(options[key])}" for key in sorted(swept) if key not in named and options[key] is not None]
+    extra = [f"_{key}={_text(options[key])}" for key in sorted(swept) if key not in named and key in options]
     whole = config.default_name(recipe) + "".join(extra)
     name = re.sub(r"[^A-Za-z0-9._+=-]", "-", whole)
     if name == whole and len(name) <= _MAX_NAME and not name.startswith("."):
         return name
-    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return f"{name.lstrip('.')[:_MAX_NAME]}-{hashlib.sha256(whole.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def _text(value: Any) -> str:
@@ -209,30 +183,26 @@ def _text(value: Any) -> str:
 
 
 @functools.cache
-def _manifest(path: str) -> Manifest:
-    return Manifest.read(Path(path))
+def _manifest(path: Path) -> Manifest:
+    return Manifest.read(path)
 
 
 _check_resolutions = functools.cache(check_resolutions)
 
 
-def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> None:
-    """Refuse what the run would stumble over; see :func:`make_plan`."""
-    if config.training.eval_only or config.data.train is None:
+def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
+    """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
+    train_data, val_data = read_data(config, read=_manifest, show_warnings=False)
+    if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
-    now = {key: value for key, value in flatten(config).items() if not key.startswith(RESUMABLE_CHANGES)}
-    now |= {"train_data": _manifest(config.data.train).checksum, "val_data": _manifest(config.data.val).checksum}
-    now["micro_batch"] = config.per_rank_batch(processes)
-    _check_resolutions(config.model.arch, _manifest(config.data.val).num_classes, config.extreme_sides())
-    ShuffledOrder(_manifest(config.data.train).num_samples, 0, config.training.batch_size)  # is there a batch?
+    params = compared_params(config, train_data, val_data, processes)
+    _check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
+    ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
-    if not file.is_file():
-        return
-    params = read_json_object(file)
-    was = params.get("config", {}) | params
-    for key, value in now.items():
-        if key in was and was[key] != value:
-            raise ValueError(f"{folder} holds a run with {key}={was[key]}, got {value}: give another --runs folder")
+    if file.is_file() and (found := differences(read_json_object(file), params)):
+        told = "; ".join(f"{key}={was}, got {now}" for key, was, now in found)
+        raise ValueError(f"{folder} holds a run with {told}: give another --runs folder")
+    return train_data.num_samples
 
 
 def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def start(command: Sequence[str], folder: Path, slot: Slot) -> subprocess.Popen[
         except BlockingIOError:
             return None
         now = datetime.datetime.now().isoformat(" ", "seconds")
-        output.write(f"\n[{now}] {slot}: {shlex.join(command)}\n".encode())
+        output.write(f"\n[{now}] {slot}: {shlex.join(command)}\n".encode(errors="surrogateescape"))
         output.flush()
         return subprocess.Popen(
             command,

@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from typing import TYPE_CHECKING, Protocol
 
 from ffcv_imagenet.sweep.jobs import Job, State, seconds_left, sweep_seconds_left
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
 
 _REFRESH_SECONDS = 1.0
 
@@ -84,6 +85,8 @@ def open_view(console: Console) -> Iterator[View]:
     if not console.is_terminal:
         yield PlainView()
         return
+    from rich.live import Live
+
     with Live(console=console, auto_refresh=False) as live:
         yield LiveView(live)
 
@@ -93,6 +96,8 @@ def status_table(jobs: Sequence[Job], slots: int, rows: int) -> Table:
 
     Where there are more jobs than ``rows``, those at work and the failed ones are shown before others.
     """
+    from rich.table import Table
+
     ranks: dict[State, int] = {"running": 0, "elsewhere": 0, "failed": 1, "stopped": 1, "waiting": 2, "finished": 3}
     shown = sorted(jobs, key=lambda job: ranks[job.state])[: max(1, rows)]
     hidden = f"; {len(jobs) - len(shown)} not shown" if len(shown) < len(jobs) else ""

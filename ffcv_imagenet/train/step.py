@@ -11,34 +11,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.losses import Loss
+from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.precision import autocast
-
-#: Values of ``training.compile`` beside auto and off, and what they are for torch.compile.
-COMPILE_MODES: dict[str, dict[str, str]] = {
-    "default": {},
-    "reduce-overhead": {"mode": "reduce-overhead"},
-    "max-autotune": {"mode": "max-autotune"},
-    "aot_eager": {"backend": "aot_eager"},
-}
-#: In these modes a GPU replays recorded graphs, whose gradients lie in memory that the next replay writes.
-CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
 class TrainingStep(nn.Module):
-    """A batch's mean loss: normalisation, ``model`` under autocast, ``loss`` (which computes in float32).
+    """A batch's mean loss: normalisation, ``model`` under autocast, ``loss`` (in float32).
 
     Args:
         model: on ``device``.
         loss: on ``device``.
+        normalize: from uint8 images to the model's input; on ``device``.
         precision: bf16, fp16 or fp32.
         device: where the batches are.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, *, precision: str, device: torch.device):
+    def __init__(
+        self, model: nn.Module, loss: LossModule, normalize: Normalize, *, precision: str, device: torch.device
+    ):
         super().__init__()
-        self.normalize = Normalize().to(device)
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.normalize = model, loss, normalize
         self.precision, self.device = precision, device
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -53,13 +46,14 @@ class EvaluationStep(nn.Module):
 
     Args:
         model: on ``device``.
+        normalize: from uint8 images to the model's input; on ``device``.
         precision: bf16, fp16 or fp32.
         device: where the batches are.
     """
 
-    def __init__(self, model: nn.Module, *, precision: str, device: torch.device):
+    def __init__(self, model: nn.Module, normalize: Normalize, *, precision: str, device: torch.device):
         super().__init__()
-        self.normalize, self.model = Normalize().to(device), model
+        self.model, self.normalize = model, normalize
         self.precision, self.device = precision, device
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,13 +64,20 @@ class EvaluationStep(nn.Module):
 
 
 def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module:
-    """The same step whose gradients are averaged over the ranks, while the backward pass goes on."""
+    """The same step whose gradients are averaged over the ranks, while the backward pass goes on.
+
+    Buffers stay each rank's own. Of a model these are the statistics of normalisation layers, which a training step
+    writes and does not read: what counts are rank 0's, which :func:`~ffcv_imagenet.train.evaluation.evaluate` gives to
+    all ranks, and which checkpoints hold. (Broadcast before every step, they would be the same.) Of a loss they are
+    what a rank has seen, which such a broadcast would destroy on all but rank 0.
+    """
     if world.size == 1:
         return step
     return DistributedDataParallel(
         step,
         device_ids=[world.device] if world.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
+        broadcast_buffers=False,
         # With a static graph, DDP fails at the first gradients that were accumulated under no_sync (torch 2.15).
         static_graph=accumulation == 1,
     )

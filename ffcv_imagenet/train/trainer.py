@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,17 @@ from tqdm import tqdm
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
-from ffcv_imagenet.losses import Loss
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
 from ffcv_imagenet.script import USER_ERROR_STATUS
+from ffcv_imagenet.train.compile_modes import CUDA_GRAPH_MODES
 from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import set_lr
-from ffcv_imagenet.train.step import CUDA_GRAPH_MODES, EvaluationStep, TrainingStep, compile_module, distribute
+from ffcv_imagenet.train.step import EvaluationStep, TrainingStep, compile_module, distribute
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -49,7 +50,8 @@ class TrainerOptions:
     ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
     one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
     0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the
-    average of the weights, 0 for none: with one, it is what is evaluated.
+    average of the weights, 0 for none: with one, it is what is evaluated. After ``max_steps`` steps the training ends,
+    with an evaluation, in the middle of its schedules; None: after ``epochs``.
     """
 
     epochs: int
@@ -65,6 +67,7 @@ class TrainerOptions:
     checkpoint_steps: int = 0
     compile: str = "off"
     ema: float = 0.0
+    max_steps: int | None = None
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Trainer:
         optimizer: over the parameters of ``model``.
         train_loader: batches of this rank, ``steps * accumulation`` of them per epoch.
         val_loader: this rank's part of the validation images.
+        normalize: from uint8 images to the model's input; on the same device.
         world: this process among all.
         stop: asked after every step whether to stop.
         options: see :class:`TrainerOptions`.
@@ -101,10 +105,11 @@ class Trainer:
         self,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: LossModule,
         optimizer: torch.optim.Optimizer,
         train_loader: BatchLoader,
         val_loader: BatchLoader,
+        normalize: Normalize,
         world: World,
         stop: StopSignals,
         options: TrainerOptions,
@@ -119,15 +124,18 @@ class Trainer:
         if self.keeps_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-        self.step_module = TrainingStep(model, loss, precision=options.precision, device=world.device)
+        self.step_module = TrainingStep(model, loss, normalize, precision=options.precision, device=world.device)
         self.distributed_step = distribute(self.step_module, world, options.accumulation)
         self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         evaluated = model if self.ema is None else self.ema.model
-        self.evaluated_step = EvaluationStep(evaluated, precision=options.precision, device=world.device)
+        self.evaluated_step = EvaluationStep(evaluated, normalize, precision=options.precision, device=world.device)
         self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
-        self.buffers_before = [buffer.clone() for buffer in model.buffers()] if options.skip_nonfinite else []
+        self.buffers_before = [b.clone() for b in self.step_module.buffers()] if options.skip_nonfinite else []
         self.steps = len(train_loader) // options.accumulation
+        self.epochs = options.epochs  # that are trained, at least in part
+        if options.max_steps is not None:
+            self.epochs = min(options.epochs, math.ceil(options.max_steps / self.steps))
         self.most_val_batches = max(gather(len(val_loader)))
         self.epochs_done = 0
         self.progress = self._new_epoch()
@@ -143,7 +151,7 @@ class Trainer:
             FloatingPointError: the training loss or the weights are not finite.
             Interrupted: a signal came; a checkpoint is written.
         """
-        for epoch in range(self.epochs_done, self.options.epochs):
+        for epoch in range(self.epochs_done, self.epochs):
             self.train_epoch(epoch, checkpoints)
             start = time.perf_counter()
             train_loss, skipped_steps = self._check_finite(checkpoints)  # waits for the device
@@ -160,7 +168,8 @@ class Trainer:
             )
             train_seconds = self.progress.seconds
             seconds = train_seconds + time.perf_counter() - start
-            images = len(self.train_loader) * self.train_loader.batch_size * self.world.size
+            micro_batches = self._steps_of(epoch) * self.options.accumulation
+            images = micro_batches * self.train_loader.batch_size * self.world.size
             line = EpochLog(
                 epoch=epoch + 1,
                 train_loss=train_loss,
@@ -177,30 +186,32 @@ class Trainer:
                 skipped_steps=skipped_steps,
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
+                # Now and no earlier: a checkpoint from the evaluation stands before the end of the epoch.
+                of_loss=self.loss.end_epoch(),
             )
-            self.log.append(asdict(line))
+            self.log.append(line.as_line())
             self.epochs_done, self.progress = epoch + 1, self._new_epoch()
             if folder is not None:
                 folder.write_log(self.log)
             self._save(checkpoints)
             if folder is not None:
-                print(format_line(line, self.options.epochs), flush=True)
-        return EpochLog(**self.log[-1])
+                print(format_line(line, self.epochs), flush=True)
+        return EpochLog.from_line(self.log[-1])
 
     def warm_up(self) -> float:
         """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
 
-        Weights, statistics, optimizer and random state are afterwards what they were.
+        Weights, statistics, the loss's state, optimizer and random state are afterwards what they were.
 
         Raises:
             OSError: the compiler does not work here.
         """
         options, device = self.options, self.world.device
-        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, options.epochs)})
+        sides = sorted({options.resolution(epoch) for epoch in range(self.epochs_done, self.epochs)})
         if options.compile == "off" or not sides:
             return 0.0
         start = time.perf_counter()
-        buffers = list(self.model.buffers())
+        buffers = list(self.step_module.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
@@ -221,14 +232,14 @@ class Trainer:
         times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
         self.distributed_step.train()
         for side in sides:
-            batch = _random_batch(self.train_loader, side, device)
+            batch = _random_batch(self.train_loader, side, device, self.step_module.normalize)
             for _ in range(times):
                 for micro_step in range(min(2, options.accumulation)):
                     with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(batch)
                 self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         self.evaluated_step.eval()
-        batch = _random_batch(self.val_loader, options.val_resolution, device)
+        batch = _random_batch(self.val_loader, options.val_resolution, device, self.step_module.normalize)
         with torch.no_grad():
             for _ in range(times):
                 self.evaluated_forward(batch.images)
@@ -242,13 +253,13 @@ class Trainer:
         batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
         now = last_shown = time.perf_counter()
         start, seconds_before = now, progress.seconds
-        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{options.epochs}") as bar:
-            for step in range(first_step, self.steps):
+        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{self.epochs}") as bar:
+            for step in range(first_step, self._steps_of(epoch)):
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
                 self.loss.set_progress((epoch + step / self.steps) / options.epochs)
                 if self.buffers_before:
-                    torch._foreach_copy_(self.buffers_before, list(self.model.buffers()))
+                    torch._foreach_copy_(self.buffers_before, list(self.step_module.buffers()))
                 for micro_step in range(accumulation):
                     with self._gradient_sync(micro_step == accumulation - 1):
                         with progress.waited:
@@ -272,8 +283,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on. Called on every rank, between two steps.
 
-        The statistics of rank 0's normalisation layers are enough: before a step, and before an evaluation, all ranks
-        take them over.
+        The statistics of rank 0's normalisation layers are enough, see :func:`ffcv_imagenet.train.step.distribute`.
         """
         rng = {"cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
@@ -284,7 +294,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "loss": self.loss.state_dict(),
+            "loss": self.loss.state_over_ranks(),
             "epochs_done": self.epochs_done,
             "step": progress.step,
             "losses": sum_over_ranks(progress.losses.clone()),
@@ -302,7 +312,7 @@ class Trainer:
             self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"])
+        self.loss.load_state_over_ranks(state["loss"], is_main=self.world.is_main)
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]
@@ -315,6 +325,11 @@ class Trainer:
             torch.set_rng_state(rng["cpu"])
             if self.world.device.type == "cuda" and "cuda" in rng:
                 torch.cuda.set_rng_state(rng["cuda"], self.world.device)
+
+    def _steps_of(self, epoch: int) -> int:
+        """Steps that are taken in an epoch: all of them, but for the last one before ``max_steps``."""
+        most = self.options.max_steps
+        return self.steps if most is None else min(self.steps, most - epoch * self.steps)
 
     def _sum(self, number: int) -> int:
         """The sum over the ranks."""
@@ -344,7 +359,7 @@ class Trainer:
                 loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
                 self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
             skipped = ~loss.isfinite()
-            for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+            for buffer, before in zip(self.step_module.buffers(), self.buffers_before, strict=True):
                 torch.where(skipped, before, buffer, out=buffer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -358,7 +373,7 @@ class Trainer:
         agreed = self.stop.agreed(_NONFINITE_SEEN if seen_nonfinite else 0)
         if agreed > _NONFINITE_SEEN:
             self._stop(checkpoints, agreed)
-        elif every and step % every == 0 and step < self.steps:
+        elif every and step % every == 0 and step < self._steps_of(self.epochs_done):
             self._save(checkpoints)
         elif agreed:
             self._check_finite(checkpoints)
@@ -399,7 +414,7 @@ class Trainer:
         losses = losses.cpu() / (self.options.accumulation * self.world.size)
         finite = losses.isfinite()
         skipped = int((~finite).sum())
-        if skipped == self.steps or (skipped and not self.options.skip_nonfinite):
+        if skipped == self._steps_of(self.epochs_done) or (skipped and not self.options.skip_nonfinite):
             first = int(finite.int().argmin())
             raise self._nonfinite_error(f"the training loss is {losses[first].item()}", checkpoints, first)
         floats = [value for value in self.model.state_dict().values() if value.is_floating_point()]
@@ -432,13 +447,20 @@ class Trainer:
         if not (self.world.is_main and self.options.progress_bar):
             return contextlib.nullcontext()
         done = self.progress.step
-        return tqdm(desc=title, total=self.steps, initial=done, unit="step", leave=False, dynamic_ncols=True)
+        return tqdm(
+            desc=title,
+            total=self._steps_of(self.epochs_done),
+            initial=done,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+        )
 
 
-def _random_batch(loader: BatchLoader, side: int, device: torch.device) -> Batch:
+def _random_batch(loader: BatchLoader, side: int, device: torch.device, normalize: Normalize) -> Batch:
     """A batch in the loader's type and memory format."""
     size = loader.batch_size
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     if loader.dtype != torch.uint8:
-        images = Normalize().to(device)(images).to(loader.dtype)
+        images = normalize(images).to(loader.dtype)
     return Batch(images, torch.zeros(size, dtype=torch.int64, device=device), replaced=0)

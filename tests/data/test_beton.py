@@ -9,11 +9,19 @@ import pytest
 from ffcv.fields import FloatField, IntField, RGBImageField
 from ffcv.fields.rgb_image import IMAGE_MODES
 from ffcv.reader import Reader
-from ffcv.types import ALLOC_TABLE_TYPE, FieldDescType, HeaderType
+from ffcv.types import (
+    ALLOC_TABLE_TYPE,
+    CURRENT_VERSION,
+    TYPE_ID_HANDLER,
+    FieldDescType,
+    HeaderType,
+    get_metadata_type,
+)
 from ffcv.writer import DatasetWriter
 from images import draw
 
-from ffcv_imagenet.data.format.beton import JPEG_MODE, RAW_MODE, read_samples
+from ffcv_imagenet.data.format import records
+from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.manifest import Manifest
 
 SAMPLES, RECORD = 31, 24
@@ -38,13 +46,28 @@ def number(value, size=8):
     return int(value).to_bytes(size, "little", signed=value < 0)
 
 
+def test_the_records_are_those_of_ffcv():
+    assert records.VERSION == CURRENT_VERSION
+    assert (IMAGE_MODES["jpg"], IMAGE_MODES["raw"]) == (records.JPEG_MODE, records.RAW_MODE)
+    kinds = {"image": RGBImageField, "label": IntField}
+    assert {name: TYPE_ID_HANDLER[field.type_id] for name, field in records.FIELDS.items()} == kinds
+    pairs = [(records.HEADER, HeaderType), (records.FIELD_DESCRIPTOR, FieldDescType)]
+    pairs += [(records.ALLOCATION, ALLOC_TABLE_TYPE)]
+    pairs += [(field.record, kinds[name]().metadata_type) for name, field in records.FIELDS.items()]
+    for names in (("image", "label"), ("label", "image")):
+        pairs += [(records.sample_type(names), get_metadata_type([kinds[name]() for name in names]))]
+    for ours, theirs in pairs:
+        assert ours == theirs
+        assert ours.isalignedstruct == theirs.isalignedstruct
+    assert all(not kind().to_binary().tobytes().strip(b"\0") for kind in kinds.values())  # no arguments
+
+
 def test_the_samples_are_those_that_ffcv_reads(beton):
     samples, reader = read_samples(beton, Manifest.read(beton)), Reader(str(beton))
     assert np.array_equal(samples.metadata, reader.metadata)
-    assert samples.handlers.keys() == reader.handlers.keys()
+    assert samples.fields == tuple(reader.handlers)
     assert np.array_equal(samples.label, reader.metadata["f1"])
     assert np.array_equal(samples.size, reader.alloc_table["size"])
-    assert (IMAGE_MODES["jpg"], IMAGE_MODES["raw"]) == (JPEG_MODE, RAW_MODE)
     assert samples.metadata.flags.aligned
 
 

@@ -38,6 +38,10 @@ def kernels(request):
     return CudaKernels(torch.device("cuda"))
 
 
+#: Figures that are nobody's default.
+NORMALIZE = Normalize((0.3, 0.5, 0.7), (0.2, 0.25, 0.5))
+
+
 def arguments(folder, split, batch):
     if split == "train":
         return (
@@ -50,7 +54,7 @@ def arguments(folder, split, batch):
 
 def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_damaged="fail"):
     options = {"batch_size": batch, "num_workers": 1, "device": kernels.device, "dtype": dtype, "kernels": kernels}
-    return GPUBatchLoader(*arguments(folder, split, batch), on_damaged=on_damaged, **options)
+    return GPUBatchLoader(*arguments(folder, split, batch), normalize=NORMALIZE, on_damaged=on_damaged, **options)
 
 
 def cpu_loader(folder, split="train", batch=16, on_damaged="fail"):
@@ -107,10 +111,11 @@ def test_batches_are_the_cpus(kernels, digits, split):
 def test_batches_are_normalised_in_the_training_type(kernels, digits, dtype):
     (images, _), *_ = copies(gpu_loader(kernels, digits, dtype=dtype), 1, 32)
     (pixels, _), *_ = copies(whole_files(kernels, digits)[1], 1, 32)
-    normalize = Normalize()
     assert images.dtype == dtype
-    assert torch.equal(images, normalize(pixels).to(dtype))
-    assert normalize(images) is images
+    assert torch.equal(images, NORMALIZE(pixels).to(dtype))
+    assert NORMALIZE(images) is images
+    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in ((0.3, 0.5, 0.7), (0.2, 0.25, 0.5)))
+    np.testing.assert_allclose(NORMALIZE(pixels).numpy(), (pixels.numpy() / 255 - mean) / std, rtol=0, atol=2e-6)
 
 
 def test_buffers_grow_with_the_batches(kernels, digits):
@@ -195,7 +200,7 @@ def test_what_the_kernels_suspect_and_the_cpu_accepts_is_the_cpus(kernels, tmp_p
         BatchLoader(beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=CPU),
         GPUBatchLoader(
             beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=kernels.device,
-            dtype=torch.uint8, kernels=kernels,
+            dtype=torch.uint8, normalize=NORMALIZE, kernels=kernels,
         ),
     ):  # fmt: skip
         batches.append(copies(loader, 0, 35))
@@ -231,7 +236,7 @@ def test_batches_stay_whole_until_the_next_is_asked_for(kernels, digits):
 
 
 def test_users_mistakes_are_one_clear_line(kernels, digits, tmp_path, monkeypatch):
-    options = {"batch_size": 8, "num_workers": 1, "dtype": torch.uint8}
+    options = {"batch_size": 8, "num_workers": 1, "dtype": torch.uint8, "normalize": NORMALIZE}
     with pytest.raises(ValueError, match=r"data.decode: got gpu, allowed on the device cpu is cpu"):
         GPUBatchLoader(*arguments(digits, "val", 8), device=CPU, **options)
     shutil.copytree(digits, tmp_path / "plain")
@@ -251,12 +256,12 @@ def test_a_training_gives_the_same_weights(host_kernels, digits, tmp_path, monke
     """On the CPU, where everything is float32: the same images in the same order, and so the same numbers."""
     from test_experiment import config, log, same, weights
 
-    from ffcv_imagenet import experiment
+    from ffcv_imagenet import experiment, loaders
 
-    monkeypatch.setattr(experiment, "GPUBatchLoader", functools.partial(GPUBatchLoader, kernels=host_kernels))
+    monkeypatch.setattr(loaders, "GPUBatchLoader", functools.partial(GPUBatchLoader, kernels=host_kernels))
     for decode in ("cpu", "gpu"):
         changes = {"training.epochs": 1, "lr.peak_epoch": 0.5, "resolution.end_ramp": 0}
-        changes["data.train"] = digits / "val.beton"  # 31 images: a step is enough
+        changes |= {"data.train": digits / "val.beton", "data.on_wrong_split": "warn"}  # 31 images: a step is enough
         changes |= {"data.decode": decode, "logging.name": decode}
         experiment.train(config(digits, tmp_path, **changes))
     assert same(weights(tmp_path, "cpu", 1), weights(tmp_path, "gpu", 1))

@@ -18,14 +18,12 @@ import numpy as np
 import pytest
 import torch
 from ffcv.loader import Loader as FFCVLoader
-from ffcv.loader import OrderOption
 from ffcv.transforms import ToTensor
 from numba_compilations import compiling_threads
 from PIL import Image
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.read.decode_cpu import (
-    CENTER_CROP_RATIO,
     CenterCropDecoder,
     RandomResizedCropDecoder,
     decode_batch,
@@ -34,6 +32,7 @@ from ffcv_imagenet.data.read.loader import BATCHES_READ_AHEAD, BatchLoader, _Bat
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
 CPU = torch.device("cpu")
 
@@ -50,9 +49,9 @@ def train_loader(
     return BatchLoader(digits / "train.beton", decoder, order, **options)
 
 
-def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail"):
+def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail", ratio=IMAGENET_CENTER_CROP):
     options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
-    return BatchLoader(digits / "val.beton", CenterCropDecoder(35), ShardedOrder(31), **options)
+    return BatchLoader(digits / "val.beton", CenterCropDecoder(35, ratio), ShardedOrder(31), **options)
 
 
 def resident_mib():
@@ -112,13 +111,12 @@ def test_validation_holds_every_image_once_in_order_with_its_centre(digits, digi
     # Written raw and at the crop's own side, the pixels are those of the file.
 
     write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
-    images = torch.cat([images for images, _ in copies(val_loader(tmp_path), 0, 35)])
     files = sorted((digits_folder / "val").glob("*/*.png"))
-    side = int(40 * CENTER_CROP_RATIO)
-    assert side == 35
-    for image, file in zip(images, files, strict=True):
-        whole = np.array(Image.open(file).convert("RGB"))
-        assert np.array_equal(image.permute(1, 2, 0).numpy(), whole[2:37, 2:37])
+    for ratio, side, start in ((IMAGENET_CENTER_CROP, 35, 2), (0.5, 20, 10), (1.0, 40, 0)):
+        images = torch.cat([images for images, _ in copies(val_loader(tmp_path, ratio=ratio), 0, side)])
+        for image, file in zip(images, files, strict=True):
+            whole = np.array(Image.open(file).convert("RGB"))[start : start + side, start : start + side]
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), whole)
 
 
 def test_an_error_while_decoding_reaches_the_consumer(digits):
@@ -295,7 +293,7 @@ def test_stock_ffcv_loader_takes_our_operations(digits):
         str(digits / "val.beton"),
         8,
         num_workers=1,
-        order=OrderOption.SEQUENTIAL,
+        order=ShardedOrder(31),
         drop_last=False,
         pipelines={"image": [CenterCropDecoder(35), ToTensor()], "label": None},
     )

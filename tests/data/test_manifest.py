@@ -6,6 +6,7 @@ import pytest
 from ffcv_imagenet.data.format.manifest import (
     CHECKSUM_BLOCK,
     FORMAT_VERSION,
+    MAX_PIXELS,
     Manifest,
     WriteParameters,
     block_digests,
@@ -41,6 +42,7 @@ def manifest(**changes):
             shuffle=True,
             seed=0,
             page_size_mib=8,
+            max_pixels=MAX_PIXELS,
         ),
         source_folder="pets",
         source_digest="ab",
@@ -72,7 +74,9 @@ def test_verify_finds_a_flipped_bit_anywhere(beton):
 
 def test_missing_files_are_named_with_a_way_out(beton):
     Manifest.path(beton).unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no manifest train\.beton\.json .*write_datasets"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no manifest train\.beton\.json: it is a file of stock FFCV, .*write_datasets"
+    ):
         Manifest.read(beton)
     beton.unlink()
     with pytest.raises(FileNotFoundError, match=r"not found: .*train\.beton .*write_datasets"):

@@ -131,6 +131,25 @@ def test_lists_what_torchvision_lists(tmp_path):
     assert folder.labels.tolist() == expected.targets
 
 
+def test_each_real_folder_is_read_once_and_links_that_repeat_one_are_named(tmp_path):
+    draw_folder(tmp_path, train=3, classes=("a", "b"))
+    train = tmp_path / "train"
+    plain = scan_splits(tmp_path, ["train"])["train"]
+    for link, target in {"a/loop": train / "a", "a/up": train, "a/top": tmp_path}.items():
+        (train / link).symlink_to(target, target_is_directory=True)
+    looped = scan_splits(tmp_path, ["train"])["train"]
+    assert (looped.files, looped.digest) == (plain.files, plain.digest)
+    assert sorted(looped.repeated) == ["a/loop", "a/top", "a/up"]
+    (train / "b/deep").mkdir()
+    RGB.save(train / "b/deep/1.png")
+    for link in ("b/again", "b/deeper"):
+        (train / link).symlink_to("deep", target_is_directory=True)
+    (train / "b/deep/up").symlink_to("..", target_is_directory=True)
+    twice = scan_splits(tmp_path, ["train"])["train"]
+    assert [file for file in twice.files if file not in plain.files] == ["b/deep/1.png"]
+    assert sorted(set(twice.repeated) - set(looped.repeated)) == ["b/again", "b/deep/up", "b/deeper"]
+
+
 def test_extensions_are_torchvisions():
     assert IMAGE_EXTENSIONS == IMG_EXTENSIONS
 

@@ -49,7 +49,7 @@ def test_a_damaged_image_is_named_with_its_place_and_class(beton):
     samples = read_samples(beton)
     jpegs = np.flatnonzero(samples.is_jpeg)
     for number in (jpegs[-1], jpegs[-3]):  # the first one is found, not the first that was damaged
-        change(beton, int(samples.pointer[number]) + 2, bytes(30))
+        change(beton, int(samples.pointer[number]) + 3, bytes(30))
     first = int(samples.pointer[number])
     place = rf"sample {number} \(bytes {first} to {first + int(samples.size[number]) - 1}, class '2'\)"
     with pytest.raises(ValueError, match=rf"val\.beton is damaged: {place}: malformed JPEG header"):

@@ -9,6 +9,7 @@ import resource
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,14 +27,17 @@ from ffcv.writer import DatasetWriter
 from images import draw_folder, read_image
 from PIL import Image
 
-from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.index import EntryIndex, IndexWriter, verify_index
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.sources import pixels
 from ffcv_imagenet.data.sources.folder import scan_splits
 from ffcv_imagenet.data.write import splits as writer
 from ffcv_imagenet.data.write.encode import EncodedImage
+from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter
 from ffcv_imagenet.data.write.parameters import PRESETS, resolve_parameters, sample_order, storage_modes
 from ffcv_imagenet.data.write.splits import write_splits
+from ffcv_imagenet.files import exclusive_file
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -143,7 +147,7 @@ def test_jpeg_bytes_are_those_of_opencv(tmp_path, pets):
 def test_no_sample_crosses_a_page(tmp_path, sizes, num_pages):
     page = 2 << 20
     beton = tmp_path / "x.beton"
-    with beton.open("wb", buffering=0) as file:
+    with exclusive_file(beton) as file:
         writer = BetonWriter(file, len(sizes), page)
         for label, size in enumerate(sizes):
             writer.append(EncodedImage(False, 1, 1, bytes([label + 1]) * size), label)
@@ -158,7 +162,7 @@ def test_no_sample_crosses_a_page(tmp_path, sizes, num_pages):
 def test_head_larger_than_a_page(tmp_path):
     num_samples = 100_000  # 24 bytes of metadata each
     beton = tmp_path / "x.beton"
-    with beton.open("wb", buffering=0) as file:
+    with exclusive_file(beton) as file:
         writer = BetonWriter(file, num_samples, 2 << 20)
         for label in range(num_samples):
             writer.append(EncodedImage(True, 1, 1, b"%06d" % label), label)
@@ -264,12 +268,12 @@ def test_presets_and_defaults(given, expected):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"compress_probability": 0.5}, r"write\.compress_probability: got 0\.5, .* proportion .*mode is jpg"),
-        ({"mode": "smart", "compress_probability": 0.5}, r"write\.compress_probability: .*mode is smart"),
+        ({"compress_probability": 0.5}, r"write\.compress_probability: got 0\.5 for write.mode=jpg, .*=proportion"),
+        ({"mode": "smart", "compress_probability": 0.5}, r"write\.compress_probability: .*mode=smart"),
         ({"preset": "rn50", "mode": "raw", "compress_probability": 0.5}, r"write\.compress_probability"),
-        ({"smart_threshold": 2.0}, r"write\.smart_threshold: got 2\.0, .*smart"),
-        ({"preset": "rn50", "smart_threshold": 2.0}, r"write\.smart_threshold: .*mode is proportion"),
-        ({"mode": "raw", "jpeg_quality": 90}, r"write\.jpeg_quality: got 90, .*jpg \| smart \| proportion"),
+        ({"smart_threshold": 2.0}, r"write\.smart_threshold: got 2\.0 for .*=smart"),
+        ({"preset": "rn50", "smart_threshold": 2.0}, r"write\.smart_threshold: .*mode=proportion"),
+        ({"mode": "raw", "jpeg_quality": 90}, r"write\.jpeg_quality: got 90 .*jpg \| smart \| proportion"),
         ({"subset": 0}, r"write\.subset: got 0"),
         ({"page_size_mib": 12}, r"write\.page_size_mib: got 12, allowed is a power of 2"),
     ],
@@ -360,6 +364,67 @@ def test_two_processes_cannot_write_one_file(tmp_path, pets):
         assert names(tmp_path) == ["train.beton.partial"]
 
 
+def test_a_file_that_another_process_finished_since_the_check_is_not_replaced(tmp_path, pets, monkeypatch):
+    others = write(pets, tmp_path / "others", seed=1)
+    out, check = tmp_path / "out", writer._check_free_space
+
+    def meanwhile(*arguments):
+        check(*arguments)
+        shutil.copytree(others.parent, out, dirs_exist_ok=True)
+
+    monkeypatch.setattr(writer, "_check_free_space", meanwhile)
+    with pytest.raises(FileExistsError, match=r"another process has just written .*/out/train\.beton$"):
+        write(pets, out)
+    assert (out / "train.beton").read_bytes() == others.read_bytes()
+    assert names(out) == names(others.parent)
+    Manifest.read(out / "train.beton").verify(out / "train.beton")
+    verify_index(out / "train.beton")
+
+
+def test_an_index_that_another_process_is_writing_is_left_to_it(tmp_path, pets):
+    beton = write(pets, tmp_path / "out")
+    index = EntryIndex.path(beton)
+    before = index.read_bytes()
+    with exclusive_file(index.with_name(f".{index.name}.partial")) as file:
+        file.write(b"half")
+        with pytest.raises(FileExistsError, match="another process is writing"):
+            write_index(beton, 1)
+        with pytest.raises(FileExistsError, match="another process is writing"):
+            write(pets, tmp_path / "out", overwrite=True)
+        assert index.read_bytes() == before
+        assert "train.beton.partial" not in names(tmp_path / "out")
+
+
+def test_many_writers_of_one_output_stopped_at_any_moment_leave_it_whole(tmp_path):
+    root = draw_folder(tmp_path / "root", train=30, val=1)
+    generator, processes = np.random.default_rng(0), []
+    for number in range(6):
+        words = [sys.executable, SCRIPT, f"--data.root={root}", f"--out.dir={tmp_path}/out", "--write.splits=train"]
+        words += ["--write.num_workers=1", "--write.page_size_mib=2", f"--write.seed={number % 2}"]
+        processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    try:
+        deadline = time.monotonic() + 60
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            running = [process for process in processes if process.poll() is None]
+            stopped = running[int(generator.integers(len(running)))] if running else None
+            if stopped is not None:
+                stopped.send_signal(signal.SIGSTOP)
+                time.sleep(float(generator.uniform(0, 0.3)))
+                stopped.send_signal(signal.SIGCONT)
+                time.sleep(float(generator.uniform(0, 0.1)))
+        results = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert {code for _, code in results} <= {0, 2}
+    for error, code in results:
+        assert code == 0 or re.search("error: .*(another process|is there already)", error.splitlines()[-1])
+    assert 0 in [code for _, code in results]
+    assert names(tmp_path / "out") == ["train.beton", "train.beton.json", "train.beton.mcu"]
+    Manifest.read(tmp_path / "out/train.beton").verify(tmp_path / "out/train.beton")
+    verify_index(tmp_path / "out/train.beton")
+
+
 def test_leftover_of_a_killed_run_does_not_matter(tmp_path, pets):
     (tmp_path / "train.beton.partial").write_bytes(b"x" * (10 << 20))
     beton = write(pets, tmp_path)
@@ -382,6 +447,38 @@ def test_output_that_cannot_be_written_is_one_clear_line(tmp_path, pets):
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, limits[1]))  # the closest to a full disk
     try:
         with pytest.raises(OSError, match=r"^cannot write .*/train\.beton\.partial: File too large$"):
+            write(pets, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_under_the_index_is_named(tmp_path, pets, monkeypatch):
+    append = IndexWriter.append
+
+    def append_more(self, entries):  # than the .beton has
+        append(self, bytes(1 << 20))
+
+    monkeypatch.setattr(IndexWriter, "append", append_more)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*/train\.beton\.mcu: File too large$"):
+            write(pets, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == []
+
+
+def test_the_close_of_the_index_does_not_hide_the_first_error(tmp_path, pets, monkeypatch):
+    def fail(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))  # what the index has buffered does not fit any more
+        raise OSError("cannot write first: No space left on device")
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(BetonWriter, "finish", fail)
+    try:
+        with pytest.raises(OSError, match=r"^cannot write first"):
             write(pets, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -459,6 +556,69 @@ def test_a_skipped_file_whose_name_is_no_utf_8_is_listed_with_its_bytes(tmp_path
     assert (tmp_path / "out/train.beton.skipped.csv").read_bytes().endswith(b"\r\ncat/caf\xe9.png,not an image\r\n")
 
 
+def test_line_breaks_and_escape_sequences_of_names_are_shown_escaped(tmp_path, capsys):
+    root = draw_folder(tmp_path / "root")
+    (root / "train/cat/a\nerror: nothing\x1b[2J.png").touch()
+    escaped = r"cat/a\nerror: nothing\x1b[2J.png"
+    with pytest.raises(ValueError, match=re.escape(f"cannot store {root}/train/{escaped}: not an image")):
+        write(root, tmp_path / "out")
+    write(root, tmp_path / "out", on_error="skip")
+    rows = (tmp_path / "out/train.beton.skipped.csv").read_text().splitlines()
+    assert rows == ["file,reason", f"{escaped},not an image"]
+    (root / "train/co\nw").mkdir()
+    with pytest.raises(ValueError, match=re.escape(rf"class folder {root}/train/co\nw has no images")):
+        write(root, tmp_path / "other")
+    out = tmp_path / os.fsdecode(b"n\xff\x1b[2J")
+    shutil.rmtree(root / "train/co\nw")
+    capsys.readouterr()
+    for _ in range(2):
+        write(root, out, on_error="skip")
+    printed = capsys.readouterr().out
+    assert printed.count(r"n\xff\x1b[2J/train.beton") == 3
+    assert not set("\x1b\udcff") & set(printed)
+
+
+def test_special_files_are_named_and_not_opened(tmp_path):
+    root = draw_folder(tmp_path / "root")
+    os.mkfifo(root / "train/cat/pipe.png")
+    (root / "train/cat/null.png").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(root / "train/dog/socket.png"))
+        with pytest.raises(
+            ValueError, match=r"cannot store .*/cat/null\.png: cannot be read: it is a device, not a reg"
+        ):
+            write(root, tmp_path / "out")
+        beton = write(root, tmp_path / "out", on_error="skip")
+    kinds = {"cat/null.png": "a device", "cat/pipe.png": "a FIFO", "dog/socket.png": "a socket"}
+    reasons = {file: f"cannot be read: it is {kind}, not a regular file" for file, kind in kinds.items()}
+    assert Manifest.read(beton).skipped == reasons
+
+
+def test_classes_that_skipping_leaves_without_images_are_named(tmp_path, capsys):
+    root = draw_folder(tmp_path / "root", classes=("cat", "c\x1bw", "dog"))
+    for file in [*root.glob("train/c\x1bw/*"), root / "train/dog/000.png"]:
+        file.write_bytes(b"")
+    write(root, tmp_path / "out", ("train", "val"), on_error="skip")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [r"warning: train: 1 classes have no image left: c\x1bw"]
+
+
+def test_an_image_that_takes_more_memory_than_there_is_is_named_and_can_be_skipped(tmp_path, pets, monkeypatch):
+    root = draw_folder(tmp_path / "root")
+    Image.new("RGB", (500, 500)).save(root / "train/dog/large.png")
+    asarray = np.asarray
+
+    def asarray_of_small_ones(image):
+        if getattr(image, "size", None) == (500, 500):
+            raise MemoryError
+        return asarray(image)
+
+    monkeypatch.setattr(pixels.np, "asarray", asarray_of_small_ones)
+    with pytest.raises(ValueError, match=r"cannot store .*/dog/large\.png: there is not enough memory to store it"):
+        write(root, tmp_path / "out")
+    assert list(Manifest.read(write(root, tmp_path / "out", on_error="skip")).skipped) == ["dog/large.png"]
+
+
 def test_what_was_skipped_is_remembered_when_started_again(tmp_path, broken, capsys):
     beton = write(broken[0], tmp_path, on_error="skip")
     assert f"4 files left out, listed with the reasons in {beton}.skipped.csv" in capsys.readouterr().out
@@ -498,9 +658,9 @@ def test_nothing_but_broken_files_is_an_error(tmp_path):
 
 def test_too_little_space_is_said_before_the_work_starts(tmp_path, pets, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4_000_000))
     with pytest.raises(
-        OSError, match=rf"not enough space in {tmp_path}/out: about [\d.]+ kB are needed .* 50 kB are free"
+        OSError, match=rf"not enough space in {tmp_path}/out: about 4\.195 MB are needed .* 4 MB are free"
     ):
         write(pets, tmp_path / "out", mode="raw")
     assert names(tmp_path / "out") == []
@@ -509,8 +669,8 @@ def test_too_little_space_is_said_before_the_work_starts(tmp_path, pets, monkeyp
 def test_expected_size_is_about_the_size(tmp_path, pets):
     beton = write(pets, tmp_path, mode="raw")
     folder = scan_splits(pets, ["train"])["train"]
-    expected = writer._expected_bytes(folder, resolve_parameters(mode="raw"), 1)
-    assert expected == sum(len(data) for _, data in stored(beton))
+    expected = writer._expected_bytes(folder, resolve_parameters(mode="raw", page_size_mib=2), 1)
+    assert expected == beton.stat().st_size + 8 * 24  # the index has 8 bytes for each sample without entries
 
 
 def test_a_file_that_does_not_read_back_is_not_kept(tmp_path, pets, monkeypatch):
@@ -559,11 +719,20 @@ def group_exists(group):
     return True
 
 
+#: The command on a file system that does not answer for one file, which is not one from which the size is estimated.
+UNANSWERED = """
+import runpy, sys, time
+from ffcv_imagenet.data.write import encode
+read = encode.read_file
+encode.read_file = lambda path: time.sleep(1000) if path.endswith("cat/004.png") else read(path)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_ctrl_c_stops_at_once_and_cleans_up(tmp_path):
     root = draw_folder(tmp_path / "root", train=40)
-    (root / "train/cat/004.png").unlink()  # not one of those from which the size is estimated
-    os.mkfifo(root / "train/cat/004.png")  # reading it waits for ever, as from a file system that does not answer
-    words = [sys.executable, SCRIPT, f"--data.root={root}", f"--out.dir={tmp_path}/out"]
+    words = [sys.executable, "-c", UNANSWERED, SCRIPT, f"--data.root={root}", f"--out.dir={tmp_path}/out"]
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE)
     try:
         wait_until((tmp_path / "out/train.beton.partial").exists)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS
 from ffcv_imagenet.data.sources.pixels import decode_image, read_file
 
 
@@ -21,7 +22,7 @@ def draw(height: int, width: int, seed: int = 0, noise: int = 20) -> np.ndarray:
 
 def read_image(path: Path) -> np.ndarray:
     """Pixels of an image file as the writer reads them."""
-    return decode_image(read_file(str(path)))
+    return decode_image(read_file(str(path)), MAX_PIXELS)
 
 
 def draw_folder(

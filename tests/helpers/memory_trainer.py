@@ -1,10 +1,15 @@
 """A trainer whose batches are drawn by a seed instead of decoded: for what does not depend on files."""
 
+import shutil
+
 import torch
 
+from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.train.interruption import StopSignals
+from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
@@ -39,6 +44,15 @@ class DrawnLoader:
             yield Batch(images, labels, replaced=0)
 
 
+class KeptCheckpoints(CheckpointFolder):
+    """Keeps a copy ``kept_...`` of every checkpoint."""
+
+    def save(self, *arguments, **options):
+        file = super().save(*arguments, **options)
+        shutil.copy(file, file.with_name(f"kept_{file.name}"))
+        return file
+
+
 def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay=5e-4, world=None, **options):
     world = world or World(0, 1, 0, 1, torch.device("cpu"))
     defaults = {
@@ -54,9 +68,10 @@ def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay
     }
     return Trainer(
         model=model.to(memory_format=torch.channels_last).to(world.device),
-        loss=loss.to(world.device),
+        loss=LossModule(loss, CLASSES).to(world.device),
         optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
         train_loader=DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
+        normalize=Normalize().to(world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
         world=world,
         stop=StopSignals(lambda number: number),

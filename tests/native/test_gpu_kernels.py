@@ -83,7 +83,7 @@ class Decoding:
         )
         decoder = GivenBoxes(jpegs, indexes, boxes)
         self.left = np.zeros(count, bool)
-        batch = BatchDecoder(gatherer, decoder, np.arange(count) + 7, kernels, count, dtype)
+        batch = BatchDecoder(gatherer, decoder, np.arange(count) + 7, kernels, count, dtype, Normalize())
         codes = np.zeros(count, np.int32)
         if batch.submit(np.arange(count), self.left, codes, None, self.slot) is None:
             raise ValueError(decoder.error)
@@ -199,7 +199,7 @@ def test_the_output_is_what_normalising_the_cpus_pixels_gives(kernels, dtype):
     assert images.dtype == dtype
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, pixels if dtype == torch.uint8 else Normalize()(pixels).to(dtype))
-    assert output_levels(dtype).shape == (3, 256)
+    assert output_levels(dtype, Normalize()).shape == (3, 256)
 
 
 def triangle_resize(pixels, start, length, side):

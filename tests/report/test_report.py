@@ -118,7 +118,7 @@ def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
         {"data__num_workers": 2},
         {"data__train": "/scratch/job7/train.beton"},
         {"logging__folder": "elsewhere"},
-        {"checkpoint__every": 2},
+        {"checkpoint__every_steps": 2},
         {"dist__timeout_minutes": 5},
     ],
 )
@@ -127,6 +127,14 @@ def test_irrelevant_options_are_averaged(tmp_path, options):
     make_run(tmp_path, "b", seed=1, **options)
     assert only_row(tmp_path).runs == 2
     assert "differs in" not in format_table(table(read_runs(tmp_path)))
+
+
+def test_options_that_were_not_given_are_those_of_other_versions_that_wrote_the_default(tmp_path):
+    make_run(
+        tmp_path, "a", seed=0, loss__alpha_end=None, loss__smoothing=None, lr__schedule="cosine", lr__warmup_epochs=None
+    )
+    make_run(tmp_path, "b", seed=1, loss__alpha_end=0.2, lr__schedule="cosine", lr__warmup_epochs=0)
+    assert only_row(tmp_path).runs == 2
 
 
 @pytest.mark.parametrize(

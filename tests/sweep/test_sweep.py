@@ -336,6 +336,16 @@ def test_a_stop_lets_the_runs_write_their_state_and_kills_what_does_not_end(trai
     assert signal.getsignal(number) is before
 
 
+def test_paths_that_are_no_utf_8_are_taken(digits, tmp_path):
+    link = tmp_path / os.fsdecode(b"n\xff")
+    link.symlink_to(digits, target_is_directory=True)
+    [run] = plan_of(link, tmp_path, "--sweep.seeds=0").runs
+    assert any(f"{link}/train.beton" in word for word in run.command)
+    process = start((sys.executable, "-c", "", *run.command), tmp_path / "run", Slot((), CORES[:1]))
+    assert process.wait(60) == 0
+    assert b"n\xff/train.beton" in (tmp_path / "run/output.txt").read_bytes()
+
+
 def test_a_run_that_was_started_by_hand_is_at_work(tmp_path):
     slot = Slot((), CORES[:1])
     with run_lock.hold(tmp_path / "run"):
@@ -435,7 +445,7 @@ def main_with(monkeypatch):
     def run(jobs, *words, dry_run=False):
         options = SweepOptions(retries=0, stop_seconds=10)
         plan = Plan(tuple(job.run for job in jobs), (Slot((), CORES[:1]),), options, dry_run)
-        monkeypatch.setattr(command, "make_plan", lambda argv: plan)
+        monkeypatch.setattr("ffcv_imagenet.sweep.plan.make_plan", lambda argv: plan)
         command.main(words)
 
     return run

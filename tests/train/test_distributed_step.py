@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 import torch
-from memory_trainer import CLASSES, make_trainer
+from memory_trainer import CLASSES, KeptCheckpoints, make_trainer
 from torch import nn
+from toy_loss import Toy
 
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.losses import make_loss
+from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.run.checkpoint import load_checkpoint
 
 #: With and without micro-batches, eager and compiled.
 CASES = [(1, "off"), (3, "off"), (1, "aot_eager"), (3, "aot_eager")]
@@ -32,7 +34,7 @@ def take_steps(world, accumulation, compile):
     torch.manual_seed(0)
     trainer = make_trainer(
         DoubleNet(),
-        make_loss("maxsup"),
+        LOSSES.choose("maxsup"),
         batches=STEPS * accumulation,
         batch_size=GLOBAL_BATCH // world.size // accumulation,
         momentum=0.0,
@@ -49,11 +51,24 @@ def take_steps(world, accumulation, compile):
     return weights
 
 
+def train_with_state(world, folder, resume=None):
+    """Two epochs with a loss that learns from the first; checkpoints after every step, with the sums of all ranks."""
+    torch.manual_seed(0)
+    batch_size, options = GLOBAL_BATCH // world.size, {"checkpoint_steps": 1, "lr": lambda epoch: 0.1}
+    trainer = make_trainer(DoubleNet(), Toy(), batches=STEPS, batch_size=batch_size, world=world, **options)
+    if resume is not None:
+        trainer.load_state_dict(load_checkpoint(resume))
+    trainer.fit(None, KeptCheckpoints(folder, keep=1) if world.is_main else None)
+    of_loss = {key: value for line in trainer.log for key, value in line.items() if key.startswith("loss.")}
+    return {**trainer.model.state_dict(), **trainer.loss.state, "columns": of_loss}
+
+
 def _rank(rank, size, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
     world = World(rank, size, rank, size, torch.device("cpu"))
     results = [take_steps(world, accumulation, mode) for accumulation, mode in CASES]
+    results.append(train_with_state(world, folder / "checkpoints"))
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -62,7 +77,7 @@ def _rank(rank, size, folder):
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(_rank, (2, folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=str)
@@ -70,9 +85,35 @@ def test_gradients_are_those_of_the_global_batch(two_ranks, case):
     accumulation, _ = CASES[case]
     before, after = take_steps(World(0, 1, 0, 1, torch.device("cpu")), accumulation, "off")
     assert (after - before).abs().max() > 0.01
-    for results in two_ranks:
+    for results in two_ranks[1]:
         torch.testing.assert_close(results[case][0], before, rtol=0, atol=0)
         torch.testing.assert_close(results[case][1], after, rtol=1e-9, atol=1e-11)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    return train_with_state(World(0, 1, 0, 1, torch.device("cpu")), tmp_path_factory.mktemp("one"))
+
+
+def assert_close(state, expected):
+    columns = state["columns"], expected["columns"]
+    assert columns[0] == pytest.approx(columns[1], rel=1e-12)
+    for key in expected.keys() - {"columns"}:
+        torch.testing.assert_close(state[key], expected[key], rtol=1e-9, atol=1e-11)
+
+
+def test_what_a_loss_learns_is_what_one_process_learns_from_all_images(two_ranks, one_process):
+    for results in two_ranks[1]:
+        assert_close(results[-1], one_process)
+    assert set(one_process["columns"]) == {"loss.weight", "loss.confidence"}
+
+
+def test_a_checkpoint_in_the_middle_of_an_epoch_is_right_for_another_number_of_processes(
+    two_ranks, one_process, tmp_path
+):
+    file = two_ranks[0] / "checkpoints" / "kept_epoch_0001_step_000002.pt"
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    assert_close(train_with_state(world, tmp_path, resume=file), one_process)
 
 
 def _compiling_rank(rank, size, folder):

@@ -10,12 +10,14 @@ from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.losses import make_loss
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
+from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
 from ffcv_imagenet.train.evaluation import evaluate
-from ffcv_imagenet.train.step import COMPILE_MODES, CUDA_GRAPH_MODES, EvaluationStep, choose_compile, compile_module
+from ffcv_imagenet.train.step import EvaluationStep, choose_compile, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
@@ -52,7 +54,7 @@ def trainer_of(make_model, loss="maxsup", **options):
         "lr": make_lr_schedule("piecewise", lr=0.2, epochs=EPOCHS, peak_epoch=1),
         "resolution": SIDES.__getitem__,
     }
-    return make_trainer(make_model(), make_loss(loss), batches=BATCHES, batch_size=BATCH_SIZE, **defaults | options)
+    return make_trainer(make_model(), LOSSES.choose(loss), batches=BATCHES, batch_size=BATCH_SIZE, **defaults | options)
 
 
 def train_losses(trainer):
@@ -180,8 +182,7 @@ class CountedStep(EvaluationStep):
 
 @pytest.mark.parametrize("flip_tta", [False, True])
 def test_a_compiled_evaluation_keeps_its_shape_to_the_last_image(flip_tta):
-    step = CountedStep(resnet10().double(), precision="fp32", device=torch.device("cpu"))
-    step.normalize.double()
+    step = CountedStep(resnet10().double(), Normalize().double(), precision="fp32", device=torch.device("cpu"))
     loader = DrawnLoader(3, BATCH_SIZE, last=3)
     plain, filled = (
         evaluate(step, loader, resolution=32, flip_tta=flip_tta, forward=forward)
@@ -243,7 +244,8 @@ def snapshot(trainer):
     tensors = {f"model {key}": value.clone() for key, value in trainer.model.state_dict().items()}
     for number, state in trainer.optimizer.state_dict()["state"].items():
         tensors[f"momentum {number}"] = state["momentum_buffer"].clone()
-    return tensors | {"losses": trainer.progress.losses.clone(), "alpha": trainer.loss.alpha.clone()}
+    of_loss = {f"loss {name}": value.clone() for name, value in trainer.loss.state.items()}
+    return tensors | of_loss | {"losses": trainer.progress.losses.clone()}
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")

@@ -15,26 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ffcv_imagenet.data.ffcv_imports import (
-    ALLOC_TABLE_TYPE,
-    CURRENT_VERSION,
-    TYPE_ID_HANDLER,
-    Field,
-    FieldDescType,
-    HeaderType,
-    IntField,
-    RGBImageField,
-    get_metadata_type,
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest
+from ffcv_imagenet.data.format.records import (
+    ALLOCATION,
+    FIELD_DESCRIPTOR,
+    FIELDS,
+    HEADER,
+    JPEG_MODE,
+    MIN_PAGE_SIZE,
+    RAW_MODE,
+    VERSION,
+    sample_type,
 )
-from ffcv_imagenet.data.format.manifest import Manifest
-
-#: How an image is stored. FFCV has this in a numba dict, which compiles for a quarter of a second to look into.
-JPEG_MODE, RAW_MODE = 0, 1
-
-#: FFCV's smallest page, in bytes.
-MIN_PAGE_SIZE = 2 << 20
-
-_FIELDS: dict[str, type[Field]] = {"image": RGBImageField, "label": IntField}
 
 
 @dataclass(frozen=True)
@@ -43,12 +35,12 @@ class Samples:
 
     Attributes:
         metadata: FFCV's records, one per sample.
-        handlers: FFCV's fields by name, in the order of the records' columns.
+        fields: their names, in the order of the records' columns.
         size: [samples] uint64, bytes of each image.
     """
 
     metadata: np.ndarray
-    handlers: dict[str, Field]
+    fields: tuple[str, ...]
     size: np.ndarray
 
     @property
@@ -87,7 +79,7 @@ class Samples:
         return self._column("label")
 
     def _column(self, name: str) -> np.ndarray:
-        return self.metadata[f"f{list(self.handlers).index(name)}"]
+        return self.metadata[f"f{self.fields.index(name)}"]
 
 
 def read_samples(beton: Path, manifest: Manifest | None = None) -> Samples:
@@ -122,18 +114,18 @@ def tables_checksum(header_and_fields: bytes, metadata: bytes, allocation_table:
 
 def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     file_size = os.fstat(file.fileno()).st_size
-    metadata_start = HeaderType.itemsize + len(_FIELDS) * FieldDescType.itemsize
+    metadata_start = HEADER.itemsize + len(FIELDS) * FIELD_DESCRIPTOR.itemsize
     if file_size < metadata_start:
         raise ValueError(f"is not a .beton file: it has {file_size} bytes")
     head = file.read(metadata_start)
-    header = np.frombuffer(head, HeaderType, 1)[0]
-    if header["version"] != CURRENT_VERSION:
+    header = np.frombuffer(head, HEADER, 1)[0]
+    if header["version"] != VERSION:
         version = header["version"]
-        raise ValueError(f"is not a .beton file of FFCV's format {CURRENT_VERSION}: it begins with {version}")
-    if header["num_fields"] != len(_FIELDS):
+        raise ValueError(f"is not a .beton file of FFCV's format {VERSION}: it begins with {version}")
+    if header["num_fields"] != len(FIELDS):
         raise ValueError(f"has {header['num_fields']} fields, allowed are two: image (RGB) and label (integer)")
-    handlers = _handlers(np.frombuffer(head, FieldDescType, len(_FIELDS), HeaderType.itemsize))
-    metadata_type = get_metadata_type(list(handlers.values()))
+    fields = _field_names(np.frombuffer(head, FIELD_DESCRIPTOR, len(FIELDS), HEADER.itemsize))
+    metadata_type = sample_type(fields)
 
     # From here on in Python's numbers, because products of hostile ones must not wrap around.
     num_samples, page_size = int(header["num_samples"]), int(header["page_size"])
@@ -144,7 +136,7 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
         raise ValueError(f"is damaged: its page size is {page_size}, allowed is a power of 2 from {MIN_PAGE_SIZE} on")
     metadata_size = num_samples * metadata_type.itemsize
     pages_start = -(-(metadata_start + metadata_size) // page_size) * page_size  # rounded up
-    table_size = num_samples * ALLOC_TABLE_TYPE.itemsize
+    table_size = num_samples * ALLOCATION.itemsize
     if num_samples == 0 or pages_end % page_size or pages_end <= pages_start or file_size != pages_end + table_size:
         raise ValueError(
             f"is damaged: its {file_size} bytes do not fit its header, which says {num_samples} samples and an "
@@ -155,8 +147,8 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     table_bytes = file.read(table_size)
     if len(metadata_bytes) != metadata_size or len(table_bytes) != table_size:
         raise ValueError("is damaged: it cannot be read to its end")
-    metadata, table = np.frombuffer(metadata_bytes, metadata_type), np.frombuffer(table_bytes, ALLOC_TABLE_TYPE)
-    samples = Samples(metadata, handlers, _sizes(table))
+    metadata, table = np.frombuffer(metadata_bytes, metadata_type), np.frombuffer(table_bytes, ALLOCATION)
+    samples = Samples(metadata, fields, _sizes(table))
     _check_places(samples, table, pages_start, pages_end, page_size)
     _check_contents(samples, manifest)
     if manifest is not None:
@@ -164,17 +156,16 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     return samples
 
 
-def _handlers(descriptors: np.ndarray) -> dict[str, Field]:
-    handlers: dict[str, Field] = {}
+def _field_names(descriptors: np.ndarray) -> tuple[str, ...]:
+    names: tuple[str, ...] = ()
     for descriptor in descriptors:
         name = descriptor["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
-        kind = _FIELDS.get(name)
-        if name in handlers or kind is None or TYPE_ID_HANDLER.get(int(descriptor["type_id"])) is not kind:
+        if name in names or name not in FIELDS or FIELDS[name].type_id != descriptor["type_id"]:
             raise ValueError(
                 f"has a field {name!r} of type {descriptor['type_id']}, allowed are image (RGB) and label (integer)"
             )
-        handlers[name] = kind()
-    return handlers
+        names += (name,)
+    return names
 
 
 def _sizes(table: np.ndarray) -> np.ndarray:
@@ -209,6 +200,9 @@ def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
     _check(samples, (mode == JPEG_MODE) | (mode == RAW_MODE), "it is neither a JPEG nor raw pixels")
     _check(samples, (height > 0) & (width > 0), "it has no width or no height")
     _check(samples, (mode == JPEG_MODE) | (samples.size == 3 * height * width), "its size does not fit its raw pixels")
+    # Before anything is allocated for an image: the decoder takes no JPEG of another size than the one told here.
+    most = MAX_PIXELS if manifest is None else manifest.parameters.max_pixels
+    _check(samples, height * width <= most, f"it has more than {most} pixels")
     below = np.iinfo(np.int64).max if manifest is None else manifest.num_classes
     _check(samples, (samples.label >= 0) & (samples.label < below), "its label is none of the classes")
 

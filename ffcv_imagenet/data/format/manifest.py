@@ -27,6 +27,15 @@ FORMAT_VERSION = 2
 #: are written (the head of a .beton is known last) and on many cores. Every FFCV page is a multiple of it.
 CHECKSUM_BLOCK = 2 << 20
 
+#: Pixels that an image has at most, where nobody says otherwise: what Pillow, and so torchvision's ImageFolder, takes.
+MAX_PIXELS = 178_956_970
+
+#: What a .beton without a manifest is, and what to do.
+WITHOUT_MANIFEST = (
+    "it is a file of stock FFCV, or its manifest is lost; nothing tells its classes and how it was made. Write it anew "
+    "from the images with write_datasets.py, which writes both"
+)
+
 
 @dataclass(frozen=True)
 class WriteParameters:
@@ -43,6 +52,7 @@ class WriteParameters:
         shuffle: whether the images are stored in random order.
         seed: of the compressed share, the subset and the shuffle.
         page_size_mib: FFCV's page size.
+        max_pixels: files of images with more pixels are refused.
     """
 
     mode: str
@@ -55,6 +65,7 @@ class WriteParameters:
     shuffle: bool
     seed: int
     page_size_mib: int
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,11 @@ class Manifest:
         """Number of classes."""
         return len(self.classes)
 
+    @property
+    def empty_classes(self) -> list[str]:
+        """The classes without an image."""
+        return [name for name, count in zip(self.classes, self.images_per_class, strict=True) if count == 0]
+
     @staticmethod
     def path(beton: Path) -> Path:
         """Where the manifest of a .beton file lies."""
@@ -116,7 +132,7 @@ class Manifest:
         if not beton.is_file():
             raise FileNotFoundError(f"data set not found: {beton} (write_datasets.py makes it)")
         if not path.is_file():
-            raise FileNotFoundError(f"{beton} has no manifest {path.name} (write_datasets.py writes both)")
+            raise FileNotFoundError(f"{beton} has no manifest {path.name}: {WITHOUT_MANIFEST}")
         try:
             content = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
             version = content.get("format_version") if isinstance(content, dict) else None
@@ -124,6 +140,7 @@ class Manifest:
                 raise ValueError(
                     f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
                 )
+            _add_max_pixels(content.get("parameters"))
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -188,6 +205,12 @@ def _block_digest(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return digest(file.read(CHECKSUM_BLOCK))
+
+
+def _add_max_pixels(parameters: Any) -> None:
+    """Complete the parameters of a manifest that was written before the option ``max_pixels``."""
+    if isinstance(parameters, dict) and "page_size_mib" in parameters:
+        parameters.setdefault("max_pixels", MAX_PIXELS)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ that workers, ranks and interruptions change nothing. The functions are compiled
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ffcv_imagenet.data.read.compiled import cached_njit
 
 #: Crops are drawn at most this often before falling back to the centre (as torchvision does).
 TRIES = 10
@@ -18,7 +19,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@njit(cache=True)
+@cached_njit()
 def mix(x):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (the output function of SplitMix64: Steele, Lea, Flood, "Fast Splittable PRNGs", 2014)."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
@@ -26,7 +27,7 @@ def mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True)
+@cached_njit()
 def sample_key(seed, epoch, index):  # type: ignore[no-untyped-def]
     """The 64-bit key of a sample's random numbers."""
     key = mix(np.uint64(seed) + _GOLDEN)
@@ -34,14 +35,14 @@ def sample_key(seed, epoch, index):  # type: ignore[no-untyped-def]
     return mix(key ^ (np.uint64(index) + _GOLDEN))
 
 
-@njit(cache=True)
+@cached_njit()
 def uniform(key, draw):  # type: ignore[no-untyped-def]
     """The ``draw``-th random number of a key, uniform in [0, 1) with 53 bits."""
     bits = mix(key + np.uint64(draw + 1) * _GOLDEN)
     return (bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True)
+@cached_njit()
 def random_resized_crop(key, height, width, min_area, max_area, min_ratio, max_ratio):  # type: ignore[no-untyped-def]
     """A random box ``(top, left, height, width)`` in an image, distributed as torchvision's RandomResizedCrop.
 
@@ -68,20 +69,20 @@ def random_resized_crop(key, height, width, min_area, max_area, min_ratio, max_r
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-@njit(cache=True)
+@cached_njit()
 def random_flip(key):  # type: ignore[no-untyped-def]
     """Whether a sample is mirrored: half of the time."""
     return uniform(key, 4 * TRIES) < 0.5
 
 
-@njit(cache=True)
+@cached_njit()
 def center_crop(height, width, ratio):  # type: ignore[no-untyped-def]
     """The centred square box ``(top, left, side, side)`` with side ``ratio`` x the shorter one (as FFCV's)."""
     side = max(np.int64(1), np.int64(ratio * min(height, width)))
     return (np.int64(height) - side) // 2, (np.int64(width) - side) // 2, side, side
 
 
-@njit(nogil=True, cache=True)
+@cached_njit(nogil=True)
 def random_boxes(samples, metadata, seed, epoch, min_area, flip, boxes):  # type: ignore[no-untyped-def]
     """Fill ``boxes [B, 5] int32`` with (top, left, height, width, flip) of random crops.
 
@@ -103,7 +104,7 @@ def random_boxes(samples, metadata, seed, epoch, min_area, flip, boxes):  # type
         boxes[i, 4] = flip and random_flip(key)
 
 
-@njit(nogil=True, cache=True)
+@cached_njit(nogil=True)
 def center_boxes(samples, metadata, ratio, boxes):  # type: ignore[no-untyped-def]
     """Fill ``boxes [B, 5] int32`` with (top, left, height, width, 0) of centre crops; see :func:`center_crop`."""
     for i in range(len(samples)):

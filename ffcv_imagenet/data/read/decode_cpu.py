@@ -14,17 +14,16 @@ from dataclasses import replace
 import llvmlite.binding
 import numba
 import numpy as np
-from numba import carray, njit, prange, types
+from numba import carray, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
-from ffcv_imagenet.data.format.beton import JPEG_MODE
 from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.records import JPEG_MODE
+from ffcv_imagenet.data.read.compiled import cached_njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
-
-#: Crop side of validation images as a share of the shorter image side; FFCV's and torchvision's 224 / 256.
-CENTER_CROP_RATIO = 224 / 256
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
 #: Error code, beside the library's, of a sample that lies outside the file.
 OUTSIDE_FILE = -100
@@ -62,6 +61,7 @@ _JOB = np.dtype(
         ("epoch", "u8"),
         ("min_area", "f8"),  # smallest random crop as a share of the image's area
         ("flip", "u1"),  # mirror half of the random crops
+        ("center_ratio", "f8"),  # side of a centre crop as a share of the shorter side
         ("every", "u4"),  # MCUs between entry points, 0 without an index
         ("num_samples", "u8"),  # in the file
         ("num_decoders", "u8"),
@@ -73,7 +73,7 @@ _JOB = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@cached_njit(nogil=True)
 def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
     """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
     pointer = field["data_ptr"]
@@ -102,7 +102,7 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     )
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@cached_njit(parallel=True, nogil=True)
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
 
@@ -237,18 +237,27 @@ class RandomResizedCropDecoder(CropDecoder):
 
 
 class CenterCropDecoder(CropDecoder):
-    """For validation: the centred square crop of :data:`CENTER_CROP_RATIO` of the shorter side."""
+    """For validation: the centred square crop.
+
+    Args:
+        resolution: side of the output in pixels.
+        ratio: side of the crop as a share of the image's shorter side.
+    """
+
+    def __init__(self, resolution: int, ratio: float = IMAGENET_CENTER_CROP):
+        super().__init__(resolution)
+        self._job["center_ratio"] = ratio
 
     def box_function(self) -> Callable:
         """See :class:`CropDecoder`."""
 
         def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
-            center_boxes(samples, metadata, CENTER_CROP_RATIO, boxes)
+            center_boxes(samples, metadata, job["center_ratio"], boxes)
 
         return fill_boxes
 
     def boxes(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`CropDecoder`."""
         boxes = np.empty((len(samples), 5), np.int32)
-        center_boxes(samples, self.metadata, CENTER_CROP_RATIO, boxes)
+        center_boxes(samples, self.metadata, self._job[()]["center_ratio"], boxes)
         return boxes

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder
 from ffcv_imagenet.data.read.gather import ALIGNMENT, Gathered, Gatherer
 from ffcv_imagenet.data.read.kernels import KERNELS, THREADS, CudaKernels, Event, Kernels, is_installed
@@ -50,14 +51,15 @@ def _images_offset(count: int) -> int:
     return math.ceil(8 * count / ALIGNMENT) * ALIGNMENT
 
 
-def output_levels(dtype: torch.dtype) -> Tensor:
+def output_levels(dtype: torch.dtype, normalize: Normalize) -> Tensor:
     """What the kernels write for each value of red, green and blue: ``[3, 256] int32``, the elements' bits.
 
     Args:
         dtype: of the batches: uint8 for the values themselves, a floating-point type for normalised ones.
+        normalize: makes the latter.
     """
     values = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
-    elements = (values if dtype == torch.uint8 else Normalize()(values).to(dtype)).reshape(3, 256)
+    elements = (values if dtype == torch.uint8 else normalize.cpu()(values).to(dtype)).reshape(3, 256)
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[dtype.itemsize]
     return elements.contiguous().view(bits).to(torch.int32)
 
@@ -119,6 +121,7 @@ class BatchDecoder:
         kernels: where to decode.
         batch_size: the largest batch.
         dtype: of the output, see :func:`output_levels`.
+        normalize: see there.
     """
 
     def __init__(
@@ -129,10 +132,11 @@ class BatchDecoder:
         kernels: Kernels,
         batch_size: int,
         dtype: torch.dtype,
+        normalize: Normalize,
     ):
         self.gatherer, self.decoder, self.labels = gatherer, decoder, labels
         self.kernels, self.dtype = kernels, dtype
-        self.levels = output_levels(dtype).to(kernels.device)
+        self.levels = output_levels(dtype, normalize).to(kernels.device)
         self._staging = [Staging(kernels) for _ in range(2)]
         self._turn = 0
         self._status = torch.zeros(batch_size, dtype=torch.int32, device=kernels.device)
@@ -227,7 +231,9 @@ class GPUBatchLoader(BatchLoader):
         num_workers: threads for samples that are left to the CPU, 0: one per usable core.
         device: a CUDA device.
         dtype: of the images: bfloat16, float16, float32, or uint8.
+        normalize: from uint8 images to the model's input.
         on_damaged: as of :class:`BatchLoader`.
+        manifest: as of :class:`BatchLoader`.
         kernels: where to decode; made here for ``device`` unless given.
 
     Raises:
@@ -245,13 +251,15 @@ class GPUBatchLoader(BatchLoader):
         num_workers: int,
         device: torch.device,
         dtype: torch.dtype,
+        normalize: Normalize,
         on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        manifest: Manifest | None = None,
         kernels: Kernels | None = None,
     ):
         if kernels is None and device.type != "cuda":
             raise ValueError(f"data.decode: got gpu, allowed on the device {device} is cpu")
         options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
-        super().__init__(path, decoder, order, on_damaged=on_damaged, **options)
+        super().__init__(path, decoder, order, on_damaged=on_damaged, manifest=manifest, **options)
         if decoder.index is None:
             raise FileNotFoundError(
                 f"{path} has no entry-point index, which data.decode=gpu needs: "
@@ -260,7 +268,7 @@ class GPUBatchLoader(BatchLoader):
         self.kernels, self.dtype, self.cpu_share = kernels or CudaKernels(device), dtype, 0.0
         gatherer = Gatherer(self.memory_manager.content, self.reader, decoder.index)
         labels = self.reader.label.astype(np.int64)
-        self.batch_decoder = BatchDecoder(gatherer, decoder, labels, self.kernels, batch_size, dtype)
+        self.batch_decoder = BatchDecoder(gatherer, decoder, labels, self.kernels, batch_size, dtype, normalize)
 
     def decode(self, order: np.ndarray) -> _GPUBatches:  # type: ignore[override]
         """See :class:`BatchLoader`."""

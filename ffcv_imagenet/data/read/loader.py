@@ -27,19 +27,22 @@ from ffcv_imagenet.data.ffcv_imports import (
     EpochIterator,
     Graph,
     IntDecoder,
+    IntField,
     OSCacheContext,
     OSCacheManager,
     PipelineSpec,
+    RGBImageField,
     ToDevice,
     ToTensor,
     ToTorchImage,
+    TraversalOrder,
 )
 from ffcv_imagenet.data.ffcv_imports import Loader as FFCVLoader
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder, RandomResizedCropDecoder, error_message
-from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import QuasiRandomOrder, RankOrder, ShardedOrder, ShuffledOrder
 
 #: Batches that are decoded before the consumer asks for them.
 BATCHES_AHEAD = 3
@@ -48,6 +51,10 @@ _POLL_SECONDS = 0.0005
 
 #: Batches whose bytes the system is asked to read before they are decoded.
 BATCHES_READ_AHEAD = 2
+
+TraversalOrder.register(RankOrder)  # FFCV's Loader takes no others
+
+_FFCV_FIELDS = {"image": RGBImageField, "label": IntField}
 
 
 class Batch(NamedTuple):
@@ -80,6 +87,7 @@ class BatchLoader(FFCVLoader):
         on_damaged: what a sample that cannot be decoded leads to. ``fail``: an error that names it. ``replace``: the
             next good sample of the batch, image and label, stands in for it. ``leave_out``: the batch is that much
             smaller (none at all when nothing is left). Either way the sample is named on stderr, once.
+        manifest: of the file; read here unless given.
 
     Raises:
         FileNotFoundError: the file or its manifest is not there.
@@ -102,6 +110,7 @@ class BatchLoader(FFCVLoader):
         num_workers: int,
         device: torch.device,
         on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        manifest: Manifest | None = None,
     ):
         # FFCV's own constructor is left out: it builds Python sets over all samples, seconds and hundreds of MB for
         # ImageNet, which only its other memory manager needs. This sets the same attributes.
@@ -109,10 +118,8 @@ class BatchLoader(FFCVLoader):
         if num_workers > most:
             raise ValueError(f"data.num_workers: got {num_workers}, allowed are at most {most} (0: automatic)")
         if numba.threading_layer() == "workqueue":
-            raise ValueError(
-                "NUMBA_THREADING_LAYER: got workqueue, allowed are omp and tbb, which several threads may use"
-            )
-        manifest = Manifest.read(path)
+            raise ValueError("NUMBA_THREADING_LAYER: got workqueue, allowed are omp and tbb: two loaders share them")
+        manifest = manifest or Manifest.read(path)
         self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.device, self.decoder, self.traversal_order = device, decoder, order
@@ -128,9 +135,10 @@ class BatchLoader(FFCVLoader):
         }
         with _torch_threads_kept():
             Compiler.set_num_threads(self.num_workers)
-            fields = {name: number for number, name in enumerate(self.reader.handlers)}
+            handlers = {name: _FFCV_FIELDS[name]() for name in self.reader.fields}
+            columns = {name: number for number, name in enumerate(self.reader.fields)}
             memory_read = self.memory_manager.compile_reader()
-            self.graph = _Graph(self.pipeline_specs, self.reader.handlers, fields, self.reader.metadata, memory_read)
+            self.graph = _Graph(self.pipeline_specs, handlers, columns, self.reader.metadata, memory_read)
             self.graph.pinned = device.type == "cuda"
             self.generate_code()
         self.first_traversal_order = self.next_traversal_order()
@@ -176,6 +184,7 @@ class BatchLoader(FFCVLoader):
         order = self.traversal_order
         if not isinstance(order, QuasiRandomOrder):
             yield from itertools.repeat(None)
+            return  # never; it tells the type checker that the rest is of quasi-random orders
         blocks = order.blocks(self.next_epoch)
         # Of ours the samples lie in the order of their indices; for others this asks for too little, or in vain.
         start, last = self.reader.pointer[blocks[:, 0]], blocks[:, 1] - 1

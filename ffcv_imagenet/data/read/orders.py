@@ -1,23 +1,30 @@
 """In which order the samples are visited, and by which rank. FFCV traversal orders.
 
-An order is given to FFCV's Loader as ``order=``, which calls it with the loader; ours need nothing from it.
+An order is given to FFCV's Loader as ``order=``, which calls it with the loader; ours need nothing from it, and no
+FFCV to be made (:mod:`~ffcv_imagenet.data.read.loader` makes them known to it), so that a plan can be checked fast.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
-from ffcv_imagenet.data.ffcv_imports import TraversalOrder
 
+class RankOrder(ABC):
+    """A rank's part of an order, as FFCV's Loader wants it."""
 
-class _RankOrder(TraversalOrder):
-    def __call__(self, loader: Any) -> TraversalOrder:
+    def __call__(self, loader: Any) -> RankOrder:
+        """What FFCV's Loader asks for its order, with itself."""
         return self
 
+    @abstractmethod
+    def sample_order(self, epoch: int) -> np.ndarray:
+        """This rank's sample indices of an epoch, int64."""
 
-class ShuffledOrder(_RankOrder):
+
+class ShuffledOrder(RankOrder):
     """A new seeded shuffle every epoch, dealt out in global batches.
 
     The global batch of step s is the same set of samples for any number of ranks: rank r takes its r-th part. Samples
@@ -103,7 +110,7 @@ class QuasiRandomOrder(ShuffledOrder):
         return shuffled[np.argsort(window[shuffled], kind="stable")]
 
 
-class ShardedOrder(_RankOrder):
+class ShardedOrder(RankOrder):
     """Every sample exactly once over all ranks, in the file's order; shares differ by at most one sample."""
 
     def __init__(self, num_samples: int, rank: int = 0, world_size: int = 1):

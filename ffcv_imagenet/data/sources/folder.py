@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ffcv_imagenet.names import shown
 
 #: What torchvision's ImageFolder takes for an image, by the end of its name in lower case.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -25,6 +28,7 @@ class ImageFolder:
         labels: [N] int64, in ``0 .. len(classes) - 1``.
         digest: hash of the class names and of the names and sizes of all files. Two listings with the same
             digest hold the same data set, short of an edit that keeps a file's size.
+        repeated: folders relative to ``folder`` that are links to one that is read already.
     """
 
     folder: Path
@@ -32,6 +36,7 @@ class ImageFolder:
     files: list[str]
     labels: np.ndarray
     digest: str
+    repeated: tuple[str, ...] = ()
 
 
 def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:
@@ -45,24 +50,26 @@ def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:
         ValueError: a class without images, or a split whose classes are not those of ``root/train``.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"image folder not found: {root}")
+        raise FileNotFoundError(f"image folder not found: {shown(root)}")
     train = root / "train"
     expected = _class_names(train) if train.is_dir() else None
     scanned = {}
     for split in splits:
         classes = _class_names(root / split)
         if expected is not None and classes != expected:
-            raise ValueError(f"{root / split} must have the classes of {train}: {_difference(classes, expected)}")
+            raise ValueError(
+                f"{shown(root / split)} must have the classes of {shown(train)}: {_difference(classes, expected)}"
+            )
         scanned[split] = _scan(root / split, classes)
     return scanned
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder not found: {folder} (expected is {folder}/<class>/<image>)")
+        raise FileNotFoundError(f"folder not found: {shown(folder)} (expected is {shown(folder)}/<class>/<image>)")
     names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
     if not names:
-        raise FileNotFoundError(f"no class folders in {folder} (expected is {folder}/<class>/<image>)")
+        raise FileNotFoundError(f"no class folders in {shown(folder)} (expected is {shown(folder)}/<class>/<image>)")
     return names
 
 
@@ -70,18 +77,19 @@ def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
     parts = []
     for what, names in (("missing", set(expected) - set(got)), ("not in train", set(got) - set(expected))):
         if names:
-            shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
-            parts.append(f"{len(names)} {what} ({shown})")
+            some = ", ".join(shown(name) for name in sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+            parts.append(f"{len(names)} {what} ({some})")
     return "; ".join(parts)
 
 
 def _scan(folder: Path, classes: tuple[str, ...]) -> ImageFolder:
     files: list[str] = []
     labels: list[int] = []
+    repeated: list[str] = []
     digest = hashlib.blake2b(repr(classes).encode(), digest_size=16)
     for label, name in enumerate(classes):
         before = len(files)
-        for where, _, names in sorted(os.walk(folder / name, followlinks=True)):
+        for where, names in sorted(_walk(folder / name, repeated)):
             for file in sorted(names):
                 if file.lower().endswith(IMAGE_EXTENSIONS):
                     path = os.path.join(where, file)  # noqa: PTH118 (a Path for each of a million files takes a minute)
@@ -89,10 +97,43 @@ def _scan(folder: Path, classes: tuple[str, ...]) -> ImageFolder:
                     digest.update(repr((files[-1], _size(path))).encode())
         if len(files) == before:
             raise ValueError(
-                f"class folder {folder / name} has no images (names must end in {', '.join(IMAGE_EXTENSIONS)})"
+                f"class folder {shown(folder / name)} has no images (names must end in {', '.join(IMAGE_EXTENSIONS)})"
             )
         labels.extend([label] * (len(files) - before))
-    return ImageFolder(folder, classes, files, np.array(labels, np.int64), digest.hexdigest())
+    repeated = [os.path.relpath(path, folder) for path in repeated]
+    return ImageFolder(folder, classes, files, np.array(labels, np.int64), digest.hexdigest(), tuple(repeated))
+
+
+def _walk(top: Path, repeated: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """The folders in ``top`` with the names of their files; links to folders are followed.
+
+    Each real folder comes once, and none that ``top`` lies in: a link to one of those goes in a circle. The paths of
+    the links that are left out are added to ``repeated``.
+    """
+    seen = {_identity(folder) for folder in top.resolve().parents}
+    waiting = deque([str(top)])
+    while waiting:
+        where = waiting.popleft()
+        identity = _identity(where)
+        if identity in seen:
+            repeated.append(where)
+            continue
+        seen.add(identity)
+        names = []
+        with os.scandir(where) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if not entry.is_dir():
+                    names.append(entry.name)
+                elif entry.is_symlink():  # Later, so that a folder goes by its own name.
+                    waiting.append(entry.path)
+                else:
+                    waiting.appendleft(entry.path)
+        yield where, names
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116 (a text or a Path)
+    return status.st_dev, status.st_ino
 
 
 def _size(path: str) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,22 @@ from PIL import Image, UnidentifiedImageError
 
 from ffcv_imagenet import native
 
+# One limit for every format, with one text: open_image's. Pillow's own would come after it.
+Image.MAX_IMAGE_PIXELS = None
+
+_SPECIAL_FILES = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
 
 def read_file(path: str) -> bytes:
-    """Content of a file.
+    """Content of a regular file; nothing else is opened, because a FIFO or a device may never answer.
 
     Raises:
         ValueError: it cannot be read; gives the reason.
     """
     try:
+        special = _SPECIAL_FILES.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 (once for each image)
+        if special is not None:
+            raise ValueError(f"cannot be read: it is {special}, not a regular file")
         return Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
@@ -29,21 +40,49 @@ def is_jpeg(content: bytes) -> bool:
     return content.startswith(b"\xff\xd8")
 
 
-def decode_image(content: bytes) -> np.ndarray:
+def open_image(content: bytes, max_pixels: int) -> Image.Image:
+    """An image whose header Pillow has read, but no pixels.
+
+    Raises:
+        ValueError: Pillow refuses it, or it has more than ``max_pixels`` pixels; gives the reason.
+    """
+    with _reasons():
+        image = Image.open(io.BytesIO(content))
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ValueError(
+            f"its header says {image.width} x {image.height} pixels, allowed are {max_pixels} in all: if that is its "
+            f"true size, give --write.max_pixels={pixels}"
+        )
+    return image
+
+
+def decode_image(content: bytes, max_pixels: int) -> np.ndarray:
     """Pixels of an image file's content, [H, W, 3] uint8 RGB, exactly as torchvision's ImageFolder loads them.
 
     The content counts, not the file's extension; EXIF orientation is not applied.
 
     Raises:
-        ValueError: it cannot be decoded; gives the reason.
+        ValueError: it cannot be decoded, or has more than ``max_pixels`` pixels; gives the reason.
+        MemoryError: there is not enough memory for it.
     """
+    image = open_image(content, max_pixels)
     if is_jpeg(content):
         # The same pixels as Pillow's in half the time. What it refuses, damaged files too, Pillow decides about.
         with contextlib.suppress(ValueError):
             return native.read_image(content)
+    with _reasons():
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever Pillow raises on a file's bytes as a ValueError of one line."""
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        yield
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
+    except MemoryError:
+        raise
     except Exception as error:  # on bad bytes Pillow raises almost anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(" ".join((str(error) or type(error).__name__).split())) from error

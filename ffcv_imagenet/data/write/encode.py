@@ -19,7 +19,7 @@ import numpy as np
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.index import EVERY
 from ffcv_imagenet.data.format.manifest import WriteParameters
-from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, read_file
+from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image, read_file
 
 #: Images that a worker encodes at a time.
 CHUNK_SIZE = 8
@@ -64,7 +64,7 @@ def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> En
             return kept
     image = _shrunk_jpeg(content, parameters) if is_jpeg(content) else None
     if image is None:
-        image = decode_image(content)
+        image = decode_image(content, parameters.max_pixels)
         height, width = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
         if (height, width) != image.shape[:2]:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -162,6 +162,10 @@ def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedIma
         return encode_content(read_file(path), mode, parameters)
     except ValueError as error:
         return error
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        return ValueError("there is not enough memory to store it")
 
 
 def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | None:
@@ -169,6 +173,7 @@ def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | No
 
     It is several times faster than decoding the whole image and shrinking that.
     """
+    open_image(content, parameters.max_pixels)
     try:
         size = native.image_size(content)
         target = stored_size(*size, parameters.max_resolution)
@@ -178,11 +183,15 @@ def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | No
 
 
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
-    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None."""
+    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None.
+
+    Raises:
+        ValueError: Pillow refuses it for its header.
+    """
     if not is_jpeg(content):
         return None
+    width, height = open_image(content, parameters.max_pixels).size
     try:
-        height, width = native.image_size(content)
         entries = native.build_index(content, EVERY)  # reads it to its end: a damaged file is not kept
     except ValueError:
         return None

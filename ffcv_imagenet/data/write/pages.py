@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
-from io import FileIO
 from typing import NamedTuple
 
 import numpy as np
 
-from ffcv_imagenet.data.ffcv_imports import (
-    ALLOC_TABLE_TYPE,
-    CURRENT_VERSION,
-    TYPE_ID_HANDLER,
-    FieldDescType,
-    HeaderType,
-    IntField,
-    RGBImageField,
-    get_metadata_type,
-)
 from ffcv_imagenet.data.format import manifest as manifests
-from ffcv_imagenet.data.format.beton import JPEG_MODE, RAW_MODE, tables_checksum
+from ffcv_imagenet.data.format.beton import tables_checksum
+from ffcv_imagenet.data.format.records import (
+    ALLOCATION,
+    FIELD_DESCRIPTOR,
+    FIELDS,
+    HEADER,
+    JPEG_MODE,
+    RAW_MODE,
+    VERSION,
+    sample_type,
+)
 from ffcv_imagenet.data.write.encode import EncodedImage
+from ffcv_imagenet.files import WrittenFile
 
-_FIELDS = {"image": RGBImageField(), "label": IntField()}
+_NAMES = ("image", "label")
 
 
 class Checksums(NamedTuple):
@@ -32,6 +29,18 @@ class Checksums(NamedTuple):
 
     file: str
     tables: str
+
+
+def beton_size(num_samples: int, mean_bytes: float, page_size: int) -> int:
+    """Bytes of a .beton of so many samples of ``mean_bytes`` bytes on average: head, pages and allocation table."""
+    per_page = max(1, int(page_size / max(mean_bytes, 1)))
+    num_pages = -(-_head_size(num_samples) // page_size) + -(-num_samples // per_page)  # both rounded up
+    return num_pages * page_size + num_samples * ALLOCATION.itemsize
+
+
+def _head_size(num_samples: int) -> int:
+    metadata = num_samples * sample_type(_NAMES).itemsize
+    return HEADER.itemsize + len(_NAMES) * FIELD_DESCRIPTOR.itemsize + metadata
 
 
 class BetonWriter:
@@ -42,11 +51,11 @@ class BetonWriter:
     No sample crosses a page.
     """
 
-    def __init__(self, file: FileIO, num_samples: int, page_size: int):
+    def __init__(self, file: WrittenFile, num_samples: int, page_size: int):
         """Begin a file.
 
         Args:
-            file: open for writing, empty, unbuffered.
+            file: empty.
             num_samples: how often :meth:`append` will be called, at most.
             page_size: in bytes, a power of 2 of at least 2 MiB.
         """
@@ -54,10 +63,9 @@ class BetonWriter:
         self._page = bytearray(page_size)
         self._page_used = 0
         self._num_appended = 0
-        self._metadata = np.zeros(num_samples, get_metadata_type(list(_FIELDS.values())))
-        self._allocations = np.zeros(num_samples, ALLOC_TABLE_TYPE)
-        head_size = HeaderType.itemsize + len(_FIELDS) * FieldDescType.itemsize + self._metadata.nbytes
-        self._page_start = -(-head_size // page_size) * page_size  # rounded up
+        self._metadata = np.zeros(num_samples, sample_type(_NAMES))
+        self._allocations = np.zeros(num_samples, ALLOCATION)
+        self._page_start = -(-_head_size(num_samples) // page_size) * page_size  # rounded up
         self._data_start = self._page_start
         self._digests: list[bytes] = []
 
@@ -94,8 +102,7 @@ class BetonWriter:
         header, metadata = self._header(alloc_table_ptr=self._page_start), self._metadata.tobytes()
         head = (header + metadata).ljust(self._data_start, b"\0")
         self._write(0, head)
-        with self._naming_file():
-            os.fsync(self._file.fileno())
+        self._file.sync()
         digests = manifests.block_digests(head) + self._digests + manifests.block_digests(table)
         return Checksums(manifests.combine_digests(digests), tables_checksum(header, metadata, table))
 
@@ -107,30 +114,20 @@ class BetonWriter:
         self._page_used = 0
 
     def _header(self, alloc_table_ptr: int) -> bytes:
-        header = np.zeros((), HeaderType)
-        header["version"] = CURRENT_VERSION
-        header["num_fields"] = len(_FIELDS)
+        header = np.zeros((), HEADER)
+        header["version"] = VERSION
+        header["num_fields"] = len(_NAMES)
         header["page_size"] = len(self._page)
         header["num_samples"] = len(self._metadata)
         header["alloc_table_ptr"] = alloc_table_ptr
-        type_ids = {handler: type_id for type_id, handler in TYPE_ID_HANDLER.items()}
-        fields = np.zeros(len(_FIELDS), FieldDescType)
-        for descriptor, (name, field) in zip(fields, _FIELDS.items(), strict=True):
-            descriptor["type_id"] = type_ids[type(field)]
+        fields = np.zeros(len(_NAMES), FIELD_DESCRIPTOR)
+        for descriptor, name in zip(fields, _NAMES, strict=True):
+            descriptor["type_id"] = FIELDS[name].type_id
             descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
-            descriptor["arguments"] = field.to_binary()[0]
         return header.tobytes() + fields.tobytes()
 
     def _write(self, position: int, data: bytes | bytearray) -> None:
         rest = memoryview(data)
-        with self._naming_file():
-            self._file.seek(position)
-            while rest:  # an unbuffered write may take only a part
-                rest = rest[self._file.write(rest) :]
-
-    @contextlib.contextmanager
-    def _naming_file(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(f"cannot write {self._file.name}: {error.strerror}") from error
+        self._file.seek(position)
+        while rest:  # an unbuffered write may take only a part
+            rest = rest[self._file.write(rest) :]

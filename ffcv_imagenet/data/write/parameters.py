@@ -6,19 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_imagenet.data.format.manifest import WriteParameters
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, WriteParameters
+from ffcv_imagenet.data.write.modes import MODES
 
 #: The data sets of libffcv/ffcv-imagenet's published results.
 PRESETS: dict[str, dict[str, Any]] = {
     "rn50": {"mode": "proportion", "max_resolution": 500, "compress_probability": 0.5, "jpeg_quality": 90},
     "rn18": {"mode": "proportion", "max_resolution": 400, "compress_probability": 0.1, "jpeg_quality": 90},
-}
-
-#: What applies to which modes, and what stands in where neither the user nor a preset says.
-_MODE_OPTIONS = {
-    "compress_probability": (("proportion",), 0.5),
-    "smart_threshold": (("smart",), 2.0),
-    "jpeg_quality": (("jpg", "smart", "proportion"), 90),
 }
 
 
@@ -27,50 +21,40 @@ def resolve_parameters(
     preset: str | None = None,
     mode: str | None = None,
     max_resolution: int | None = None,
-    compress_probability: float | None = None,
-    smart_threshold: float | None = None,
-    jpeg_quality: int | None = None,
-    reencode: bool = True,
     subset: int = -1,
     shuffle: bool = False,
     seed: int = 0,
     page_size_mib: int = 8,
+    max_pixels: int | None = None,
+    **given: Any,
 ) -> WriteParameters:
     """Fill in a preset and the defaults; None means "not given", and what is given goes before the preset.
+
+    ``given`` are options of the mode, see :data:`~ffcv_imagenet.data.write.modes.MODES`.
 
     Raises:
         ValueError: an option that does not apply to the mode, or a value that is not allowed.
     """
-    given: dict[str, Any] = {
-        "mode": mode,
-        "max_resolution": max_resolution,
-        "compress_probability": compress_probability,
-        "smart_threshold": smart_threshold,
-        "jpeg_quality": jpeg_quality,
-    }
     of_preset = PRESETS[preset] if preset else {}
-    values: dict[str, Any] = {key: of_preset.get(key) if value is None else value for key, value in given.items()}
-    values["mode"] = values["mode"] or "jpg"
-    for key, (modes, default) in _MODE_OPTIONS.items():
-        if values["mode"] in modes:
-            values[key] = default if values[key] is None else values[key]
-        elif given[key] is not None:
-            raise ValueError(
-                f"write.{key}: got {given[key]}, but it applies only to write.mode {' | '.join(modes)} "
-                f"(the mode is {values['mode']})"
-            )
-        else:
-            values[key] = None
+    mode = mode or of_preset.get("mode", "jpg")
+    applicable = {key: value for key, value in of_preset.items() if key in MODES.takes(mode)}
+    options = MODES.resolve(mode, applicable | {key: value for key, value in given.items() if value is not None})
     if subset == 0:
         raise ValueError("write.subset: got 0, allowed is a number of images >= 1, or -1 for all")
     if page_size_mib & (page_size_mib - 1):
         raise ValueError(f"write.page_size_mib: got {page_size_mib}, allowed is a power of 2")
-    if not reencode and values["mode"] not in ("jpg", "proportion"):
-        raise ValueError(
-            f"write.reencode: got 0, but it applies only to write.mode jpg | proportion, not {values['mode']}"
-        )
     return WriteParameters(
-        reencode=reencode, subset=subset, shuffle=shuffle, seed=seed, page_size_mib=page_size_mib, **values
+        mode=mode,
+        max_resolution=of_preset.get("max_resolution") if max_resolution is None else max_resolution,
+        compress_probability=options.get("compress_probability"),
+        smart_threshold=options.get("smart_threshold"),
+        jpeg_quality=options.get("jpeg_quality"),
+        reencode=options.get("reencode", True),
+        subset=subset,
+        shuffle=shuffle,
+        seed=seed,
+        page_size_mib=page_size_mib,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     )
 
 

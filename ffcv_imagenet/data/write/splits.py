@@ -10,15 +10,14 @@ import contextlib
 import csv
 import dataclasses
 import datetime
-import fcntl
 import io
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from io import FileIO
 from pathlib import Path
 
 import cv2
@@ -32,9 +31,13 @@ from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.sources.folder import ImageFolder, scan_splits
 from ffcv_imagenet.data.write.encode import EncodedImage, encode_files
 from ffcv_imagenet.data.write.index import write_index
-from ffcv_imagenet.data.write.pages import BetonWriter
+from ffcv_imagenet.data.write.pages import BetonWriter, beton_size
 from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
-from ffcv_imagenet.files import atomic_file, write_atomically
+from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
+from ffcv_imagenet.names import shown
+
+#: All of a name but its bytes that are no UTF-8, which Python keeps as surrogates.
+_TEXT = re.compile("[^\udc80-\udcff]+")
 
 #: Images from which the size of the file is estimated.
 SPACE_SAMPLE = 64
@@ -74,28 +77,34 @@ def write_splits(
     for split, folder in folders.items():
         if parameters.subset > len(folder.files):
             raise ValueError(
-                f"write.subset: got {parameters.subset}, but {folder.folder} has {len(folder.files)} images"
+                f"write.subset: got {parameters.subset}, but {shown(folder.folder)} has {len(folder.files)} images"
             )
         beton = out / f"{split}.beton"
+        there = _identity(beton)
+        if folder.repeated:
+            _warn(split, "folders are left out, because they are read under another name", folder.repeated)
         if not overwrite and _is_finished(beton, folder, parameters, on_error):
             if not EntryIndex.path(beton).is_file():
                 write_index(beton, num_workers)
-            print(f"{split}: {beton} is there already, with these options: nothing to do")
+            print(f"{split}: {shown(beton)} is there already, with these options: nothing to do")
         else:
-            todo.append((split, folder, beton))
+            todo.append((split, folder, beton, there))
     out.mkdir(parents=True, exist_ok=True)
     workers = num_workers or len(os.sched_getaffinity(0))
-    _check_free_space(out, [folder for _, folder, _ in todo], parameters, workers)
-    for split, folder, beton in todo:
+    _check_free_space(out, [folder for _, folder, _, _ in todo], parameters, workers)
+    for split, folder, beton, there in todo:
         start = time.monotonic()
-        manifest = write_split(split, folder, beton, parameters, workers, on_error)
+        manifest = write_split(split, folder, beton, parameters, workers, on_error, there)
         seconds = time.monotonic() - start
         print(
-            f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, "
-            f"{_readable(manifest.num_bytes)}, {seconds:.1f} s, {manifest.num_samples / seconds:.0f} images/s, {beton}"
+            f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, {_readable(manifest.num_bytes)}, "
+            f"{seconds:.1f} s, {manifest.num_samples / seconds:.0f} images/s, {shown(beton)}"
         )
         if manifest.skipped:
-            print(f"{split}: {len(manifest.skipped)} files left out, listed with the reasons in {skipped_list(beton)}")
+            listed = shown(skipped_list(beton))
+            print(f"{split}: {len(manifest.skipped)} files left out, listed with the reasons in {listed}")
+            if empty := sorted({file.split("/")[0] for file in manifest.skipped} & set(manifest.empty_classes)):
+                _warn(split, "classes have no image left", empty)
 
 
 def write_split(
@@ -105,64 +114,66 @@ def write_split(
     parameters: WriteParameters,
     num_workers: int,
     on_error: str = "fail",
+    there: tuple[int, ...] | None = None,
 ) -> Manifest:
-    """Write one split; replaces ``beton``, which appears under its name only when whole. Raises as write_splits."""
+    """Write one split; ``beton`` appears under its name only when whole. Raises as write_splits.
+
+    It replaces the file ``there`` (:func:`_identity`) and no other: not one that another process has finished since.
+    """
     order = sample_order(len(folder.files), parameters)
     paths = [str(folder.folder / folder.files[index]) for index in order]
     modes = storage_modes(len(paths), parameters)
     labels: list[int] = []
     skipped: dict[str, str] = {}
     partial = beton.with_name(beton.name + ".partial")
-    with _locked(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
-        try:
-            writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
-            index = IndexWriter(index_file, len(paths))
-            images = encode_files(paths, modes, parameters, num_workers)
-            with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
-                for source, image in zip(order, images, strict=True):
-                    if isinstance(image, EncodedImage):
-                        labels.append(int(folder.labels[source]))
-                        writer.append(image, labels[-1])
-                        index.append(image.entries)
-                    elif on_error == "skip":
-                        skipped[folder.files[source]] = str(image)
-                    else:
-                        raise ValueError(f"cannot store {folder.folder / folder.files[source]}: {image}")
-                    bar.update()
-            if not labels:
-                raise ValueError(
-                    f"none of the {len(paths)} files can be stored; {paths[0]}: {next(iter(skipped.values()))}"
-                )
-            checksums = writer.finish()
-            index.finish(checksums.file)
-            manifest = Manifest(
-                format_version=manifests.FORMAT_VERSION,
-                split=split,
-                classes=folder.classes,
-                images_per_class=tuple(np.bincount(labels, minlength=len(folder.classes)).tolist()),
-                num_samples=len(labels),
-                parameters=parameters,
-                source_folder=folder.folder.parent.resolve().name,
-                source_digest=folder.digest,
-                skipped=skipped,
-                versions=_versions(),
-                num_bytes=partial.stat().st_size,
-                checksum=checksums.file,
-                tables_checksum=checksums.tables,
-                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    with exclusive_file(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
+        if _identity(beton) != there:
+            raise FileExistsError(f"another process has just written {shown(beton)}")
+        writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
+        index = IndexWriter(index_file, len(paths))
+        images = encode_files(paths, modes, parameters, num_workers)
+        with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
+            for source, image in zip(order, images, strict=True):
+                if isinstance(image, EncodedImage):
+                    labels.append(int(folder.labels[source]))
+                    writer.append(image, labels[-1])
+                    index.append(image.entries)
+                elif on_error == "skip":
+                    skipped[folder.files[source]] = str(image)
+                else:
+                    raise ValueError(f"cannot store {shown(folder.folder / folder.files[source])}: {image}")
+                bar.update()
+        if not labels:
+            raise ValueError(
+                f"none of the {len(paths)} files can be stored; {shown(paths[0])}: {next(iter(skipped.values()))}"
             )
-            manifest.verify(partial)
-            # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
-            # index knows its .beton; it gets its name last, when all else is in place.)
-            for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
-                old.unlink(missing_ok=True)
-            manifest.write(beton)
-            if skipped:
-                _write_skipped_list(beton, skipped)
-            partial.replace(beton)
-        except BaseException:  # Ctrl-C too
-            partial.unlink(missing_ok=True)
-            raise
+        checksums = writer.finish()
+        index.finish(checksums.file)
+        manifest = Manifest(
+            format_version=manifests.FORMAT_VERSION,
+            split=split,
+            classes=folder.classes,
+            images_per_class=tuple(np.bincount(labels, minlength=len(folder.classes)).tolist()),
+            num_samples=len(labels),
+            parameters=parameters,
+            source_folder=folder.folder.parent.resolve().name,
+            source_digest=folder.digest,
+            skipped=skipped,
+            versions=_versions(),
+            num_bytes=partial.stat().st_size,
+            checksum=checksums.file,
+            tables_checksum=checksums.tables,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        manifest.verify(partial)
+        # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
+        # index knows its .beton; it gets its name last, when all else is in place.)
+        for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
+            old.unlink(missing_ok=True)
+        manifest.write(beton)
+        if skipped:
+            _write_skipped_list(beton, skipped)
+        partial.replace(beton)
     return manifest
 
 
@@ -173,8 +184,9 @@ def skipped_list(beton: Path) -> Path:
 
 def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO()
-    csv.writer(text).writerows([("file", "reason"), *skipped.items()])
     # A name on disk is any bytes: those that are no UTF-8 go into the list as they are.
+    rows = [(_TEXT.sub(lambda part: shown(part[0]), file), reason) for file, reason in skipped.items()]
+    csv.writer(text).writerows([("file", "reason"), *rows])
     write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
 
 
@@ -190,14 +202,14 @@ def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, 
         there, wanted = dataclasses.asdict(manifest.parameters), dataclasses.asdict(parameters)
         differences = [f"{key} is {there[key]}, not {wanted[key]}" for key in wanted if there[key] != wanted[key]]
         if manifest.source_digest != folder.digest:
-            differences.append(f"its images are not those of {folder.folder}")
+            differences.append(f"its images are not those of {shown(folder.folder)}")
         if manifest.skipped and on_error == "fail":
             differences.append(f"it leaves out {len(manifest.skipped)} files, allowed with --write.on_error=skip")
         if not differences:
             return True
         difference = ", ".join(differences)
     raise FileExistsError(
-        f"{beton} is there already ({difference}): give another --out.dir, or replace it by --write.overwrite=1"
+        f"{shown(beton)} is there already ({difference}): give another --out.dir, or replace it by --write.overwrite=1"
     )
 
 
@@ -207,7 +219,7 @@ def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: Wri
     free = shutil.disk_usage(out).free
     if needed > free:
         raise OSError(
-            f"not enough space in {out}: about {_readable(needed)} are needed (from a sample of the images), "
+            f"not enough space in {shown(out)}: about {_readable(needed)} are needed (from a sample of the images), "
             f"{_readable(free)} are free"
         )
 
@@ -218,28 +230,26 @@ def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_worker
     drawn = np.linspace(0, len(order) - 1, min(len(order), SPACE_SAMPLE)).astype(int)
     paths = [str(folder.folder / folder.files[order[number]]) for number in drawn]
     encoded = encode_files(paths, [modes[number] for number in drawn], parameters, num_workers)
-    sizes = [len(image.data) + len(image.entries) for image in encoded if isinstance(image, EncodedImage)]
-    return int(np.mean(sizes or [0]) * len(order))
+    images = [image for image in encoded if isinstance(image, EncodedImage)]
+    if not images:
+        return 0
+    in_beton = float(np.mean([len(image.data) for image in images]))
+    in_index = float(np.mean([8 + len(image.entries) for image in images]))
+    return beton_size(len(order), in_beton, parameters.page_size_mib << 20) + int(in_index * len(order))
 
 
-@contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[FileIO]:
-    """Open an empty file that no other process is writing; a lock ends with its process, however that ends."""
-    just_written = FileExistsError(f"another process has just written {partial}")
-    partial.touch()
+def _identity(beton: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that is put in its place later; None without a file."""
     try:
-        file = partial.open("r+b", buffering=0)
-    except FileNotFoundError:  # It has got its final name in this moment.
-        raise just_written from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another process is writing {partial}") from None
-        if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
-            raise just_written  # between opening and locking
-        file.truncate()  # what a killed run left
-        yield file
+        status = beton.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _warn(split: str, what: str, names: Sequence[str]) -> None:
+    listed = ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    print(f"warning: {split}: {len(names)} {what}: {listed}", file=sys.stderr)
 
 
 def _progress_bar(split: str, num_samples: int) -> tqdm:

@@ -1,0 +1,8 @@
+"""What is customary for ImageNet: defaults of the options that other data may want otherwise."""
+
+#: Mean and standard deviation of the training images per channel (RGB), in 0..1; torchvision's figures.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+#: What is cut out of the centre of validation images, as a share of the shorter side: 224 of 256 pixels.
+IMAGENET_CENTER_CROP = 224 / 256

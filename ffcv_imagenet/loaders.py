@@ -1,0 +1,110 @@
+"""The batches of a training and of an evaluation, as the options say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
+from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.resolved import Resolved
+from ffcv_imagenet.train.precision import input_dtype
+
+#: Bytes that ``data.order=quasi_random`` reads at a time.
+READ_TOGETHER = 8 << 20
+
+
+def make_train_loader(start: Resolved) -> BatchLoader:
+    """This rank's batches of random crops of the training images.
+
+    Raises:
+        ValueError, FileNotFoundError: see :class:`BatchLoader`; or a batch that the ranks cannot share.
+    """
+    config = start.config
+    assert start.train_data is not None
+    assert config.data.train is not None
+    decoder = RandomResizedCropDecoder(
+        config.resolution.min_res,
+        seed=config.training.seed,
+        min_area=config.data.min_crop_area,
+        flip=config.data.flip,
+    )
+    return _make_loader(
+        start,
+        config.data.train,
+        start.train_data,
+        decoder,
+        _train_order(start, start.train_data),
+        decode=start.train_decoder,
+        batch_size=config.per_rank_batch(start.world.size),
+        on_damaged="fail" if config.data.on_error == "fail" else "replace",
+    )
+
+
+def make_val_loader(start: Resolved) -> BatchLoader:
+    """This rank's batches of the centres of the validation images.
+
+    Raises:
+        ValueError, FileNotFoundError: see :class:`BatchLoader`.
+    """
+    config, world = start.config, start.world
+    assert config.data.val is not None
+    return _make_loader(
+        start,
+        config.data.val,
+        start.val_data,
+        CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio),
+        ShardedOrder(start.val_data.num_samples, world.rank, world.size),
+        decode=start.val_decoder,
+        batch_size=config.validation.batch_size,
+        # Nothing can stand in for a validation image; the scores are those of the rest, on any number of processes.
+        on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
+    )
+
+
+def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
+    config, world = start.config, start.world
+    shape = (data.num_samples, config.training.seed, config.training.batch_size, world.rank, world.size)
+    if config.data.order == "random":
+        return ShuffledOrder(*shape)
+    if world.is_main and not data.parameters.shuffle:
+        print(
+            f"warning: {config.data.train} holds its images class by class: with data.order=quasi_random a batch mixes "
+            f"few classes; write it with --write.shuffle=1",
+            file=sys.stderr,
+        )
+    return QuasiRandomOrder(*shape, block=max(1, READ_TOGETHER * data.num_samples // data.num_bytes))
+
+
+def _make_loader(
+    start: Resolved,
+    file: str,
+    manifest: Manifest,
+    decoder: CropDecoder,
+    order: ShuffledOrder | ShardedOrder,
+    *,
+    decode: str,
+    batch_size: int,
+    on_damaged: Literal["fail", "replace", "leave_out"],
+) -> BatchLoader:
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_workers": start.decoding_threads,
+        "device": start.world.device,
+        "on_damaged": on_damaged,
+        "manifest": manifest,
+    }
+    if decode == "cpu":
+        return BatchLoader(Path(file), decoder, order, **options)
+    return GPUBatchLoader(
+        Path(file),
+        decoder,
+        order,
+        dtype=input_dtype(start.precision),
+        normalize=start.make_normalize(),
+        **options,
+    )

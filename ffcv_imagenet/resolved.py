@@ -1,0 +1,150 @@
+"""What a start settles once, before anything is built: both manifests, the number format, the machine's share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch._inductor.config
+
+from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.decode_gpu import choose_decoder
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.models import check_resolutions
+from ffcv_imagenet.train.precision import choose_precision
+from ffcv_imagenet.train.step import choose_compile
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration on this machine: every ``auto`` decided, every manifest read.
+
+    Attributes:
+        config: all options.
+        world: this process among all.
+        train_data: manifest of the training images; None where nothing is trained.
+        val_data: manifest of the validation images.
+        precision: bf16, fp16 or fp32.
+        compile: off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`.
+        cores: this process's share of the usable cores.
+        train_decoder: cpu or gpu.
+        val_decoder: cpu or gpu.
+    """
+
+    config: TrainConfig
+    world: World
+    train_data: Manifest | None
+    val_data: Manifest
+    precision: str
+    compile: str
+    cores: int
+    train_decoder: str
+    val_decoder: str
+
+    @property
+    def decoding_threads(self) -> int:
+        """Of a loader. With a GPU, ``data.num_workers=0`` leaves two cores: for the thread that starts the kernels of
+        the forward pass, and for autograd's, which starts those of the backward pass."""
+        return self.config.data.num_workers or max(1, self.cores - (2 if self.world.device.type == "cuda" else 0))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return self.val_data.num_classes
+
+    def make_normalize(self) -> Normalize:
+        """From uint8 images to the model's input, on the CPU."""
+        return Normalize(self.config.data.mean, self.config.data.std)
+
+    def set_up_torch(self) -> None:
+        """Make torch's settings for the whole process those of this start."""
+        if self.world.device.type == "cpu":
+            # Importing ffcv has made it 1, and so does torchrun.
+            torch.set_num_threads(self.config.dist.cpu_threads or self.cores)
+        # TF32 for what autocast leaves in float32; training.precision=fp32 means float32.
+        exact = self.precision == "fp32"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
+        torch.backends.cudnn.benchmark = True
+        if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+            # All processes of a machine compile at the same time, each with as many others as there are cores.
+            torch._inductor.config.compile_threads = min(32, self.cores)
+
+
+def resolve(config: TrainConfig, world: World) -> Resolved:
+    """Resolve ``config`` for this process, and check it against the data and the model.
+
+    Raises:
+        ValueError, FileNotFoundError: a user's mistake.
+    """
+    train_data, val_data = read_data(config, show_warnings=world.is_main)
+    sides = {config.validation.resolution} if train_data is None else config.extreme_sides()
+    check_resolutions(config.model.arch, val_data.num_classes, sides)
+    cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+    def decoder(file: str | None) -> str:
+        return choose_decoder(config.data.decode, Path(file), world.device, cores) if file is not None else "cpu"
+
+    return Resolved(
+        config=config,
+        world=world,
+        train_data=train_data,
+        val_data=val_data,
+        precision=choose_precision(config.training.precision, world.device),
+        compile=choose_compile(
+            config.training.compile, world.device, sync_bn=config.dist.sync_bn, processes=world.size
+        ),
+        cores=cores,
+        train_decoder=decoder(config.data.train),
+        val_decoder=decoder(config.data.val),
+    )
+
+
+def read_data(
+    config: TrainConfig, *, read: Callable[[Path], Manifest] = Manifest.read, show_warnings: bool = True
+) -> tuple[Manifest | None, Manifest]:
+    """The manifests of the training images (None with training.eval_only) and of the validation images.
+
+    Args:
+        config: names the files.
+        read: reads a manifest.
+        show_warnings: on stderr.
+
+    Raises:
+        FileNotFoundError: a file or its manifest is not there.
+        ValueError: a damaged file, other classes, or the splits of :func:`_split_mistakes`.
+    """
+    if config.data.val is None:
+        raise ValueError("data.val is required: give --data.val=FILE.beton")
+    val_data = read(Path(config.data.val))
+    if config.training.eval_only:
+        return None, val_data
+    assert config.data.train is not None  # Checked with the configuration.
+    train_data = read(Path(config.data.train))
+    if train_data.classes != val_data.classes:
+        raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
+    if mistakes := _split_mistakes(config, train_data, val_data):
+        if config.data.on_wrong_split == "fail":
+            raise ValueError("; ".join(mistakes) + " (--data.on_wrong_split=warn to go on)")
+        if show_warnings:
+            print(f"warning: {'; '.join(mistakes)}", file=sys.stderr)
+    return train_data, val_data
+
+
+def _split_mistakes(config: TrainConfig, train_data: Manifest, val_data: Manifest) -> list[str]:
+    """Validation images to train on, training images to validate on, or the same for both."""
+    files = (("data.train", config.data.train, train_data, "train"), ("data.val", config.data.val, val_data, "val"))
+    mistakes = [
+        f"{key}: got {file}, which was written as the split {data.split}, allowed is the split {wanted}"
+        for key, file, data, wanted in files
+        if data.split != wanted
+    ]
+    if train_data.checksum == val_data.checksum:
+        mistakes.append(f"data.train and data.val hold the same images: {config.data.train} and {config.data.val}")
+    return mistakes
