@@ -160,6 +160,7 @@ class ProjectStep:
         self.trainer = Trainer(
             model=model,
             loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), CLASSES).to(device),
+            normalize=Normalize().to(device),
             optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
             if variant.fused
             else plain_sgd(model),

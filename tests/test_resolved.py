@@ -72,14 +72,14 @@ def test_the_processes_of_a_machine_share_its_cores(digits, monkeypatch):
     assert start(8, cuda, **{"data.num_workers": 5}).decoding_threads == 5
 
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 32)
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
-    start(4, cpu).set_up_torch()
-    assert torch._inductor.config.compile_threads == 4
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 2)  # as torch has read it
-    start(4, cpu).set_up_torch()
-    assert torch._inductor.config.compile_threads == 2
+    with torch._inductor.config.patch(compile_threads=32):
+        start(4, cpu).set_up_torch()
+        assert torch._inductor.config.compile_threads == 4
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
+        torch._inductor.config.compile_threads = 2  # as torch has read it
+        start(4, cpu).set_up_torch()
+        assert torch._inductor.config.compile_threads == 2
 
 
 def test_cuda_graphs_on_several_gpus_are_refused_before_anything_is_built(digits, monkeypatch):

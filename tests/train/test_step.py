@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+import torch._inductor.config
 from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -249,8 +250,8 @@ def snapshot(trainer):
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_the_compiler_gives_the_same_losses_within_rounding(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+@torch._inductor.config.patch(compile_threads=1)
+def test_the_compiler_gives_the_same_losses_within_rounding():
     without_dropout = functools.partial(TinyNet, dropout=0.0)  # The compiler draws other random numbers.
     eager, compiled = (
         trainer_of(without_dropout, compile=mode, resolution=lambda epoch: 32) for mode in ("off", "default")
