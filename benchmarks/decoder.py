@@ -87,7 +87,7 @@ class NativeWay:
         entries = self.entries.get(id(image), (None, 0, 0))
         shape = out.shape
         code = self.function(
-            self.context, *self.inputs[id(image)], *size, *box, shape[1], shape[0], flip, *entries, out.ctypes.data
+            self.context, *self.inputs[id(image)], *size, *box, shape[1], shape[0], flip, 0, *entries, out.ctypes.data
         )
         assert code == 0, code
 

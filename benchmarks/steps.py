@@ -205,7 +205,7 @@ class ProjectStep:
         trainer.train_loader = self.batches if loader is None else loader
         trainer.steps = len(trainer.train_loader)
         trainer.progress = trainer._new_epoch()
-        trainer.train_epoch(0, None)
+        trainer.train_epoch(0)
         return trainer.steps * trainer.train_loader.batch_size
 
     def evaluate(self) -> int:

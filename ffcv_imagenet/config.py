@@ -71,6 +71,9 @@ class WriteOptions:
     max_resolution: int | None = option(
         OrNone(Integer(1, 65535)), "longest side in pixels, larger images are shrunk", None
     )
+    resize: str | None = option(
+        OrNone(Choice("triangle", "area", "bicubic")), "filter that shrinks them (none: area, which is FFCV's)", None
+    )
     num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
@@ -137,6 +140,12 @@ class DataOptions:
         "decoding threads on the CPU per process (0: its share of the usable cores, less two where there is a GPU)",
         0,
         RUNNING,
+    )
+    resize: str = option(
+        Choice("triangle", "area", "bicubic"),
+        "filter for training and validation crops: torchvision's bilinear, FFCV's area, torchvision's bicubic",
+        "triangle",
+        LEARNING,
     )
     min_crop_area: float = option(
         Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08, LEARNING
@@ -218,7 +227,14 @@ class TrainingOptions:
         Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1, COMPUTING
     )
     momentum: float = option(Real(0, 1), "momentum of SGD", 0.9, LEARNING)
-    weight_decay: float = option(Real(0), "weight decay (never on normalisation layers and biases)", 5e-5, LEARNING)
+    weight_decay: float = option(Real(0), "weight decay; training.decay says of what", 5e-5, LEARNING)
+    decay: str = option(
+        Choice("weights", "all", "libffcv"),
+        "what is decayed: weights, without normalisation layers and biases; all parameters, as torchvision does; "
+        "libffcv, as ffcv-imagenet does: weights, all biases, and the normalisation layers without bn in their name",
+        "weights",
+        LEARNING,
+    )
     precision: str = option(
         Choice("auto", "bf16", "fp16", "fp32"),
         "auto: bf16 on GPUs that have it, fp16 on others, fp32 on a CPU (fp32 is without TF32)",
@@ -405,6 +421,10 @@ class TrainConfig:
                 f"({world_size} processes x training.accumulation={self.training.accumulation})"
             )
         return self.training.batch_size // parts
+
+    def normalised_batch(self, world_size: int) -> int:
+        """Images over which batch normalisation takes its statistics: a micro-batch, on one rank or on all."""
+        return self.per_rank_batch(world_size) * (world_size if self.dist.sync_bn else 1)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,11 @@ def on_main(world: World, function: Callable[[], T]) -> T:
     return outcome[0]
 
 
+def only_on_main(world: World, error: Exception) -> BaseException:
+    """What to raise where every rank meets the same ``error``: rank 0 tells it, the others end without a word."""
+    return error if world.is_main else SystemExit(USER_ERROR_STATUS)
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Sum ``tensor`` over all processes, in place."""
     if dist.is_initialized():

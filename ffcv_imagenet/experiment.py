@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_main, process_group
+from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_main, only_on_main, process_group
 from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.loaders import make_train_loader, make_val_loader
 from ffcv_imagenet.models import build_model
@@ -108,6 +108,7 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
 
     Raises:
         ValueError, FileNotFoundError: a user's mistake.
+        FloatingPointError: logits are not finite.
     """
     world, path = find_world(config.dist.device), _run_path(config, recipe)
     given = given or Given(flatten(config), {})
@@ -131,12 +132,19 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
         )
+    source = found.source if found else config.model.weights
+    if scores.top_1 is None or scores.top_5 is None or scores.loss is None:
+        text = (
+            f"{scores.nonfinite} of {scores.images} validation images have logits that are not finite: there are no "
+            f"scores ({source}); training.precision=fp32 may help"
+        )
+        raise only_on_main(world, FloatingPointError(text))
     if world.is_main:
         left_out = loader.num_samples - scores.images
         damaged = f", {left_out} damaged ones left out" if left_out else ""
         print(
             f"top-1 {100 * scores.top_1:.3f} %  top-5 {100 * scores.top_5:.3f} %  val loss {scores.loss:.4f}  "
-            f"({scores.images} images{damaged}; {found.source if found else config.model.weights})"
+            f"({scores.images} images{damaged}; {source})"
         )
     return scores
 
@@ -151,7 +159,7 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
     return Trainer(
         model=model,
         loss=LossModule(config.make_loss(), start.num_classes).to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay),
+        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
         train_loader=train_loader,
         val_loader=make_val_loader(start),
         normalize=start.make_normalize().to(world.device),
@@ -182,7 +190,9 @@ def make_model(start: Resolved) -> nn.Module:
     torch.manual_seed(config.training.seed)
     model = build_model(config.model.arch, start.num_classes, blurpool=config.model.blurpool)
     if config.model.weights is not None:
-        load_weights(model, Path(config.model.weights), config.model.arch)
+        loaded = load_weights(model, Path(config.model.weights), config.model.arch)
+        if world.is_main:
+            print(loaded, flush=True)
     if config.dist.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")

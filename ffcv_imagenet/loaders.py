@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
 from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader import BatchLoader, most_workers
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
@@ -32,6 +32,7 @@ def make_train_loader(start: Resolved) -> BatchLoader:
         seed=config.training.seed,
         min_area=config.data.min_crop_area,
         flip=config.data.flip,
+        resize=config.data.resize,
     )
     return _make_loader(
         start,
@@ -57,7 +58,7 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         start,
         config.data.val,
         start.val_data,
-        CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio),
+        CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio, resize=config.data.resize),
         ShardedOrder(start.val_data.num_samples, world.rank, world.size),
         decode=start.val_decoder,
         batch_size=config.validation.batch_size,
@@ -93,7 +94,7 @@ def _make_loader(
 ) -> BatchLoader:
     options: dict[str, Any] = {
         "batch_size": batch_size,
-        "num_workers": start.decoding_threads,
+        "num_workers": start.config.data.num_workers or min(start.decoding_cores, most_workers()),
         "device": start.world.device,
         "on_damaged": on_damaged,
         "manifest": manifest,

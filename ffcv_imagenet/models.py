@@ -97,6 +97,27 @@ def check_resolutions(arch: str, num_classes: int, resolutions: Collection[int])
                 raise ValueError(f"model.arch={arch} cannot take images of {side} x {side} pixels: {reason}") from None
 
 
+def check_normalised_batch(arch: str, num_classes: int, resolution: int, images: int) -> None:
+    """Check that a model's batch normalisation can be trained on so many images of this side.
+
+    A single image does not do where a channel has one value: its variance is not defined.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if images > 1:
+        return
+    with torch.device("meta"):
+        try:
+            build_model(arch, num_classes).train()(torch.empty(images, 3, resolution, resolution))
+        except ValueError:
+            raise ValueError(
+                f"a micro-batch has one image (training.batch_size / training.accumulation / processes), too few for "
+                f"the batch normalisation of model.arch={arch} at {resolution} x {resolution} pixels: allowed is a "
+                f"larger training.batch_size, a smaller training.accumulation, or fewer processes"
+            ) from None
+
+
 def _apply_blurpool(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):

@@ -16,7 +16,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.models import check_resolutions
+from ffcv_imagenet.models import check_normalised_batch, check_resolutions
 from ffcv_imagenet.train.precision import choose_precision
 from ffcv_imagenet.train.step import choose_compile
 
@@ -48,10 +48,10 @@ class Resolved:
     val_decoder: str
 
     @property
-    def decoding_threads(self) -> int:
-        """Of a loader. With a GPU, ``data.num_workers=0`` leaves two cores: for the thread that starts the kernels of
-        the forward pass, and for autograd's, which starts those of the backward pass."""
-        return self.config.data.num_workers or max(1, self.cores - (2 if self.world.device.type == "cuda" else 0))
+    def decoding_cores(self) -> int:
+        """Of those, a loader's, unless ``data.num_workers`` says so: with a GPU all but two, which are left to the thread
+        that starts the kernels of the forward pass, and to autograd's, which starts those of the backward pass."""
+        return max(1, self.cores - (2 if self.world.device.type == "cuda" else 0))
 
     @property
     def num_classes(self) -> int:
@@ -85,7 +85,10 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     """
     train_data, val_data = read_data(config, show_warnings=world.is_main)
     sides = {config.validation.resolution} if train_data is None else config.extreme_sides()
-    check_resolutions(config.model.arch, val_data.num_classes, sides)
+    arch, num_classes = config.model.arch, val_data.num_classes
+    check_resolutions(arch, num_classes, sides)
+    if train_data is not None:
+        check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
     cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
     def decoder(file: str | None) -> str:

@@ -37,6 +37,7 @@ def compared_params(config: TrainConfig, train_data: Manifest, val_data: Manifes
         "train_data": train_data.checksum,
         "val_data": val_data.checksum,
         "micro_batch": config.per_rank_batch(world_size),
+        "world_size": world_size,
     }
 
 
@@ -112,7 +113,9 @@ def _is_own(resume: str, path: Path) -> bool:
 
 def _check_same_run(earlier: dict[str, Any], params: dict[str, Any]) -> None:
     if found := differences(earlier, params):
-        told = "; ".join(f"{key}: got {now}, allowed is {was}" for key, was, now in found)
+        told = "; ".join(f"{key}: got {now}, allowed is {was}" for key, was, now in found if key != "micro_batch")
+        if not told:
+            raise ValueError(other_micro_batch(earlier, params))
         raise ValueError(f"{told} to go on with the run {earlier['name']}")
 
 
@@ -133,3 +136,21 @@ def _with_another_start(earlier: dict[str, Any], params: dict[str, Any]) -> dict
 def _started_by_same_launcher(earlier: dict[str, Any], params: dict[str, Any]) -> bool:
     last_start = earlier.get("resumed", [earlier])[-1]
     return params["launcher"] is not None and last_start.get("launcher") == params["launcher"]
+
+
+def other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What to say where the ``params`` of a run and of its continuation differ in ``micro_batch``, which is no option.
+
+    Both name ``micro_batch``; the latter, ``now``, its ``config`` and ``world_size`` too.
+    """
+    processes, batch = now["world_size"], now["config"]["training.batch_size"]
+    parts = batch // was["micro_batch"]
+    if parts % processes == 0:
+        allowed = f"--training.accumulation={parts // processes}"
+    else:
+        allowed = f"a number of processes that divides {parts}, with --training.accumulation={parts} / this number"
+    return (
+        f"training.batch_size={batch} on {processes} process{'es' * (processes > 1)} with training.accumulation="
+        f"{now['config']['training.accumulation']} are micro-batches of {now['micro_batch']} images; to go on with a "
+        f"run with micro-batches of {was['micro_batch']}, allowed is {allowed}"
+    )

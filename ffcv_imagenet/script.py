@@ -1,10 +1,12 @@
-"""How every command ends: exit statuses, and a user's mistake as one line."""
+"""How every command begins and ends: its output, exit statuses, and a user's mistake as one line."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ffcv_imagenet.names import shown
 
@@ -25,6 +27,7 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
     So does what the machine refuses (a full disk, a file without permission). With FFCV_IMAGENET_TRACEBACK=1 in the
     environment the traceback is shown instead.
     """
+    keep_output()
     try:
         main(sys.argv[1:])
     except (ValueError, OSError, FloatingPointError) as error:
@@ -37,3 +40,42 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_STATUS)
+
+
+class _LossyFile(io.FileIO):
+    """A file descriptor to write to, which takes what cannot be written as written."""
+
+    def write(self, data: Any) -> int:
+        """Write ``data`` if that is possible; returns how many bytes of it were written or left out."""
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        return len(data) if written is None else written
+
+
+def keep_output() -> None:
+    """From now on, a line that cannot be printed is left out: the disk is full, or nobody reads the pipe any more.
+
+    A training is worth more than its output, which its log holds too. Standard streams that are closed become
+    /dev/null, so that no other file gets their number, to which libraries print.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:
+        os.set_inheritable(null, True)
+        null = os.dup(null)
+    os.close(null)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.TextIOWrapper(_LossyFile(number, "w", closefd=False), "utf-8", write_through=True))
+        elif stream is getattr(sys, f"__{name}__"):
+            raw = _LossyFile(number, "w", closefd=False)
+            kept = io.TextIOWrapper(
+                raw if stream.write_through else io.BufferedWriter(raw),
+                stream.encoding,
+                stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, kept)

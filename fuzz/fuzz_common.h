@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "fic.h"
+#include "filter.h"
 
 #define CONTROL_BYTES 16
 #define MAX_PIXELS (1 << 18) /* larger frames only cost time */
 #define MAX_OUT 40
 
 typedef struct {
-    int32_t x, y, w, h, out_w, out_h, flip;
+    int32_t x, y, w, h, out_w, out_h, flip, resize;
 } box;
 
 static int32_t scaled(uint8_t byte, int32_t range)
@@ -31,6 +32,7 @@ static box draw_box(const uint8_t *control, int32_t width, int32_t height)
     b.out_w = 1 + control[4] % MAX_OUT;
     b.out_h = 1 + control[5] % MAX_OUT;
     b.flip = control[6] & 1;
+    b.resize = (control[6] >> 1) % FIC_NUM_RESIZES;
     return b;
 }
 
@@ -41,7 +43,7 @@ static int32_t decode(fic_decoder *decoder, int32_t simd, const uint8_t *jpeg, i
     *out = malloc((size_t)(b->out_w * b->out_h * 3));
     fic_set_simd(decoder, simd);
     int32_t code = fic_decode_crop(decoder, jpeg, size, width, height, b->x, b->y, b->w, b->h, b->out_w, b->out_h,
-                                   b->flip, index, index_size, k, *out);
+                                   b->flip, b->resize, index, index_size, k, *out);
     if (code > 0 || !strcmp(fic_error_message(code), "unknown error"))
         abort();
     return code;

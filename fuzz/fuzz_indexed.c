@@ -22,7 +22,8 @@ static void compare_gpu(const uint8_t *jpeg, int64_t jpeg_size, const int32_t *i
     fic_gather_result result;
     uint8_t left = 0, *staging = malloc(1);
     int64_t capacity = 1, pixels = (int64_t)b->out_w * b->out_h * 3;
-    while (fic_gpu_gather(&sample, &left, 1, k, b->out_w, b->out_h, staging, 0, capacity, &result) != FIC_OK) {
+    while (fic_gpu_gather(&sample, &left, 1, k, b->out_w, b->out_h, b->resize, staging, 0, capacity, &result) !=
+           FIC_OK) {
         if (result.used <= capacity)
             abort();
         capacity = result.used;
@@ -89,8 +90,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free(plain);
     }
     if (control[12] == 255 && index_size > 8) /* too short */
-        fic_decode_crop(decoder, jpeg, jpeg_size, info[0], info[1], b.x, b.y, b.w, b.h, b.out_w, b.out_h, b.flip, index,
-                        index_size - 8, k, out);
+        fic_decode_crop(decoder, jpeg, jpeg_size, info[0], info[1], b.x, b.y, b.w, b.h, b.out_w, b.out_h, b.flip,
+                        b.resize, index, index_size - 8, k, out);
     free(out);
     free(index);
     return 0;

@@ -192,7 +192,9 @@ def write_small(beton: Path) -> int:
         classes=tuple("abc"),
         images_per_class=tuple(np.bincount(labels, minlength=_NUM_CLASSES).tolist()),
         num_samples=len(labels),
-        parameters=WriteParameters("proportion", None, 0.5, None, 90, True, -1, False, 0, _PAGE_SIZE >> 20, MAX_PIXELS),
+        parameters=WriteParameters(
+            "proportion", None, None, 0.5, None, 90, True, -1, False, 0, _PAGE_SIZE >> 20, MAX_PIXELS
+        ),
         source_folder="",
         source_digest="",
         skipped={},

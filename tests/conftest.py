@@ -1,5 +1,9 @@
 """Data sets that several tests read: made once per session, never changed."""
 
+# First of all, because it says how the threads of OpenMP wait, which torch reads when it is imported.
+import ffcv_imagenet  # noqa: F401
+
+# isort: split
 import shutil
 from pathlib import Path
 

@@ -20,7 +20,6 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.distributed import World, process_group
 from ffcv_imagenet.experiment import make_model
-from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build
 from ffcv_imagenet.resolved import resolve
 
@@ -164,23 +163,6 @@ def test_a_batch_that_the_processes_cannot_share_is_one_line(digits, tmp_path):
     assert result.returncode != 0
     assert len(re.findall(r"^error: .*allowed is a multiple of 2", result.stderr, re.MULTILINE)) == 1
     assert not any(tmp_path.iterdir())
-
-
-def test_the_same_micro_batches_on_one_process_take_the_same_steps(digits, tmp_path):
-    # Two processes with two micro-batches each, or one with four: the same six images in each of the four.
-    for processes, accumulation in ((2, 2), (1, 4)):
-        words = [f"--training.accumulation={accumulation}", "--lr.lr=0.001"]
-        result = torchrun(processes, digits, tmp_path, *words, name=str(processes))
-        assert result.returncode == 0, result.stderr
-    two, one = weights(tmp_path, "2"), weights(tmp_path, "1")
-    torch.manual_seed(0)
-    start = build_model("resnet10", 3).state_dict()
-    learned = [key for key in one if "running" not in key and "num_batches" not in key]
-    # Rounding differs in the sums, and the difference grows from step to step; other gradients would make it as
-    # large as the steps themselves.
-    difference = sum((two[key] - one[key]).square().sum() for key in learned)
-    steps = sum((one[key] - start[key]).square().sum() for key in learned)
-    assert (difference / steps).sqrt() < 0.1
 
 
 def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):

@@ -5,16 +5,21 @@ import re
 import shutil
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
+from run_folders import read_runs
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.distributed import World
 from ffcv_imagenet.experiment import evaluate_only, train
+from ffcv_imagenet.loaders import make_train_loader
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import build, collect
-from ffcv_imagenet.report.runs import load_runs
+from ffcv_imagenet.resolved import resolve
+from ffcv_imagenet.resume import other_micro_batch
 from ffcv_imagenet.train.metrics import Scores
 
 
@@ -85,12 +90,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits, tm
 
 
 def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_path):
-    # A network without batch normalisation, so that a micro-batch's gradient depends on its images alone.
+    # A network without batch normalisation, so that a micro-batch's gradient depends on its images alone; in float64,
+    # where another order of summing is no more than 1e-9.
     base = {"model.arch": "squeezenet1_1", "training.epochs": 2, "lr.lr": 0.001}
     from ffcv_imagenet import models
 
     def without_dropout(arch, num_classes, *, blurpool=False, build=models.build_model):
-        model = build(arch, num_classes, blurpool=blurpool)
+        model = build(arch, num_classes, blurpool=blurpool).double()
+        model.register_forward_pre_hook(lambda module, images: images[0].double())
         model.classifier[0].p = 0.0
         return model
 
@@ -100,7 +107,7 @@ def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_
         train(config(digits, tmp_path, **base, **{"logging.name": "parts", "training.accumulation": 4}))
     whole, parts = weights(tmp_path, "whole"), weights(tmp_path, "parts")
     for key in whole:
-        torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -155,7 +162,7 @@ def test_a_smoke_test_is_a_whole_run_that_is_compared_with_none_but_its_like(dig
     last = train(config(digits, tmp_path, **{"training.max_steps": 2, "logging.name": "none"}), recipe="tiny")
     assert last.lr == pytest.approx(0.01 * (1e-4 + (1 - 1e-4) / 6))  # of the second of six steps up to the peak
     assert last.top_1 is not None
-    [run] = load_runs([tmp_path])
+    [run] = read_runs(tmp_path)
     assert (run.name, run.recipe) == ("tiny_resnet10_baseline_seed0_2_steps", "tiny (2 steps)")
     assert (run.state, run.finished, run.epochs) == ("finished", True, 1)
 
@@ -184,6 +191,7 @@ def test_mistakes_are_found_before_anything_is_written(digits, tmp_path):
         ({"model.arch": "vit_b_16"}, "cannot take images of 32 x 32"),
         ({"training.batch_size": 97}, "allowed are at most the 96 images"),
         ({"training.batch_size": 16, "training.accumulation": 3}, "allowed is a multiple of 3"),
+        ({"training.batch_size": 16, "training.accumulation": 16}, "a micro-batch has one image"),
         ({"data.num_workers": 1000}, "data.num_workers"),
         ({"checkpoint.resume": tmp_path / "no.pt"}, "checkpoint not found"),
         ({"data.val": tmp_path / "no.beton"}, "data set not found"),
@@ -191,6 +199,28 @@ def test_mistakes_are_found_before_anything_is_written(digits, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             train(config(digits, tmp_path, **changes))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_micro_batch_of_another_size_is_told_with_what_keeps_it():
+    was = {"micro_batch": 24}
+    now = {"config": {"training.batch_size": 96, "training.accumulation": 4}, "world_size": 2, "micro_batch": 12}
+    assert other_micro_batch(was, now) == (
+        "training.batch_size=96 on 2 processes with training.accumulation=4 are micro-batches of 12 images; to go on "
+        "with a run with micro-batches of 24, allowed is --training.accumulation=2"
+    )
+    now |= {"world_size": 3, "micro_batch": 8}
+    assert other_micro_batch(was, now).endswith(
+        "allowed is a number of processes that divides 4, with --training.accumulation=4 / this number"
+    )
+
+
+def test_automatic_workers_are_the_smaller_of_share_and_limit(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    for limit in (1, 3):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", limit)
+        loader = make_train_loader(resolve(config(digits, tmp_path, **{"data.num_workers": 0}), world))
+        assert loader.num_workers == min(2, limit)
 
 
 def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, tmp_path):
@@ -202,9 +232,10 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
     for changes, message in [
         ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
         ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
-        ({"training.accumulation": 2}, r"micro_batch: got 8, allowed is 16"),
+        ({"training.accumulation": 2}, r"micro-batches of 8 .* of 16, allowed is --training.accumulation=1$"),
         ({"data.val": digits / "train.beton", "data.on_wrong_split": "warn"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
+        ({"data.resize": "area"}, r"data.resize: got area, allowed is triangle to go on"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))

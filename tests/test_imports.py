@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "loaders": {"resolved", "train", "data/format", "data/read"},
     "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
-        "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume", "run", "train",
+        "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume",
+        "run", "train",
     },
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {

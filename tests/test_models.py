@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_resolutions, list_archs
+from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_normalised_batch, check_resolutions, list_archs
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.weights import load_weights
 from ffcv_imagenet.train.optim import make_sgd, parameter_groups, set_lr
@@ -30,6 +31,14 @@ def test_a_resolution_that_the_model_cannot_take_is_refused():
     check_resolutions("resnet18", 10, {32, 224})
     with pytest.raises(ValueError, match="vit_b_16 cannot take images of 160 x 160"):
         check_resolutions("vit_b_16", 10, {160, 224})
+
+
+def test_batch_normalisation_of_a_single_value_is_refused():
+    for images, side in ((2, 32), (1, 64)):
+        check_normalised_batch("resnet10", 3, side, images)
+    check_normalised_batch("squeezenet1_1", 3, 32, 1)
+    with pytest.raises(ValueError, match=r"one image .* model.arch=resnet10 at 32 x 32 .* larger training.batch_size"):
+        check_normalised_batch("resnet10", 3, 32, 1)
 
 
 @pytest.mark.parametrize("height", [9, 10])
@@ -83,6 +92,58 @@ def test_weights_come_back_from_a_file(tmp_path, wrap):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+class FFCVBlurPool(nn.Module):
+    """Blur pooling with the parameters and buffers of libffcv/ffcv-imagenet's."""
+
+    def __init__(self, conv, row=(1.0, 2.0, 1.0)):
+        super().__init__()
+        kernel = torch.outer(torch.tensor(row), torch.tensor(row)) / sum(row) ** 2
+        self.conv = conv
+        self.register_buffer("blur_filter", kernel.repeat(conv.in_channels, 1, 1, 1))
+
+    def forward(self, x):
+        return self.conv(nn.functional.conv2d(x, self.blur_filter, padding=1, groups=self.conv.in_channels))
+
+
+def ffcv_weights(tmp_path, row=(1.0, 2.0, 1.0)):
+    """A ResNet-18 and the file that libffcv/ffcv-imagenet makes of it."""
+    model = torchvision.models.resnet18(num_classes=5)
+    for layer in (model.layer2, model.layer3, model.layer4):
+        layer[0].conv1 = FFCVBlurPool(layer[0].conv1, row)
+        layer[0].downsample[0] = FFCVBlurPool(layer[0].downsample[0], row)
+    with torch.no_grad():
+        model(torch.randn(4, 3, 64, 64))  # so that there are statistics
+    file = tmp_path / "final_weights.pt"
+    torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, file)
+    return model.double().eval(), file
+
+
+def test_weights_of_ffcv_imagenet_give_its_logits(tmp_path):
+    theirs, file = ffcv_weights(tmp_path)
+    ours = build_model("resnet18", 5, blurpool=True)
+    told = load_weights(ours, file)
+    tensors = len(ours.state_dict())
+    assert told == (
+        f"{tensors} tensors loaded from {file}, {tensors + 6} of the file's renamed (without module.), "
+        f"6 left out (blur_filter, the same as here)"
+    )
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(ours.double().eval()(images), theirs(images), rtol=1e-9, atol=1e-9)
+
+
+def test_another_blur_filter_and_blur_pooling_in_one_of_file_and_model_are_refused(tmp_path):
+    plain, blurred = build_model("resnet18", 5), build_model("resnet18", 5, blurpool=True)
+    _, file = ffcv_weights(tmp_path)
+    with pytest.raises(ValueError, match=r"has layer\d.0.\S*.conv.weight, .* it needs --model.blurpool=1"):
+        load_weights(plain, file)
+    torch.save(plain.state_dict(), file)
+    with pytest.raises(ValueError, match=r"it needs --model.blurpool=0"):
+        load_weights(blurred, file)
+    _, file = ffcv_weights(tmp_path, row=(1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match=r"blur_filter is another blur filter than \[1 2 1\] x \[1 2 1\] / 16"):
+        load_weights(blurred, file)
+
+
 def test_weights_of_another_model_missing_and_damaged_files_are_refused(tmp_path):
     model = build_model("resnet10", 3)
     torch.save(build_model("resnet10", 4).state_dict(), tmp_path / "other.pt")
@@ -130,6 +191,23 @@ def test_weight_decay_spares_normalisation_layers_and_biases(arch):
     downsample = dict(model.named_modules()).get("layer2.0.downsample.1")
     if downsample is not None:
         assert id(downsample.weight) in expected
+
+
+@pytest.mark.parametrize(("arch", "more"), [("resnet18", 7), ("resnet50", 9)])
+def test_other_rules_of_weight_decay(arch, more):
+    model = build_model(arch, 10, blurpool=True)
+    (everything,) = parameter_groups(model, 1e-4, "all")
+    assert [*map(id, everything["params"])] == [*map(id, model.parameters())]
+    assert everything["weight_decay"] == 1e-4
+    # ffcv-imagenet goes by names, and those of a shortcut's batch normalisation are downsample.1.
+    decayed, free = parameter_groups(model, 1e-4, "libffcv")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in free["params"]} == {name for name in names.values() if "bn" in name}
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    usual = {id(p) for p in parameter_groups(model, 1e-4, "weights")[0]["params"]}
+    extra = {names[id(p)] for p in decayed["params"]} - {names[i] for i in usual}
+    assert len(extra) == more
+    assert extra == {"fc.bias"} | {name for name in names.values() if "downsample.1." in name}
 
 
 def test_learning_rate_is_set_in_all_groups():

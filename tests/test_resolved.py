@@ -63,13 +63,11 @@ def test_the_processes_of_a_machine_share_its_cores(digits, monkeypatch):
     values = {"data.train": str(digits / "train.beton"), "data.val": str(digits / "val.beton")}
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
 
-    def start(processes, device, **options):
-        world = World(0, processes, 0, processes, device)
-        return resolve(build(TrainConfig, values | options), world)
+    def start(processes, device):
+        return resolve(build(TrainConfig, values), World(0, processes, 0, processes, device))
 
-    assert [start(1, device).decoding_threads for device in (cuda, cpu)] == [14, 16]  # two start the GPU's kernels
-    assert [start(processes, cuda).decoding_threads for processes in (4, 8)] == [2, 1]
-    assert start(8, cuda, **{"data.num_workers": 5}).decoding_threads == 5
+    assert [start(1, device).decoding_cores for device in (cuda, cpu)] == [14, 16]  # two start the GPU's kernels
+    assert [start(processes, cuda).decoding_cores for processes in (4, 8)] == [2, 1]
 
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)

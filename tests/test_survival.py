@@ -1,5 +1,6 @@
 """What happens to a run: signals, losses that are not finite, hostile files, a second process."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,9 @@ from test_experiment import config, log, same, weights
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.losses.baseline import Baseline
+from ffcv_imagenet.models import build_model
 from ffcv_imagenet.run.lock import hold, is_active
+from ffcv_imagenet.run.log import best_epoch
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.trainer import Trainer
 
@@ -143,7 +146,8 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(digits, tmp_path):
     assert [line["skipped_steps"] for line in log(tmp_path)] == [0, 1]
 
 
-def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("spoiled", ["model", "evaluated_model"])
+def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch, spoiled):
     # After the last step of the first epoch, of which no loss tells.
     update, updates = Trainer._update_weights, []
 
@@ -151,12 +155,69 @@ def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypat
         update(self, loss)
         updates.append(loss)
         if len(updates) == 6:
-            next(self.model.parameters()).data.fill_(float("inf"))
+            next(getattr(self, spoiled).parameters()).data.fill_(float("inf"))
 
     monkeypatch.setattr(Trainer, "_update_weights", spoil)
     with pytest.raises(FloatingPointError, match="the weights are not finite after step 6 of 6 in epoch 1"):
-        train(config(digits, tmp_path))
+        train(config(digits, tmp_path, **{"training.ema": 0.9}))
     assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
+
+
+@contextlib.contextmanager
+def broken_evaluation(batches):
+    """Networks whose n-th batches of validation images have an image with logits that are not finite."""
+    seen = 0
+
+    def spoil(module, images, logits):
+        nonlocal seen
+        if not module.training:
+            seen += 1
+            if seen in batches:
+                logits[0, 0] = float("nan")
+
+    def build_broken(*arguments, **options):
+        model = build_model(*arguments, **options)
+        model.register_forward_hook(spoil)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffcv_imagenet.experiment.build_model", build_broken)
+        yield
+
+
+def test_scores_that_are_not_finite_end_the_training_and_are_no_result(digits, tmp_path):
+    with broken_evaluation({2}), pytest.raises(FloatingPointError) as caught:
+        train(config(digits, tmp_path))
+    text = "1 of 31 validation images have logits that are not finite after step 6 of 6 in epoch 2"
+    assert str(caught.value).startswith(text)
+    assert [line["epoch"] for line in log(tmp_path)] == [1]
+    assert checkpoints(tmp_path) == ["epoch_0001.pt"]
+    assert status(tmp_path)["state"] == "failed"
+    evaluation = {"training.eval_only": 1, "checkpoint.resume": "auto"}
+    with broken_evaluation({1}), pytest.raises(FloatingPointError, match=r"1 of 31 .* there are no scores"):
+        evaluate_only(config(digits, tmp_path, **evaluation))
+
+
+def test_an_epoch_without_scores_is_null_in_the_log_and_never_the_best(digits, tmp_path, capsys):
+    changes = {"training.on_nonfinite": "skip", "training.epochs": 3, "checkpoint.keep": 1}
+    with broken_evaluation({1}):
+        train(config(digits, tmp_path, **changes))
+    assert "no scores: 1 validation images have logits that are not finite" in capsys.readouterr().out
+    first, second, third = log(tmp_path)
+    assert [first[key] for key in ("top_1", "top_5", "val_loss", "val_nonfinite")] == [None, None, None, 1]
+    assert second["val_nonfinite"] == third["val_nonfinite"] == 0
+    best = 2 if second["top_1"] >= third["top_1"] else 3
+    assert checkpoints(tmp_path) == sorted({f"epoch_{best:04d}.pt", "epoch_0003.pt"})
+    assert best_epoch([first]) is None
+
+
+def test_a_run_whose_last_epoch_has_no_scores_fails_also_when_it_is_started_again(digits, tmp_path):
+    changes = {"training.on_nonfinite": "skip", "checkpoint.resume": "auto"}
+    for _ in range(2):
+        with broken_evaluation({2}), pytest.raises(FloatingPointError, match="the last epoch has no scores"):
+            train(config(digits, tmp_path, **changes))
+        assert status(tmp_path)["state"] == "failed"
+        assert checkpoints(tmp_path)[-1] == "epoch_0002.pt"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

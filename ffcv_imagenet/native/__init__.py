@@ -26,14 +26,14 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_decoder_new", pointer, []),
         ("fic_decoder_free", None, [pointer]),
         ("fic_set_simd", int32, [pointer, int32]),
-        ("fic_decode_crop", int32, [pointer, pointer, int64, *[int32] * 9, pointer, int64, int32, pointer]),
-        ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 9, pointer]),
+        ("fic_decode_crop", int32, [pointer, pointer, int64, *[int32] * 10, pointer, int64, int32, pointer]),
+        ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 10, pointer]),
         ("fic_probe", int32, [pointer, int64, pointer]),
         ("fic_read_image", int32, [pointer, int64, int32, int32, pointer]),
         ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
         ("fic_will_need", None, [pointer, pointer, pointer, int64]),
-        ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 4, pointer, int64, int64, pointer]),
+        ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 5, pointer, int64, int64, pointer]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -41,6 +41,9 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 
 _library = load_library(LIBRARY)
+
+#: The resizing filters and their numbers in C: Pillow's BILINEAR, OpenCV's INTER_AREA, Pillow's BICUBIC.
+RESIZE_FILTERS = {"triangle": 0, "area": 1, "bicubic": 2}
 
 #: See ``fic.h``; all arguments are numbers.
 gpu_gather = _library.fic_gpu_gather
@@ -88,10 +91,11 @@ def decode_crop(
     output_size: tuple[int, int],
     *,
     flip: bool = False,
+    resize: str = "triangle",
     index: bytes | np.ndarray | None = None,
     every: int = 0,
 ) -> np.ndarray:
-    """Decode a crop of a JPEG, resized with an antialiased bilinear filter.
+    """Decode a crop of a JPEG and resize it.
 
     Args:
         jpeg: the file, uint8.
@@ -99,6 +103,7 @@ def decode_crop(
         box: (top, left, height, width) inside the image.
         output_size: (height, width).
         flip: mirror horizontally.
+        resize: one of :data:`RESIZE_FILTERS`.
         index: entry points of this file, made by :func:`build_index` with the same ``every``.
         every: MCUs between entry points.
 
@@ -113,8 +118,27 @@ def decode_crop(
     top, left, height, width = box
     code = _library.fic_decode_crop(
         _decoder(), data.ctypes.data, data.size, image_size[1], image_size[0], left, top, width, height,
-        output_size[1], output_size[0], flip, entries.ctypes.data if entries.size else None, entries.size, every,
-        out.ctypes.data,
+        output_size[1], output_size[0], flip, RESIZE_FILTERS[resize], entries.ctypes.data if entries.size else None,
+        entries.size, every, out.ctypes.data,
+    )  # fmt: skip
+    _check(code)
+    return out
+
+
+def resize_crop(
+    image: np.ndarray,
+    box: tuple[int, int, int, int],
+    output_size: tuple[int, int],
+    *,
+    flip: bool = False,
+    resize: str = "triangle",
+) -> np.ndarray:
+    """What :func:`decode_crop` does, from the pixels of an image, [H, W, 3] uint8 RGB."""
+    image, out = np.ascontiguousarray(image), np.empty((*output_size, 3), np.uint8)
+    top, left, height, width = box
+    code = _library.fic_resize_crop(
+        _decoder(), image.ctypes.data, image.shape[1], image.shape[0], left, top, width, height,
+        output_size[1], output_size[0], flip, RESIZE_FILTERS[resize], out.ctypes.data,
     )  # fmt: skip
     _check(code)
     return out

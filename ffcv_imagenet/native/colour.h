@@ -6,8 +6,8 @@
 
 enum fic_colour { FIC_COLOUR_GREY, FIC_COLOUR_YCC, FIC_COLOUR_RGB };
 
-/* Between the resampling passes and up to here samples carry 6 fractional bits: 255 * 64 fits 16 bits, and so does
- * what the conversion makes of it. */
+/* Between the resampling passes and up to here samples carry 6 fractional bits: 255 * 64 fits 16 bits, and so does what
+ * negative weights add to it. Sums that do not are far above 255: there 16-bit lanes saturate. */
 #define FIC_FRACTION_BITS 6
 
 /* T.871's constants; the integer parts are added, so that 15 fractional bits suffice. */

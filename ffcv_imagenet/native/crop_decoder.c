@@ -6,7 +6,7 @@ const char *fic_error_message(int32_t code)
 {
     static const char *const messages[] = {
         "success",
-        "invalid argument: null pointer, crop outside the image, or output size outside 1..16384",
+        "invalid argument: null pointer, crop outside the image, output size outside 1..16384, or unknown filter",
         "out of memory",
         "not a JPEG file",
         "malformed JPEG header",
@@ -114,14 +114,14 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, int32_t wi
     for (int32_t c = 0; c < num_components; c++) {
         int32_t chroma = c > 0, sub_h = chroma ? h : 1, sub_v = chroma ? v : 1;
         fic_filter *horizontal = &decoder->horizontal[chroma], *vertical = &decoder->vertical[chroma];
-        /* Memory compared as a whole is the key: no padding, 7 fields of 32 bits. */
-        fic_filter_key across = {
-            crop->x, crop->w, crop->out_w, sub_h, (width + sub_h - 1) / sub_h, plane_origin[c][0], crop->flip};
-        fic_filter_key down = {crop->y, crop->h, crop->out_h, sub_v, (height + sub_v - 1) / sub_v, plane_origin[c][1],
-                               0};
-        int32_t code = fic_filter_build(horizontal, &across);
+        /* Memory compared as a whole is the key: no padding, 8 fields of 32 bits. */
+        fic_filter_key across = {crop->x, crop->w, crop->out_w, sub_h, (width + sub_h - 1) / sub_h,
+                                 plane_origin[c][0], crop->flip, crop->resize};
+        fic_filter_key down = {crop->y, crop->h, crop->out_h, sub_v, (height + sub_v - 1) / sub_v,
+                               plane_origin[c][1], 0, crop->resize};
+        int32_t code = fic_filter_build(horizontal, &across, decoder->simd);
         if (code == FIC_OK)
-            code = fic_filter_build(vertical, &down);
+            code = fic_filter_build(vertical, &down, decoder->simd);
         if (code != FIC_OK)
             return code;
         task.source[c] = source[c];
@@ -247,14 +247,15 @@ int32_t fic_valid_crop(int32_t width, int32_t height, const fic_crop *crop)
     return width > 0 && height > 0 && width <= 65535 && height <= 65535 && crop->w > 0 && crop->h > 0 && crop->x >= 0 &&
            crop->y >= 0 && crop->w <= width && crop->h <= height && crop->x <= width - crop->w &&
            crop->y <= height - crop->h && crop->out_w > 0 && crop->out_h > 0 && crop->out_w <= FIC_MAX_OUTPUT &&
-           crop->out_h <= FIC_MAX_OUTPUT;
+           crop->out_h <= FIC_MAX_OUTPUT && crop->resize >= 0 && crop->resize < FIC_NUM_RESIZES;
 }
 
 int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width, int32_t height,
                         int32_t crop_x, int32_t crop_y, int32_t crop_w, int32_t crop_h, int32_t out_w, int32_t out_h,
-                        int32_t flip, const uint8_t *index, int64_t index_size, int32_t every_k, uint8_t *out)
+                        int32_t flip, int32_t resize, const uint8_t *index, int64_t index_size, int32_t every_k,
+                        uint8_t *out)
 {
-    fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0};
+    fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0, resize};
     if (!decoder || !jpeg || jpeg_size < 0 || !out || !fic_valid_crop(width, height, &crop) ||
         (index && (index_size < 0 || every_k < 1 || every_k > 255)))
         return FIC_ERROR_ARGUMENT;
@@ -290,9 +291,9 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
 
 int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t crop_x,
                         int32_t crop_y, int32_t crop_w, int32_t crop_h, int32_t out_w, int32_t out_h, int32_t flip,
-                        uint8_t *out)
+                        int32_t resize, uint8_t *out)
 {
-    fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0};
+    fic_crop crop = {crop_x, crop_y, crop_w, crop_h, out_w, out_h, flip != 0, resize};
     if (!decoder || !rgb || !out || !fic_valid_crop(width, height, &crop))
         return FIC_ERROR_ARGUMENT;
     int32_t left = crop_x & ~1, top = crop_y & ~1; /* filters start at even samples */

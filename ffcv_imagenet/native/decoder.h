@@ -23,13 +23,14 @@ typedef struct {
     int32_t x, y, w, h;
     int32_t out_w, out_h;
     int32_t flip;
+    int32_t resize; /* enum fic_resize */
 } fic_crop;
 
 typedef struct {
     int32_t left, right, top, bottom; /* in MCUs: [left, right) x [top, bottom) */
 } fic_mcu_range;
 
-/* Whether the crop lies in an image of this size and the output size is allowed. */
+/* Whether the crop lies in an image of this size, the output size is allowed and the filter is there. */
 int32_t fic_valid_crop(int32_t width, int32_t height, const fic_crop *crop);
 
 /* The blocks that the crop's filters reach, for each component of a native file; not where their samples go. */

@@ -55,28 +55,27 @@ FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_symbols *table, int32
 
 /*
  * One look-up's worth of AC coefficients. *k is the index of the last one decoded. Returns 0 at the block's end (*k is
- * then 63 or at least FIC_STEP_END) and for damaged data.
+ * then 63 or at least FIC_STEP_END) and for damaged data. Of bits->available only the lowest 6 bits count.
  */
 FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_table *table, uint32_t *k, int16_t *cells)
 {
     uint32_t pair = table->pair[bits->window >> (64 - FIC_PAIR_BITS)];
-    if (FIC_LIKELY(pair != 0)) {
-        uint32_t first = *k + FIC_PAIR_FIRST_STEP(pair), last = *k + FIC_PAIR_STEPS(pair), length = pair & 63u;
-        /* An absent first symbol stores its 0 where nothing has been stored yet, which is cheaper than asking. */
-        cells[fic_coefficient_order[first]] = (int16_t)FIC_PAIR_VALUE(pair);
-        cells[fic_coefficient_order[last]] = (int16_t)fic_magnitude(bits->window, length, FIC_PAIR_SIZE(pair));
-        if (last < 63) {
-            *k = last;
-            fic_bits_consume(bits, length);
-            return 1;
-        }
-        /* No bit behind coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
-        int32_t alone = FIC_PAIR_FIRST_STEP(pair) == FIC_PAIR_NONE, end = FIC_PAIR_STEPS(pair) == FIC_PAIR_END;
-        if (FIC_LIKELY(end ? alone | (first < 63) : last == 63)) {
-            *k = end ? (alone ? *k : first) + FIC_STEP_END : 63;
-            fic_bits_consume(bits, length);
-            return 0;
-        }
+    uint32_t first = *k + FIC_PAIR_FIRST_STEP(pair), last = *k + FIC_PAIR_STEPS(pair);
+    /* An absent first symbol stores its 0 where nothing has been stored yet, which is cheaper than asking. */
+    cells[fic_coefficient_order[first]] = (int16_t)FIC_PAIR_VALUE(pair);
+    cells[fic_coefficient_order[last]] = (int16_t)fic_magnitude(bits->window, pair, FIC_PAIR_SIZE(pair));
+    if (FIC_LIKELY(last < 63)) {
+        *k = last;
+        bits->window <<= pair & 63;
+        bits->available = (int32_t)((uint32_t)bits->available - pair); /* the lowest 6 bits */
+        return 1;
+    }
+    /* No bit behind coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
+    int32_t alone = FIC_PAIR_FIRST_STEP(pair) == FIC_PAIR_NONE, end = FIC_PAIR_STEPS(pair) == FIC_PAIR_END;
+    if (FIC_LIKELY(FIC_PAIR_LENGTH(pair) && (end ? alone | (first < 63) : last == 63))) {
+        *k = end ? (alone ? *k : first) + FIC_STEP_END : 63;
+        fic_bits_consume(bits, FIC_PAIR_LENGTH(pair));
+        return 0;
     }
     int32_t value;
     uint32_t step = fic_decode_symbol(bits, &table->symbols, 1, &value);
@@ -86,14 +85,12 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
 }
 
 /*
- * Decode one block. `cells` (FIC_BLOCK_CELLS of them) receives the coefficients, not yet dequantised; *dc is the
- * component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
+ * Decode one block. `cells` (FIC_BLOCK_CELLS of them, the first 64 zero) receives the coefficients, not yet dequantised;
+ * *dc is the component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
  */
 FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_table,
                                     const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)
 {
-    for (int32_t i = 0; i < 64; i++)
-        cells[i] = 0;
     fic_bits_refill(bits);
     int32_t failure = fic_decode_dc(bits, &dc_table->symbols, dc);
     if (FIC_UNLIKELY(failure))
@@ -107,6 +104,7 @@ FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_
         if (!fic_decode_coefficients(bits, ac_table, &k, cells))
             break;
     }
+    bits->available &= 63;
     if (k == FIC_STEP_END)
         return FIC_BLOCK_DC_ONLY;
     if (FIC_LIKELY(k == 63 || k > FIC_STEP_END))

@@ -69,7 +69,7 @@ static int32_t decode_pixels(fic_decoder *decoder, const fic_turbojpeg_image *im
     if (cmyk)
         cmyk_to_rgb(pixels, count);
     return fic_resize_crop(decoder, pixels, width, height, crop->x, crop->y, crop->w, crop->h, crop->out_w, crop->out_h,
-                           crop->flip, out);
+                           crop->flip, crop->resize, out);
 }
 
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out)

@@ -3,8 +3,8 @@
  *
  * Only what the crop needs is decoded: entropy-coded data outside it is skipped over (or, with an entry-point index,
  * never touched), the inverse DCT runs on the blocks the resampling filter reaches, and each colour component is
- * resampled at its own resolution before the colour conversion. The result is close to Pillow's full decode, crop,
- * resize(BILINEAR), which filters with a triangle as wide as the down-scaling factor.
+ * resampled at its own resolution before the colour conversion. The result is close to Pillow's or OpenCV's full decode,
+ * crop, resize; the filters are those of filter.h.
  *
  * Every function is safe on hostile bytes: JPEG and index are checked, nothing is read or written out of bounds.
  * A fic_decoder holds scratch memory and cached tables; use one per thread. Functions return 0 or a positive count on
@@ -25,7 +25,7 @@ typedef struct fic_decoder fic_decoder;
 
 enum fic_error {
     FIC_OK = 0,
-    FIC_ERROR_ARGUMENT = -1,      /* a null pointer, an empty or outlying crop, an output size outside 1..16384 */
+    FIC_ERROR_ARGUMENT = -1,      /* a null pointer, an outlying crop, an output size outside 1..16384, no such filter */
     FIC_ERROR_MEMORY = -2,        /* allocation failed */
     FIC_ERROR_NOT_JPEG = -3,      /* no SOI marker at the start */
     FIC_ERROR_HEADER = -4,        /* malformed or missing marker segment */
@@ -53,8 +53,8 @@ FIC_API void fic_decoder_free(fic_decoder *decoder);
 FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
 
 /*
- * Decode the crop [crop_x, crop_x + crop_w) x [crop_y, crop_y + crop_h), resize it to out_w x out_h, mirror it
- * horizontally when flip is not 0, and write out_h * out_w * 3 bytes of RGB, rows contiguous, to `out`.
+ * Decode the crop [crop_x, crop_x + crop_w) x [crop_y, crop_y + crop_h), resize it to out_w x out_h by the filter
+ * `resize` (enum fic_resize), mirror it horizontally when flip is not 0, and write out_h * out_w * 3 bytes of RGB, rows contiguous, to `out`.
  *
  * width, height: the image's size as stored beside the JPEG; it must equal the frame header's.
  * index, index_size, every_k: what fic_build_index wrote for this JPEG and the k it was built with, or NULL, 0, 0.
@@ -67,13 +67,13 @@ FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
  */
 FIC_API int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width,
                                 int32_t height, int32_t crop_x, int32_t crop_y, int32_t crop_w, int32_t crop_h,
-                                int32_t out_w, int32_t out_h, int32_t flip, const uint8_t *index, int64_t index_size,
-                                int32_t every_k, uint8_t *out);
+                                int32_t out_w, int32_t out_h, int32_t flip, int32_t resize, const uint8_t *index,
+                                int64_t index_size, int32_t every_k, uint8_t *out);
 
 /* The same crop, filter and mirroring from an uncompressed image, height * width * 3 bytes of RGB. */
 FIC_API int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t crop_x,
                                 int32_t crop_y, int32_t crop_w, int32_t crop_h, int32_t out_w, int32_t out_h,
-                                int32_t flip, uint8_t *out);
+                                int32_t flip, int32_t resize, uint8_t *out);
 
 /*
  * Write the entry-point index (docs/mcu_index.md) with an entry at every k-th MCU of each MCU row, k in 1..255.
@@ -138,7 +138,7 @@ typedef struct {
  * Returns FIC_ERROR_CAPACITY when the buffer is too small. Reads nothing outside the samples, whatever they hold.
  */
 FIC_API int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t count, int32_t every_k,
-                               int32_t out_w, int32_t out_h, uint8_t *staging, int64_t begin, int64_t capacity,
-                               fic_gather_result *result);
+                               int32_t out_w, int32_t out_h, int32_t resize, uint8_t *staging, int64_t begin,
+                               int64_t capacity, fic_gather_result *result);
 
 #endif

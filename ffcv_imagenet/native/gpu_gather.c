@@ -169,9 +169,9 @@ static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const f
     for (int32_t chroma = 0; chroma < (header->num_components > 1 ? 2 : 1); chroma++) {
         int32_t h = chroma ? header->h : 1, v = chroma ? header->v : 1;
         fic_filter_key across = {crop->x, crop->w, crop->out_w, h, (header->width + h - 1) / h,
-                                 8 * plane[chroma].block_x, crop->flip};
+                                 8 * plane[chroma].block_x, crop->flip, crop->resize};
         fic_filter_key down = {crop->y, crop->h, crop->out_h, v, (header->height + v - 1) / v,
-                               8 * plane[chroma].block_y, 0};
+                               8 * plane[chroma].block_y, 0, crop->resize};
         image->filter[FIC_GPU_ACROSS][chroma].key = across;
         image->filter[FIC_GPU_DOWN][chroma].key = down;
         for (int32_t axis = 0; axis < 2; axis++) {
@@ -213,11 +213,11 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
  * `capacity`, nothing is written, and *used passes it.
  */
 static int32_t gather_sample(const fic_gather_sample *sample, int32_t every_k, int32_t out_w, int32_t out_h,
-                             fic_gpu_image *image, uint8_t *staging, int64_t capacity, int64_t *used,
-                             int64_t *workspace)
+                             int32_t resize, fic_gpu_image *image, uint8_t *staging, int64_t capacity,
+                             int64_t *used, int64_t *workspace)
 {
     const uint8_t *jpeg = (const uint8_t *)(uintptr_t)sample->jpeg;
-    fic_crop crop = {sample->x, sample->y, sample->w, sample->h, out_w, out_h, sample->flip != 0};
+    fic_crop crop = {sample->x, sample->y, sample->w, sample->h, out_w, out_h, sample->flip != 0, resize};
     fic_jpeg_header header;
     if (!jpeg || !sample->index || !fic_valid_crop(sample->width, sample->height, &crop) ||
         fic_parse_header(jpeg, sample->size, &header) != FIC_OK || !header.native || header.width != sample->width ||
@@ -252,10 +252,12 @@ static int32_t gather_sample(const fic_gather_sample *sample, int32_t every_k, i
 }
 
 int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t count, int32_t every_k, int32_t out_w,
-                       int32_t out_h, uint8_t *staging, int64_t begin, int64_t capacity, fic_gather_result *result)
+                       int32_t out_h, int32_t resize, uint8_t *staging, int64_t begin, int64_t capacity,
+                       fic_gather_result *result)
 {
     if (!samples || !left || count < 0 || every_k < 0 || every_k > 255 || !staging || begin < 0 || begin % 16 || !result ||
-        out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT)
+        out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT || resize < 0 ||
+        resize >= FIC_NUM_RESIZES)
         return FIC_ERROR_ARGUMENT;
     fic_gpu_image *images = (fic_gpu_image *)(staging + begin);
     int64_t used = begin + count * (int64_t)sizeof *images, pixels = (int64_t)out_w * out_h * 3;
@@ -267,8 +269,8 @@ int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t 
     for (int32_t i = 0; i < count; i++) {
         fic_gpu_image *image = fits ? &images[i] : &scrap;
         memset(image, 0, sizeof *image);
-        left[i] = left[i] || !gather_sample(&samples[i], every_k, out_w, out_h, image, staging, fits ? capacity : 0,
-                                            &used, &result->workspace);
+        left[i] = left[i] || !gather_sample(&samples[i], every_k, out_w, out_h, resize, image, staging,
+                                            fits ? capacity : 0, &used, &result->workspace);
         if (left[i]) {
             memset(image, 0, sizeof *image);
             result->num_left++;

@@ -50,7 +50,7 @@ KERNEL fic_gpu_filters(ARGUMENTS)
     EACH_THREAD (thread) {
         for (int32_t i = (int32_t)thread; i < key.out_size; i += THREADS) {
             int64_t in = key.crop_size, size = key.out_size, number = key.mirror ? size - 1 - i : i;
-            int64_t from = ((2 * number + 1) * in - 2 * (in > size ? in : size)) / (2 * size);
+            int64_t from = ((2 * number + 1) * in - fic_filter_half_width(&key)) / (2 * size);
             fic_filter_output output =
                 fic_filter_begin(&key, (int32_t)number, from > 0 ? (int32_t)from : 0, fic_filter_pixels(&key));
             first[i] = output.first - key.origin;

@@ -24,17 +24,17 @@ static uint32_t pair_entry(const uint32_t *codes, uint32_t index)
     uint32_t code_length;
     uint32_t first = entry_within(codes, index, FIC_PAIR_BITS, &code_length);
     if (!first)
-        return 0;
+        return FIC_PAIR_LONG;
     uint32_t length = FIC_ENTRY_LENGTH(first), size = first >> 16, step = FIC_ENTRY_STEP(first);
     if (length < FIC_PAIR_BITS && step != FIC_STEP_END) {
         uint32_t spare = FIC_PAIR_BITS - length;
         int32_t value = fic_extend(index >> spare & ((1u << size) - 1), size);
         uint32_t second = entry_within(codes, index, spare, &code_length);
         if (second && value <= FIC_PAIR_VALUE_MAX && value >= -FIC_PAIR_VALUE_MAX)
-            return ((uint32_t)value & 127u) << 22 | (second >> 16) << 18 | pair_steps(second, step) << 12 | step << 6 |
+            return (uint32_t)value << 27 | (second >> 16) << 16 | pair_steps(second, step) << 21 | step << 8 |
                    (length + FIC_ENTRY_LENGTH(second));
     }
-    return size << 18 | pair_steps(first, 0) << 12 | FIC_PAIR_NONE << 6 | length;
+    return size << 16 | pair_steps(first, 0) << 21 | FIC_PAIR_NONE << 8 | length;
 }
 
 static void build_skip(fic_huffman_table *table)

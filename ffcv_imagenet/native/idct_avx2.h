@@ -6,8 +6,6 @@
 
 #include "idct.h"
 
-#define FIC_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2")))
-
 /* A pair of 16-bit constants for pmaddwd. */
 #define FIC_PAIR(a, b) _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)(a) | (uint32_t)(b) << 16))
 

@@ -5,27 +5,25 @@
 #include "fic.h"
 #include "idct.h"
 #if defined(__x86_64__)
+#include "filter_avx2.h"
 #include "idct_avx2.h"
 #endif
 
 #define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FIC_FRACTION_BITS)
-#define ROWS_AT_ONCE 8
+#define OUTPUTS_AT_ONCE 8 /* by SIMD, along either axis */
 
-int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
+#if defined(__x86_64__)
+FIC_TARGET_AVX2 static void build_avx2(fic_filter *filter, const fic_filter_key *key)
 {
-    if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
-        return FIC_OK;
-    int32_t out = key->out_size, taps = fic_filter_taps(key);
-    int32_t pairs = taps / 2 + 1; /* room for a weight of 0 before the first */
-    size_t heads = (size_t)out * sizeof(int32_t), weights = (size_t)out * (size_t)pairs * 2 * sizeof(int16_t);
-    filter->key.out_size = 0;
-    uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
-    if (!table)
-        return FIC_ERROR_MEMORY;
-    filter->start = (int32_t *)table;
-    filter->used = (int32_t *)(table + heads);
-    filter->weight = (int16_t *)(table + 2 * heads);
+    filter->pairs = fic_filter_places_avx2(key, filter->start, filter->used);
+    fic_filter_weights_avx2(key, filter->start, filter->pairs, filter->weight);
+}
+#endif
 
+/* pairs: room for so many per output. */
+static void build_scalar(fic_filter *filter, const fic_filter_key *key, int32_t pairs)
+{
+    int32_t out = key->out_size, taps = fic_filter_taps(key);
     /* Every output sample takes the same number of steps, weights of 0 among them: nothing for a branch predictor. */
     int32_t widest = 0, pixel = 0, pixels = fic_filter_pixels(key);
     for (int32_t i = 0; i < out; i++) {
@@ -45,6 +43,35 @@ int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key)
     for (int64_t i = 1; widest < pairs && i < out; i++)
         memmove(filter->weight + i * widest * 2, filter->weight + i * pairs * 2, (size_t)widest * 2 * sizeof(int16_t));
     filter->pairs = widest;
+    for (int64_t i = out; i % OUTPUTS_AT_ONCE; i++) {
+        filter->start[i] = filter->start[out - 1];
+        filter->used[i] = filter->used[out - 1];
+        memcpy(filter->weight + i * widest * 2, filter->weight + (int64_t)(out - 1) * widest * 2,
+               (size_t)widest * 2 * sizeof(int16_t));
+    }
+}
+
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key, int32_t simd)
+{
+    if (filter->table.data && !memcmp(&filter->key, key, sizeof *key))
+        return FIC_OK;
+    int32_t pairs = fic_filter_taps(key) / 2 + 1; /* room for a weight of 0 before the first */
+    size_t outputs = (size_t)(key->out_size + OUTPUTS_AT_ONCE - 1) / OUTPUTS_AT_ONCE * OUTPUTS_AT_ONCE;
+    size_t heads = outputs * sizeof(int32_t), weights = (outputs * (size_t)pairs * 2 + 64) * sizeof(int16_t);
+    filter->key.out_size = 0;
+    uint8_t *table = fic_buffer_reserve(&filter->table, 2 * heads + weights);
+    if (!table)
+        return FIC_ERROR_MEMORY;
+    filter->start = (int32_t *)table;
+    filter->used = (int32_t *)(table + heads);
+    filter->weight = (int16_t *)(table + 2 * heads);
+#if defined(__x86_64__)
+    if (simd && fic_filter_suits_avx2(key))
+        build_avx2(filter, key);
+    else
+#endif
+        build_scalar(filter, key, pairs);
+    (void)simd;
     filter->key = *key;
     return FIC_OK;
 }
@@ -119,21 +146,32 @@ FIC_TARGET_AVX2 FIC_INLINE void transpose_pairs(__m256i a[8], __m256i *columns)
     }
 }
 
+/* What the lines of an output row add to 32 samples of it. */
+FIC_TARGET_AVX2 FIC_INLINE void add_lines(const __m256i *line, const int16_t *weight, int32_t pairs, __m256i sum[4])
+{
+    for (int32_t j = 0; j < pairs; j++, line += 4) {
+        int32_t both;
+        memcpy(&both, weight + 2 * j, sizeof both);
+        const __m256i w = _mm256_set1_epi32(both);
+        for (int part = 0; part < 4; part++)
+            sum[part] = _mm256_add_epi32(sum[part], _mm256_madd_epi16(line[part], w));
+    }
+}
+
 /*
- * vertical_scalar for output rows [y, y + ROWS_AT_ONCE), those behind the last repeating it, transposed. Filters start
+ * vertical_scalar for output rows [y, y + OUTPUTS_AT_ONCE), those behind the last repeating it, transposed. Filters start
  * at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each pair as
  * 16-bit neighbours.
  */
 FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_filter *filter, int32_t y, __m256i *lines,
                                           __m256i *columns)
 {
-    const int16_t *weight[ROWS_AT_ONCE];
-    int32_t from[ROWS_AT_ONCE], used[ROWS_AT_ONCE], top = INT32_MAX, bottom = 0;
-    for (int32_t i = 0; i < ROWS_AT_ONCE; i++) {
-        int32_t row = y + i < filter->key.out_size ? y + i : filter->key.out_size - 1;
-        weight[i] = filter->weight + (int64_t)row * filter->pairs * 2;
-        from[i] = filter->start[row] / 2;
-        used[i] = filter->used[row];
+    const int16_t *weight[OUTPUTS_AT_ONCE];
+    int32_t from[OUTPUTS_AT_ONCE], used[OUTPUTS_AT_ONCE], top = INT32_MAX, bottom = 0;
+    for (int32_t i = 0; i < OUTPUTS_AT_ONCE; i++) {
+        weight[i] = filter->weight + (int64_t)(y + i) * filter->pairs * 2;
+        from[i] = filter->start[y + i] / 2;
+        used[i] = filter->used[y + i];
         top = from[i] < top ? from[i] : top;
         bottom = from[i] + used[i] > bottom ? from[i] + used[i] : bottom;
     }
@@ -151,16 +189,25 @@ FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_fi
                 _mm256_store_si256(to + 2 * half + 1, _mm256_unpackhi_epi16(a, b));
             }
         }
-        __m256i rows[2][ROWS_AT_ONCE];
-        for (int32_t i = 0; i < ROWS_AT_ONCE; i++) {
+        __m256i rows[2][OUTPUTS_AT_ONCE];
+        for (int32_t i = 0; i < OUTPUTS_AT_ONCE; i++) {
             __m256i sum[4] = {round, round, round, round};
             const __m256i *line = lines + (int64_t)(from[i] - top) * 4;
-            for (int32_t j = 0; j < used[i]; j++, line += 4) {
-                int32_t both;
-                memcpy(&both, weight[i] + 2 * j, sizeof both);
-                const __m256i w = _mm256_set1_epi32(both);
-                for (int part = 0; part < 4; part++)
-                    sum[part] = _mm256_add_epi32(sum[part], _mm256_madd_epi16(line[part], w));
+            switch (used[i]) { /* the usual heights get loops of constant length */
+            case 1:
+                add_lines(line, weight[i], 1, sum);
+                break;
+            case 2:
+                add_lines(line, weight[i], 2, sum);
+                break;
+            case 3:
+                add_lines(line, weight[i], 3, sum);
+                break;
+            case 4:
+                add_lines(line, weight[i], 4, sum);
+                break;
+            default:
+                add_lines(line, weight[i], used[i], sum);
             }
             for (int half = 0; half < 2; half++)
                 rows[half][i] = _mm256_packs_epi32(_mm256_srai_epi32(sum[2 * half], VERTICAL_SHIFT),
@@ -171,22 +218,22 @@ FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_fi
     }
 }
 
-/* Four output columns of `planes` components that share a filter; a vector's lanes are the eight rows. */
+/* Four output columns, from x on, of `planes` components that share a filter; a vector's lanes are the eight rows. */
 FIC_TARGET_AVX2 FIC_INLINE void horizontal_of(const __m256i *const *columns, int32_t planes, const fic_filter *filter,
-                                              int32_t pairs, const int32_t x[4], __m256i out[][2])
+                                              int32_t pairs, int32_t x, __m256i out[][2])
 {
     const __m256i round = _mm256_set1_epi32(1 << (FIC_WEIGHT_BITS - 1));
     __m256i sum[2][4];
-    for (int i = 0; i < 4; i++) {
-        const int16_t *weight = filter->weight + (int64_t)x[i] * pairs * 2;
-        int32_t start = filter->start[x[i]] / 2;
+    const int16_t *weight = filter->weight + (int64_t)x * pairs * 2;
+    for (int i = 0; i < 4; i++, weight += 2 * pairs) {
+        uint32_t start = (uint32_t)filter->start[x + i] / 2;
         sum[0][i] = sum[1][i] = round;
         for (int32_t j = 0; j < pairs; j++) {
             int32_t both;
             memcpy(&both, weight + 2 * j, sizeof both);
             const __m256i w = _mm256_set1_epi32(both);
             for (int32_t c = 0; c < planes; c++)
-                sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(columns[c][start + j], w));
+                sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(columns[c][start + (uint32_t)j], w));
         }
     }
     for (int32_t c = 0; c < planes; c++)
@@ -197,7 +244,7 @@ FIC_TARGET_AVX2 FIC_INLINE void horizontal_of(const __m256i *const *columns, int
 
 /* The usual widths get loops of constant length. */
 FIC_TARGET_AVX2 FIC_INLINE void horizontal_avx2(const __m256i *const *columns, int32_t planes, const fic_filter *filter,
-                                                const int32_t x[4], __m256i out[][2])
+                                                int32_t x, __m256i out[][2])
 {
     switch (filter->pairs) {
     case 2:
@@ -220,8 +267,8 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i round_columns(const __m256i s[2])
     const __m256i half = _mm256_set1_epi16(FIC_FINAL_ROUND);
     const __m256i by_row = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
                                             13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m256i a = _mm256_srai_epi16(_mm256_add_epi16(s[0], half), FIC_FRACTION_BITS);
-    __m256i b = _mm256_srai_epi16(_mm256_add_epi16(s[1], half), FIC_FRACTION_BITS);
+    __m256i a = _mm256_srai_epi16(_mm256_adds_epi16(s[0], half), FIC_FRACTION_BITS);
+    __m256i b = _mm256_srai_epi16(_mm256_adds_epi16(s[1], half), FIC_FRACTION_BITS);
     return _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), by_row);
 }
 
@@ -234,9 +281,9 @@ FIC_TARGET_AVX2 FIC_INLINE void ycc_to_rgb(__m256i s[3][2])
                                      _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_G)));
         __m256i r = _mm256_add_epi16(cr, _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(FIC_CR_TO_R)));
         __m256i b = _mm256_add_epi16(_mm256_add_epi16(cb, cb), _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(FIC_CB_TO_B)));
-        s[0][i] = _mm256_add_epi16(luma, r);
-        s[1][i] = _mm256_add_epi16(luma, g);
-        s[2][i] = _mm256_add_epi16(luma, b);
+        s[0][i] = _mm256_adds_epi16(luma, r);
+        s[1][i] = _mm256_adds_epi16(luma, g);
+        s[2][i] = _mm256_adds_epi16(luma, b);
     }
 }
 
@@ -276,23 +323,20 @@ FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_res
     if (scratch->columns.size != had)
         memset(columns, 0, scratch->columns.size);
 
-    for (int32_t y = 0; y < out_h; y += ROWS_AT_ONCE) {
+    for (int32_t y = 0; y < out_h; y += OUTPUTS_AT_ONCE) {
         for (int32_t c = 0; c < task->num_components; c++)
             vertical_avx2(&task->source[c], task->vertical[c], y, line_pairs, columns + c * column_pitch);
         const __m256i *first[1] = {columns};
         const __m256i *others[2] = {columns + column_pitch, columns + 2 * column_pitch};
-        int32_t lines = out_h - y < ROWS_AT_ONCE ? out_h - y : ROWS_AT_ONCE;
+        int32_t lines = out_h - y < OUTPUTS_AT_ONCE ? out_h - y : OUTPUTS_AT_ONCE;
         uint8_t *to = out + (int64_t)y * out_w * 3;
         for (int32_t x = 0; x < out_w; x += 4, to += 12) {
-            int32_t at[4];
-            for (int32_t i = 0; i < 4; i++)
-                at[i] = x + i < out_w ? x + i : out_w - 1;
             __m256i s[3][2], bytes[3];
-            horizontal_avx2(first, 1, task->horizontal[0], at, s);
+            horizontal_avx2(first, 1, task->horizontal[0], x, s);
             if (task->colour == FIC_COLOUR_GREY) {
                 bytes[0] = bytes[1] = bytes[2] = round_columns(s[0]);
             } else {
-                horizontal_avx2(others, 2, task->horizontal[1], at, s + 1);
+                horizontal_avx2(others, 2, task->horizontal[1], x, s + 1);
                 if (task->colour == FIC_COLOUR_YCC)
                     ycc_to_rgb(s);
                 for (int32_t c = 0; c < 3; c++)
@@ -300,9 +344,9 @@ FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_res
             }
             __m128i row[8];
             interleave_rgb(bytes[0], bytes[1], bytes[2], row);
-            if (x + 6 <= out_w && lines == ROWS_AT_ONCE) {
+            if (x + 6 <= out_w && lines == OUTPUTS_AT_ONCE) {
                 /* The next pixels overwrite the four bytes too many. */
-                for (int32_t i = 0; i < ROWS_AT_ONCE; i++)
+                for (int32_t i = 0; i < OUTPUTS_AT_ONCE; i++)
                     _mm_storeu_si128((__m128i *)(to + (int64_t)i * out_w * 3), row[i]);
             } else {
                 size_t size = (size_t)(out_w - x < 4 ? out_w - x : 4) * 3;

@@ -1,9 +1,12 @@
 /*
- * Separable resampling of planes with a triangle filter, in fixed point.
+ * Separable resampling of planes, in fixed point.
  *
  * Along each axis output sample i is centred on input coordinate (i + 1/2) * in / out and weighs the input samples with
- * a triangle of half-width max(in / out, 1), renormalised where the crop's edge cuts it off: Pillow's BILINEAR.
- * Subsampled chroma is not enlarged first: the weights of the enlarging filter (3/4 of the nearest sample, 1/4 of the
+ * one of the filters of filter.h, renormalised where the crop's edge cuts it off: Pillow's BILINEAR and BICUBIC, OpenCV's
+ * INTER_AREA where both axes shrink or both grow (where only one grows, OpenCV leaves out pixels of the other).
+ * Between the two passes, and before the colour conversion, nothing is clipped: bicubic weights sum to at most 1.27 in
+ * absolute value, so that samples, with their fraction, stay far inside of 16 bits, and only what the colour conversion
+ * adds saturates. Subsampled chroma is not enlarged first: the weights of the enlarging filter (3/4 of the nearest sample, 1/4 of the
  * next nearest, chroma centred as in JFIF) are multiplied into the table. Weights are integers that sum to 2^14.
  */
 #ifndef FIC_RESAMPLE_H
@@ -20,14 +23,15 @@
 typedef struct {
     fic_filter_key key;
     int32_t pairs;   /* weights per output sample / 2, padded with zero weights */
-    int32_t *start;  /* [out_size] even plane coordinate of the first weight */
-    int16_t *weight; /* [out_size][2 * pairs] */
-    int32_t *used;   /* [out_size] pairs up to the last weight that is not 0 */
+    /* For out_size outputs, and as many more as make a multiple of 8, which repeat the last: */
+    int32_t *start;  /* even plane coordinate of the first weight */
+    int16_t *weight; /* [2 * pairs] of each */
+    int32_t *used;   /* pairs up to the last weight that is not 0 */
     fic_buffer table;
 } fic_filter;
 
 /* Nothing is done when the filter was built for this key already. */
-int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key);
+int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key, int32_t simd);
 
 typedef struct {
     const uint8_t *samples;

@@ -286,6 +286,7 @@ NOINLINE static int32_t decode_block_scalar(fic_bits *bits, const fic_huffman_ta
                                             const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)
 {
     fic_bits reader = *bits;
+    memset(cells, 0, 64 * sizeof *cells);
     int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
     *bits = reader;
     return result;
@@ -308,6 +309,8 @@ FIC_TARGET_AVX2 NOINLINE static int32_t decode_block_avx2(fic_bits *bits, const 
                                                           int16_t *cells)
 {
     fic_bits reader = *bits;
+    for (int i = 0; i < 4; i++)
+        _mm256_store_si256((__m256i *)cells + i, _mm256_setzero_si256());
     int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
     *bits = reader;
     return result;

@@ -58,7 +58,7 @@ class RunFolder:
 
     def write_log(self, lines: list[dict[str, Any]]) -> None:
         """Replace the log by ``lines``. A logger that fails is left out from then on: it must not end a training."""
-        write_atomically(self.log_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_atomically(self.log_file, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
         self._tell_loggers(lambda logger: logger.log(lines))
 
     def write_status(self, state: str, error: str | None = None) -> None:

@@ -14,11 +14,17 @@ LOSS_COLUMN = "loss."
 class EpochLog:
     """A line of ``log.jsonl``. Shares are in 0..1, losses in nats, times in seconds; images/s over all ranks.
 
+    ``val_loss`` is the plain cross entropy of the validation images, whatever the training loss; with
+    ``validation.flip_tta``, of the logits averaged over an image and its mirror image. ``val_nonfinite`` validation
+    images have logits that are not finite: if there are any, ``top_1``, ``top_5`` and ``val_loss`` are None.
+
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
-    without pauses and without work that was lost; ``skipped_steps`` are those left out because of their loss;
-    ``skipped`` damaged training images had another one in their place; ``val_skipped`` damaged validation images are
-    not in the scores; ``cpu_decoded`` is the share of the training images since the last start that rank 0 decoded on
-    the CPU; ``of_loss`` are columns of the loss's own, in the file as ``loss.alpha`` and the like.
+    without pauses and without work that was lost; ``wait_share`` is the share of the training time that passed without
+    data, where neither counts the time until the first batch after a start of the program; ``skipped_steps`` are those
+    left out because of their loss; ``skipped`` damaged training images had another one in their place; ``val_skipped``
+    damaged validation images are not in the scores; ``cpu_decoded`` is the share of the training images since the last
+    start that rank 0 decoded on the CPU; ``of_loss`` are columns of the loss's own, in the file as ``loss.alpha`` and
+    the like.
 
     Trainers write all of it. None stands for what is not known: logs of earlier versions and of other programs lack
     fields.
@@ -38,6 +44,7 @@ class EpochLog:
     skipped_steps: int | None = None
     skipped: int | None = None
     val_skipped: int | None = None
+    val_nonfinite: int | None = None
     cpu_decoded: float | None = None
     of_loss: Mapping[str, float] = field(default_factory=dict)
 
@@ -54,9 +61,10 @@ class EpochLog:
         return cls(**fields, of_loss=of_loss)
 
 
-def best_epoch(log: list[dict[str, Any]]) -> int:
-    """The epoch of the best top-1, the first of equals."""
-    return max(log, key=lambda line: line["top_1"])["epoch"]
+def best_epoch(log: list[dict[str, Any]]) -> int | None:
+    """The epoch of the best top-1, the first of equals; None where no epoch has one."""
+    scored = [line for line in log if line["top_1"] is not None]
+    return max(scored, key=lambda line: line["top_1"])["epoch"] if scored else None
 
 
 def percent(share: float | None, decimals: int = 2) -> str:
@@ -69,9 +77,14 @@ def format_line(line: EpochLog, epochs: int) -> str:
     skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
     damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
     of_loss = "".join(f"  {name} {value:.4g}" for name, value in line.of_loss.items())
+    if line.val_nonfinite:
+        scores = f"no scores: {line.val_nonfinite} validation images have logits that are not finite"
+        val_loss = ""
+    else:
+        scores = f"top-1 {percent(line.top_1):>6} %  top-5 {percent(line.top_5):>6} %"
+        val_loss = f"  val loss {line.val_loss:.4f}"
     return (
-        f"epoch {line.epoch:3d}/{epochs}  top-1 {percent(line.top_1):>6} %  top-5 {percent(line.top_5):>6} %  "
-        f"train loss {line.train_loss:.4f}  val loss {line.val_loss:.4f}{of_loss}  lr {line.lr:.4g}  "
-        f"{line.resolution} px  {line.images_per_second:.0f} img/s  waited {percent(line.wait_share, 0)} %  "
-        f"{line.seconds:.1f} s{damaged}"
+        f"epoch {line.epoch:3d}/{epochs}  {scores}  train loss {line.train_loss:.4f}{val_loss}{of_loss}  "
+        f"lr {line.lr:.4g}  {line.resolution} px  {line.images_per_second:.0f} img/s  "
+        f"waited {percent(line.wait_share, 0)} %  {line.seconds:.1f} s{damaged}"
     )

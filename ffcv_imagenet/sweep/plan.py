@@ -22,10 +22,10 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.models import check_resolutions
+from ffcv_imagenet.models import check_normalised_batch, check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
 from ffcv_imagenet.resolved import read_data
-from ffcv_imagenet.resume import compared_params, differences
+from ffcv_imagenet.resume import compared_params, differences, other_micro_batch
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
 from ffcv_imagenet.sweep.jobs import Run
@@ -188,6 +188,7 @@ def _manifest(path: Path) -> Manifest:
 
 
 _check_resolutions = functools.cache(check_resolutions)
+_check_normalised_batch = functools.cache(check_normalised_batch)
 
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
@@ -196,11 +197,16 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
     params = compared_params(config, train_data, val_data, processes)
-    _check_resolutions(config.model.arch, val_data.num_classes, config.extreme_sides())
+    arch, num_classes = config.model.arch, val_data.num_classes
+    _check_resolutions(arch, num_classes, config.extreme_sides())
+    _check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(processes))
     ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"
-    if file.is_file() and (found := differences(read_json_object(file), params)):
-        told = "; ".join(f"{key}={was}, got {now}" for key, was, now in found)
+    earlier = read_json_object(file) if file.is_file() else {}
+    if found := differences(earlier, params):
+        told = "; ".join(f"{key}={was}, got {now}" for key, was, now in found if key != "micro_batch")
+        if not told:
+            raise ValueError(f"{folder}: {other_micro_batch(earlier, params)}, or another --runs folder")
         raise ValueError(f"{folder} holds a run with {told}: give another --runs folder")
     return train_data.num_samples
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -14,18 +16,30 @@ _NORMALISATION = (
 )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: decayed parameters, and normalisation layers and biases, which are not.
+def _decays_weights(module: nn.Module, name: str) -> bool:
+    # Attention keeps its biases as in_proj_bias, bias_k and bias_v.
+    return not isinstance(module, _NORMALISATION) and "bias" not in name.rpartition(".")[2].split("_")
 
-    Normalisation layers are found by module type, not by name.
-    """
+
+#: Values of ``training.decay``: whether a module's parameter, whose name in the whole model is given, is decayed.
+DECAY_RULES: dict[str, Callable[[nn.Module, str], bool]] = {
+    # Neither normalisation layers, which are found by module type, nor biases.
+    "weights": _decays_weights,
+    # As torchvision's reference training does by default.
+    "all": lambda module, name: True,
+    # As libffcv/ffcv-imagenet, which goes by names: in ResNets, fc.bias and the batch normalisation of the shortcuts
+    # (downsample.1) are decayed too.
+    "libffcv": lambda module, name: "bn" not in name,
+}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weights") -> list[dict]:
+    """Up to two groups: the parameters that are decayed by a rule of :data:`DECAY_RULES`, and those that are not."""
     decayed: dict[int, nn.Parameter] = {}
     free: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            # Attention keeps its biases as in_proj_bias, bias_k and bias_v.
-            undecayed = isinstance(module, _NORMALISATION) or "bias" in name.split("_")
-            (free if undecayed else decayed)[id(parameter)] = parameter
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            (decayed if DECAY_RULES[decay](module, name) else free)[id(parameter)] = parameter
     groups = [
         {"params": list(decayed.values()), "weight_decay": weight_decay},
         {"params": list(free.values()), "weight_decay": 0.0},
@@ -33,13 +47,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay: str = "weights") -> torch.optim.SGD:
     """Fused SGD with momentum: one kernel for many parameters; the learning rate is set before every step.
+
+    What ``weight_decay`` applies to is said by ``decay``, one of :data:`DECAY_RULES`.
 
     It takes no step while its attribute ``found_inf``, or the one of a GradScaler, is not zero, which is decided on the
     device.
     """
-    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay), lr=0.0, momentum=momentum, fused=True)
+    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay, decay), lr=0.0, momentum=momentum, fused=True)
     if momentum > 0:
         # torch would leave them uninitialised when the first step is not taken.
         for group in optimizer.param_groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,13 @@ from ffcv_imagenet.distributed import World
 from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.precision import autocast
+
+#: DDP's argument that gives rank 0's buffers to the other ranks before each step; torch 2.14 has renamed it.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel.__init__).parameters
+)
 
 
 class TrainingStep(nn.Module):
@@ -77,10 +86,43 @@ def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module
         step,
         device_ids=[world.device] if world.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,
+        **{_SYNC_BUFFERS: False},  # type: ignore[arg-type]
         # With a static graph, DDP fails at the first gradients that were accumulated under no_sync (torch 2.15).
         static_graph=accumulation == 1,
     )
+
+
+class DistributedStep:
+    """A :class:`TrainingStep` as it runs: distributed over the ranks, and compiled.
+
+    ``module`` is the step itself, whose parameters and buffers are those of the model and the loss.
+
+    Args:
+        module: on the device of ``world``.
+        world: this process among all.
+        accumulation: micro-batches per step of the optimizer.
+        compile: off or one of :data:`COMPILE_MODES`.
+        shapes: see :func:`compile_module`.
+    """
+
+    def __init__(self, module: TrainingStep, world: World, *, accumulation: int, compile: str, shapes: int):
+        self.module = module
+        self._distributed = distribute(module, world, accumulation)
+        self._compiled = compile_module(self._distributed, compile, shapes)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a micro-batch; see :meth:`TrainingStep.forward`."""
+        return self._compiled(images, labels)
+
+    def train(self) -> None:
+        """Put model and loss into training mode."""
+        self._distributed.train()
+
+    def gradient_sync(self, last: bool) -> contextlib.AbstractContextManager:
+        """Where a micro-batch's gradients are computed: only with the ``last`` of a step are they averaged."""
+        if last or not isinstance(self._distributed, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._distributed.no_sync()
 
 
 def choose_compile(name: str, device: torch.device, *, sync_bn: bool = False, processes: int = 1) -> str:

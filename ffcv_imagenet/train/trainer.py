@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import sys
 import time
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ffcv_imagenet.augment import Normalize
@@ -23,14 +21,14 @@ from ffcv_imagenet.distributed import World, gather, sum_over_ranks
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
-from ffcv_imagenet.script import USER_ERROR_STATUS
 from ffcv_imagenet.train.compile_modes import CUDA_GRAPH_MODES
 from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
+from ffcv_imagenet.train.nonfinite import NonfinitePolicy
 from ffcv_imagenet.train.optim import set_lr
-from ffcv_imagenet.train.step import EvaluationStep, TrainingStep, compile_module, distribute
+from ffcv_imagenet.train.step import DistributedStep, EvaluationStep, TrainingStep, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -75,11 +73,13 @@ class EpochProgress:
     """Where the training stands inside an epoch.
 
     ``losses [steps] float64`` is, on the device, this rank's sum over the micro-batches of each step (0 for steps to
-    come); ``waited`` the time without data; ``step`` the number of steps done, ``seconds`` of training so far;
-    ``skipped`` the damaged images of this rank.
+    come); ``start_up`` the time until the first batch after a start of the program, ``waited`` the time without data
+    since then; ``step`` the number of steps done, ``seconds`` of training so far, start-up included; ``skipped`` the
+    damaged images of this rank.
     """
 
     losses: Tensor
+    start_up: WaitClock
     waited: WaitClock
     step: int = 0
     skipped: int = 0
@@ -124,19 +124,25 @@ class Trainer:
         if self.keeps_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-        self.step_module = TrainingStep(model, loss, normalize, precision=options.precision, device=world.device)
-        self.distributed_step = distribute(self.step_module, world, options.accumulation)
-        self.batch_loss = compile_module(self.distributed_step, options.compile, options.epochs)
+        self.step = DistributedStep(
+            TrainingStep(model, loss, normalize, precision=options.precision, device=world.device),
+            world,
+            accumulation=options.accumulation,
+            compile=options.compile,
+            shapes=options.epochs,
+        )
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         evaluated = model if self.ema is None else self.ema.model
         self.evaluated_step = EvaluationStep(evaluated, normalize, precision=options.precision, device=world.device)
         self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
-        self.buffers_before = [b.clone() for b in self.step_module.buffers()] if options.skip_nonfinite else []
+        self.nonfinite = NonfinitePolicy(self.step.module, skip=options.skip_nonfinite, world=world, where=self._where)
         self.steps = len(train_loader) // options.accumulation
         self.epochs = options.epochs  # that are trained, at least in part
         if options.max_steps is not None:
             self.epochs = min(options.epochs, math.ceil(options.max_steps / self.steps))
         self.most_val_batches = max(gather(len(val_loader)))
+        self.checkpoints: CheckpointFolder | None = None
+        self.has_had_data = False
         self.epochs_done = 0
         self.progress = self._new_epoch()
         self.log: list[dict[str, Any]] = []
@@ -148,13 +154,16 @@ class Trainer:
         Rank 0 writes the log and the checkpoints to ``folder`` and ``checkpoints``; other ranks are given None.
 
         Raises:
-            FloatingPointError: the training loss or the weights are not finite.
+            FloatingPointError: the training loss, the weights, or the scores are not finite; with ``skip_nonfinite``,
+                those of the last epoch, or the losses of a whole epoch.
             Interrupted: a signal came; a checkpoint is written.
         """
+        self.checkpoints = checkpoints
         for epoch in range(self.epochs_done, self.epochs):
-            self.train_epoch(epoch, checkpoints)
+            self.train_epoch(epoch)
             start = time.perf_counter()
-            train_loss, skipped_steps = self._check_finite(checkpoints)  # waits for the device
+            losses = self._check_finite()  # waits for the device
+            not_skipped = losses[losses.isfinite()]
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
             scores = evaluate(
@@ -163,16 +172,17 @@ class Trainer:
                 resolution=self.options.val_resolution,
                 flip_tta=self.options.flip_tta,
                 forward=self.evaluated_forward,
-                after_batch=functools.partial(self._after_val_batch, checkpoints),
+                after_batch=self._after_val_batch,
                 calls=self.most_val_batches,
             )
+            self.nonfinite.check_scores(scores, self.progress.step - 1)
             train_seconds = self.progress.seconds
             seconds = train_seconds + time.perf_counter() - start
             micro_batches = self._steps_of(epoch) * self.options.accumulation
             images = micro_batches * self.train_loader.batch_size * self.world.size
             line = EpochLog(
                 epoch=epoch + 1,
-                train_loss=train_loss,
+                train_loss=not_skipped.mean().item(),
                 top_1=scores.top_1,
                 top_5=scores.top_5,
                 val_loss=scores.loss,
@@ -181,11 +191,12 @@ class Trainer:
                 images_per_second=images / train_seconds,
                 seconds=seconds,
                 total_seconds=seconds + (self.log[-1]["total_seconds"] if self.log else 0.0),
-                wait_share=self.progress.waited.seconds() / train_seconds,
+                wait_share=self.progress.waited.seconds() / (train_seconds - self.progress.start_up.seconds()),
                 cpu_decoded=self.train_loader.cpu_share,
-                skipped_steps=skipped_steps,
+                skipped_steps=len(losses) - len(not_skipped),
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
+                val_nonfinite=scores.nonfinite,
                 # Now and no earlier: a checkpoint from the evaluation stands before the end of the epoch.
                 of_loss=self.loss.end_epoch(),
             )
@@ -193,10 +204,12 @@ class Trainer:
             self.epochs_done, self.progress = epoch + 1, self._new_epoch()
             if folder is not None:
                 folder.write_log(self.log)
-            self._save(checkpoints)
+            self._save()
             if folder is not None:
                 print(format_line(line, self.epochs), flush=True)
-        return EpochLog.from_line(self.log[-1])
+        last = EpochLog.from_line(self.log[-1])
+        self.nonfinite.check_last(last)
+        return last
 
     def warm_up(self) -> float:
         """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
@@ -211,7 +224,7 @@ class Trainer:
         if options.compile == "off" or not sides:
             return 0.0
         start = time.perf_counter()
-        buffers = list(self.step_module.buffers())
+        buffers = list(self.step.module.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
@@ -230,26 +243,26 @@ class Trainer:
         """Compute gradients and predictions of random images as often as it takes until nothing is left to prepare."""
         options, device = self.options, self.world.device
         times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
-        self.distributed_step.train()
+        self.step.train()
         for side in sides:
-            batch = _random_batch(self.train_loader, side, device, self.step_module.normalize)
+            batch = _random_batch(self.train_loader, side, device, self.step.module.normalize)
             for _ in range(times):
                 for micro_step in range(min(2, options.accumulation)):
-                    with self._gradient_sync(micro_step == min(2, options.accumulation) - 1):
+                    with self.step.gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(batch)
                 self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         self.evaluated_step.eval()
-        batch = _random_batch(self.val_loader, options.val_resolution, device, self.step_module.normalize)
+        batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
         with torch.no_grad():
             for _ in range(times):
                 self.evaluated_forward(batch.images)
 
-    def train_epoch(self, epoch: int, checkpoints: CheckpointFolder | None) -> None:
+    def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
         options, accumulation, progress = self.options, self.options.accumulation, self.progress
         resolution = options.resolution(epoch)
         first_step = progress.step
-        self.distributed_step.train()
+        self.step.train()
         batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
         now = last_shown = time.perf_counter()
         start, seconds_before = now, progress.seconds
@@ -258,12 +271,12 @@ class Trainer:
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
                 self.loss.set_progress((epoch + step / self.steps) / options.epochs)
-                if self.buffers_before:
-                    torch._foreach_copy_(self.buffers_before, list(self.step_module.buffers()))
+                self.nonfinite.begin_step()
                 for micro_step in range(accumulation):
-                    with self._gradient_sync(micro_step == accumulation - 1):
-                        with progress.waited:
+                    with self.step.gradient_sync(micro_step == accumulation - 1):
+                        with progress.waited if self.has_had_data else progress.start_up:
                             batch = next(batches)
+                        self.has_had_data = True
                         loss = self._backward(batch)
                     progress.losses[step].add_(loss)
                     progress.skipped += batch.replaced
@@ -278,7 +291,7 @@ class Trainer:
                     seen_nonfinite = not math.isfinite(shown)
                     bar.set_postfix_str(f"loss {shown:.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
                     bar.update(progress.step - bar.n)
-                self._after_step(checkpoints, seen_nonfinite)
+                self._after_step(seen_nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on. Called on every rank, between two steps.
@@ -300,6 +313,7 @@ class Trainer:
             "losses": sum_over_ranks(progress.losses.clone()),
             "skipped": self._sum(progress.skipped),
             "seconds": progress.seconds,
+            "start_up": progress.start_up.seconds(),
             "waited": progress.waited.seconds(),
             "log": self.log,
             "rng": gather(rng),
@@ -316,6 +330,7 @@ class Trainer:
         self.epochs_done, self.log = state["epochs_done"], list(state["log"])
         self.progress = self._new_epoch()
         self.progress.step, self.progress.seconds = state["step"], state["seconds"]
+        self.progress.start_up = _host_clock(state.get("start_up", 0.0))  # Older checkpoints do not have it.
         self.progress.waited = WaitClock(self.world.device, state["waited"])
         if self.world.is_main:  # They are the sums over the ranks.
             self.progress.losses.copy_(state["losses"])
@@ -337,55 +352,43 @@ class Trainer:
 
     def _new_epoch(self) -> EpochProgress:
         device = self.world.device
-        return EpochProgress(torch.zeros(self.steps, dtype=torch.float64, device=device), WaitClock(device))
+        losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
+        return EpochProgress(losses, _host_clock(), WaitClock(device))
 
     def _backward(self, batch: Batch) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
-        loss = self.batch_loss(batch.images, batch.labels)
-        if self.options.skip_nonfinite:
-            # Times 1, or times NaN: then all gradients are NaN, on all ranks, and all of them skip the step.
-            loss = loss * (1 + 0 * loss.detach())
+        loss = self.nonfinite.share(self.step(batch.images, batch.labels))
         self.scaler.scale(loss / self.options.accumulation).backward()
         return loss.detach()
 
     def _update_weights(self, loss: Tensor) -> None:
-        """Take the optimizer's step. ``loss`` becomes NaN when it is skipped for gradients that are not finite.
-
-        Under fp16 the scaler skips such steps anyway, and they are no failure: it is searching for its scale.
-        """
-        if self.options.skip_nonfinite:
-            if not self.scaler.is_enabled():
-                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-                loss.add_(0 * nn.utils.get_total_norm(gradients, norm_type=math.inf))
-                self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
-            skipped = ~loss.isfinite()
-            for buffer, before in zip(self.step_module.buffers(), self.buffers_before, strict=True):
-                torch.where(skipped, before, buffer, out=buffer)
+        """Take the optimizer's step, whose loss ``loss`` is; see :meth:`NonfinitePolicy.before_update`."""
+        self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         if self.ema is not None:
             self.ema.update(self.epochs_done * self.steps + self.progress.step + 1)
 
-    def _after_step(self, checkpoints: CheckpointFolder | None, seen_nonfinite: bool) -> None:
+    def _after_step(self, seen_nonfinite: bool) -> None:
         """Write a checkpoint when it is time; stop when a process was asked to, or has seen a loss to stop for."""
         step, every = self.progress.step, self.options.checkpoint_steps
         agreed = self.stop.agreed(_NONFINITE_SEEN if seen_nonfinite else 0)
         if agreed > _NONFINITE_SEEN:
-            self._stop(checkpoints, agreed)
+            self._stop(agreed)
         elif every and step % every == 0 and step < self._steps_of(self.epochs_done):
-            self._save(checkpoints)
+            self._save()
         elif agreed:
-            self._check_finite(checkpoints)
+            self._check_finite()
 
-    def _after_val_batch(self, checkpoints: CheckpointFolder | None) -> None:
+    def _after_val_batch(self) -> None:
         signum = self.stop.agreed()
         if signum > _NONFINITE_SEEN:
-            self._stop(checkpoints, signum)
+            self._stop(signum)
 
-    def _stop(self, checkpoints: CheckpointFolder | None, signum: int) -> None:
+    def _stop(self, signum: int) -> None:
         stopped = Interrupted(signum)
-        file = self._save(checkpoints)
+        file = self._save()
         if file is not None:
             print(
                 f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto goes on from there",
@@ -393,55 +396,36 @@ class Trainer:
             )
         raise stopped
 
-    def _save(self, checkpoints: CheckpointFolder | None) -> Path | None:
+    def _save(self) -> Path | None:
         """Write a checkpoint on rank 0, if everything in it is finite; called on every rank."""
         if self.progress.step:
-            self._check_finite(checkpoints)
+            self._check_finite()
         state = self.state_dict()
-        if checkpoints is None:
+        if self.checkpoints is None:
             return None
-        best = best_epoch(self.log) if self.log else None
-        return checkpoints.save(state, self.epochs_done, self.progress.step, best)
+        return self.checkpoints.save(state, self.epochs_done, self.progress.step, best_epoch(self.log))
 
-    def _check_finite(self, checkpoints: CheckpointFolder | None) -> tuple[float, int]:
-        """Mean loss of the epoch so far (of the steps not skipped), and how many were skipped. Called on every rank.
+    def _check_finite(self) -> Tensor:
+        """Mean losses of the epoch's steps so far, [steps done] float64 on the CPU. Called on every rank.
 
         Raises:
-            FloatingPointError: a loss is not finite and shall not be skipped, or a whole epoch is skipped, or there are
+            FloatingPointError: a loss is not finite and is not to be skipped, a whole epoch is skipped, or there are
                 weights that are not finite.
         """
         losses = sum_over_ranks(self.progress.losses[: self.progress.step].clone())
         losses = losses.cpu() / (self.options.accumulation * self.world.size)
-        finite = losses.isfinite()
-        skipped = int((~finite).sum())
-        if skipped == self._steps_of(self.epochs_done) or (skipped and not self.options.skip_nonfinite):
-            first = int(finite.int().argmin())
-            raise self._nonfinite_error(f"the training loss is {losses[first].item()}", checkpoints, first)
-        floats = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if sum_over_ranks((~torch.stack([value.isfinite().all() for value in floats])).sum()).item():
-            raise self._nonfinite_error("the weights are not finite", checkpoints, self.progress.step - 1)
-        return losses[finite].mean().item(), skipped
+        self.nonfinite.check_losses(losses, self._steps_of(self.epochs_done))
+        self.nonfinite.check_weights(dict.fromkeys((self.model, self.evaluated_step.model)), self.progress.step - 1)
+        return losses
 
-    def _nonfinite_error(self, what: str, checkpoints: CheckpointFolder | None, step: int) -> BaseException:
-        """The error for rank 0 to show; on the others, a silent end."""
-        if checkpoints is None:
-            return SystemExit(USER_ERROR_STATUS)
-        epoch, files = self.epochs_done, checkpoints.files()
-        if self.options.skip_nonfinite:
-            advice = "training.on_nonfinite=skip does not help"
-        else:
-            advice = "training.precision=fp32 or training.on_nonfinite=skip may help"
-        return FloatingPointError(
-            f"{what} after step {step + 1} of {self.steps} in epoch {epoch + 1}, "
+    def _where(self, step: int) -> str:
+        """Where the training stands after a step of this epoch, for an error message."""
+        epoch, files = self.epochs_done, self.checkpoints.files() if self.checkpoints else []
+        return (
+            f"after step {step + 1} of {self.steps} in epoch {epoch + 1}, "
             f"learning rate {self.options.lr(epoch + step / self.steps):.4g}; "
-            f"last good checkpoint: {files[-1] if files else 'none'}; a lower lr.lr may help, {advice}"
+            f"last good checkpoint: {files[-1] if files else 'none'}"
         )
-
-    def _gradient_sync(self, sync: bool) -> contextlib.AbstractContextManager:
-        """Gradients are summed over the ranks in the last micro-batch of a step only."""
-        if sync or not isinstance(self.distributed_step, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.distributed_step.no_sync()
 
     def _bar(self, title: str) -> contextlib.AbstractContextManager[tqdm | None]:
         if not (self.world.is_main and self.options.progress_bar):
@@ -455,6 +439,11 @@ class Trainer:
             leave=False,
             dynamic_ncols=True,
         )
+
+
+def _host_clock(seconds: float = 0.0) -> WaitClock:
+    """A clock that does not ask the device, which has nothing to do before the first batch."""
+    return WaitClock(torch.device("cpu"), seconds)
 
 
 def _random_batch(loader: BatchLoader, side: int, device: torch.device, normalize: Normalize) -> Batch:

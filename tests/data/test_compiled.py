@@ -1,6 +1,7 @@
 import resource
 
 import numba
+from numba.core.caching import CompileResultCacheImpl
 
 from ffcv_imagenet.data.read import compiled
 from ffcv_imagenet.data.read.compiled import cached_njit
@@ -26,3 +27,11 @@ def test_a_full_disk_under_the_cache_of_compiled_code_is_a_warning(tmp_path, mon
     assert not list(tmp_path.rglob("*.nbc"))
     assert double(1j) == 2j
     assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_without_a_folder_for_the_cache_it_goes_on_and_names_the_variable(monkeypatch, capsys):
+    assert compiled._has_cache_folder()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    assert not compiled._has_cache_folder()
+    assert "NUMBA_CACHE_DIR=FOLDER" in capsys.readouterr().err

@@ -42,14 +42,14 @@ def kernels(request):
 NORMALIZE = Normalize((0.3, 0.5, 0.7), (0.2, 0.25, 0.5))
 
 
-def arguments(folder, split, batch):
+def arguments(folder, split, batch, resize="triangle"):
     if split == "train":
         return (
             folder / "train.beton",
-            RandomResizedCropDecoder(32, seed=5),
+            RandomResizedCropDecoder(32, seed=5, resize=resize),
             ShuffledOrder(96, seed=5, global_batch=batch),
         )
-    return folder / "val.beton", CenterCropDecoder(35), ShardedOrder(31)
+    return folder / "val.beton", CenterCropDecoder(35, resize=resize), ShardedOrder(31)
 
 
 def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_damaged="fail"):
@@ -105,6 +105,18 @@ def test_batches_are_the_cpus(kernels, digits, split):
     assert ours.cpu_share == np.mean(raw)
     assert theirs.cpu_share == 1
     assert len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize("resize", ["area", "bicubic"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_are_the_cpus_with_every_filter(kernels, digits, split, resize):
+    options = {"batch_size": 16, "num_workers": 1, "device": kernels.device}
+    of_gpu = options | {"dtype": torch.uint8, "normalize": NORMALIZE, "kernels": kernels}
+    ours = GPUBatchLoader(*arguments(digits, split, 16, resize), **of_gpu)
+    theirs = BatchLoader(*arguments(digits, split, 16, resize), **options | {"device": CPU})
+    got = copies(ours, 2, 48)
+    assert same(got, copies(theirs, 2, 48))
+    assert not same(got, copies(whole_files(kernels, digits, split)[1], 2, 48))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

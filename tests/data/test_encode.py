@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 RAW = WriteParameters(
     mode="raw",
     max_resolution=None,
+    resize="area",
     compress_probability=None,
     smart_threshold=2.0,
     jpeg_quality=90,
@@ -79,16 +80,30 @@ def test_shrinking_leaves_a_pixel(height, width):
     assert max(small) == min(10, max(height, width))
 
 
+JPEG_KINDS = [{}, {"grey": True}, {"progressive": True}, {"subsampling": "4:4:4"}, {"cmyk": True}]
+
+
 @pytest.mark.parametrize(("height", "width"), [(99, 50), (201, 70), (90, 1000), (51, 50)])
-@pytest.mark.parametrize("options", [{}, {"grey": True}, {"progressive": True}, {"subsampling": "4:4:4"}])
-def test_large_jpegs_are_shrunk_with_an_antialiasing_filter(height, width, options):
+@pytest.mark.parametrize("options", JPEG_KINDS)
+def test_large_jpegs_are_shrunk_as_ffcv_does(height, width, options):
     content = jpeg(draw(height, width, noise=40), quality=95, **options)
     stored = pixels(encode_content(content, "raw", with_(max_resolution=50)))
-    assert stored.shape[:2] == stored_size(height, width, 50)
-    pillow = Image.fromarray(decode_image(content, MAX_PIXELS)).resize(stored.shape[1::-1], Image.Resampling.BILINEAR)
-    difference = stored.astype(float) - np.asarray(pillow)
-    assert np.abs(difference).mean() < 1
-    assert abs(difference.mean()) < 0.3
+    np.testing.assert_array_equal(stored, resizer(decode_image(content, MAX_PIXELS), 50))
+
+
+@pytest.mark.parametrize("resize", ["area", "triangle", "bicubic"])
+@pytest.mark.parametrize("options", JPEG_KINDS)
+def test_all_file_types_are_shrunk_by_one_filter(resize, options):
+    content, parameters = jpeg(draw(99, 70, noise=40), **options), with_(max_resolution=50, resize=resize)
+    as_png = png(decode_image(content, MAX_PIXELS))
+    assert encode_content(content, "jpg", parameters) == encode_content(as_png, "jpg", parameters)
+
+
+def test_triangle_is_pillows_bilinear():
+    image = draw(201, 170, noise=100)
+    stored = pixels(encode_content(png(image), "raw", with_(max_resolution=90, resize="triangle")))
+    pillow = Image.fromarray(image).resize(stored.shape[1::-1], Image.Resampling.BILINEAR)
+    assert np.abs(stored.astype(int) - np.asarray(pillow)).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["jpg", "raw"])

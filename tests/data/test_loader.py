@@ -21,6 +21,7 @@ from ffcv.loader import Loader as FFCVLoader
 from ffcv.transforms import ToTensor
 from numba_compilations import compiling_threads
 from PIL import Image
+from resizing import resized
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.read.decode_cpu import (
@@ -117,6 +118,21 @@ def test_validation_holds_every_image_once_in_order_with_its_centre(digits, digi
         for image, file in zip(images, files, strict=True):
             whole = np.array(Image.open(file).convert("RGB"))[start : start + side, start : start + side]
             assert np.array_equal(image.permute(1, 2, 0).numpy(), whole)
+
+
+@pytest.mark.parametrize("resize", ["triangle", "area", "bicubic"])
+def test_crops_are_resized_by_the_filter_that_is_asked_for(digits_folder, tmp_path, resize):
+    """Raw samples, of which the pixels are known, in the validation's centre crop and in random ones."""
+    write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
+    files = sorted((digits_folder / "val").glob("*/*.png"))
+    whole = [np.array(Image.open(file).convert("RGB")) for file in files]
+    options = {"batch_size": 31, "num_workers": 1, "device": CPU}
+    for decoder in (CenterCropDecoder(24, resize=resize), RandomResizedCropDecoder(24, seed=1, resize=resize)):
+        [(images, _)] = copies(BatchLoader(tmp_path / "val.beton", decoder, ShardedOrder(31), **options), 0, 24)
+        boxes = decoder.boxes(np.arange(31)).tolist()
+        for image, pixels, (top, left, height, width, flip) in zip(images, whole, boxes, strict=True):
+            expected = resized(pixels, (left, top, width, height), (24, 24), resize)[:, :: -1 if flip else 1]
+            assert np.abs(image.permute(1, 2, 0).numpy() - expected.clip(0, 255)).max() <= 1
 
 
 def test_an_error_while_decoding_reaches_the_consumer(digits):

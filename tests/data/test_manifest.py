@@ -34,6 +34,7 @@ def manifest(**changes):
         parameters=WriteParameters(
             mode="proportion",
             max_resolution=None,
+            resize=None,
             compress_probability=0.5,
             smart_threshold=None,
             reencode=True,
@@ -142,6 +143,15 @@ def test_wrong_parameter_is_named(beton):
     Manifest.path(beton).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"max_resolution is 0\.5, allowed is int \| None"):
         Manifest.read(beton)
+
+
+@pytest.mark.parametrize(("max_resolution", "resize"), [(None, None), (500, "by_file_type")])
+def test_manifests_of_before_the_option_say_how_images_were_shrunk(beton, max_resolution, resize):
+    content = json.loads(Manifest.path(beton).read_text())
+    content["parameters"]["max_resolution"] = max_resolution
+    del content["parameters"]["resize"]
+    Manifest.path(beton).write_text(json.dumps(content))
+    assert Manifest.read(beton).parameters.resize == resize
 
 
 def test_a_key_that_is_there_twice_is_refused(beton):

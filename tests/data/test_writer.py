@@ -24,7 +24,7 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
 from ffcv.reader import Reader
 from ffcv.writer import DatasetWriter
-from images import draw_folder, read_image
+from images import draw, draw_folder, read_image
 from PIL import Image
 
 from ffcv_imagenet.data.format.index import EntryIndex, IndexWriter, verify_index
@@ -110,6 +110,36 @@ def test_file_is_byte_for_byte_ffcvs(tmp_path):
     ours = write(root, tmp_path / "out", mode="raw", max_resolution=390)
     assert ours.stat().st_size > 4 * (2 << 20)
     assert ours.read_bytes() == (tmp_path / "ffcv.beton").read_bytes()
+
+
+#: With these a preset stores some of 18 images as JPEG and some raw.
+SEED_OF_BOTH = {"rn50": 0, "rn18": 1}
+
+
+def test_presets_store_the_bytes_that_stock_ffcv_stores(tmp_path):
+    """Images above and below the preset's size, as JPEG and PNG; FFCV draws otherwise which of them become JPEGs."""
+    folder = tmp_path / "root/train/pet"
+    folder.mkdir(parents=True)
+    sizes = [(300, 399), (500, 375), (501, 420), (1001, 333), (410, 700), (333, 500)]
+    for number, size in enumerate(sizes):
+        for extension, options in ((".png", {}), (".jpg", {"quality": 95}), (".jpeg", {"progressive": True})):
+            Image.fromarray(draw(*size, seed=number)).save(folder / f"{number}{extension}", **options)
+    for preset, options in PRESETS.items():
+        beton = write(tmp_path / "root", tmp_path / preset, preset=preset, seed=SEED_OF_BOTH[preset])
+        images = scan_splits(tmp_path / "root", ["train"])["train"]
+        by_ffcv = {}
+        for mode in ("jpg", "raw"):
+            path = tmp_path / f"{preset}_{mode}.beton"
+            field = RGBImageField(
+                write_mode=mode, max_resolution=options["max_resolution"], jpeg_quality=options["jpeg_quality"]
+            )
+            stock = DatasetWriter(str(path), {"image": field, "label": IntField()}, page_size=2 << 20, num_workers=1)
+            stock.from_indexed_dataset(Listed(images))
+            by_ffcv[mode] = stored(path)
+        ours = stored(beton)
+        assert {bool(is_jpeg) for is_jpeg, _ in ours} == {True, False}
+        for number, (is_jpeg, data) in enumerate(ours):
+            assert (is_jpeg, data) == by_ffcv["jpg" if is_jpeg else "raw"][number], images.files[number]
 
 
 def test_stock_loader_reads_it(tmp_path, pets):
@@ -263,6 +293,7 @@ def test_shuffled_labels_stay_with_their_images(tmp_path, pets):
 def test_presets_and_defaults(given, expected):
     p = resolve_parameters(**given)
     assert (p.mode, p.max_resolution, p.compress_probability, p.smart_threshold, p.jpeg_quality) == expected
+    assert p.resize == (None if p.max_resolution is None else "area")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +306,7 @@ def test_presets_and_defaults(given, expected):
         ({"preset": "rn50", "smart_threshold": 2.0}, r"write\.smart_threshold: .*mode=proportion"),
         ({"mode": "raw", "jpeg_quality": 90}, r"write\.jpeg_quality: got 90 .*jpg \| smart \| proportion"),
         ({"subset": 0}, r"write\.subset: got 0"),
+        ({"resize": "area"}, r"write\.resize: got area, .*write\.max_resolution=PIXELS"),
         ({"page_size_mib": 12}, r"write\.page_size_mib: got 12, allowed is a power of 2"),
     ],
 )
@@ -325,7 +357,7 @@ def other_split(beton):
     ("change", "options", "message"),
     [
         (lambda beton: None, {"seed": 1}, r"\(seed is 0, not 1\): give another --out\.dir.*--write\.overwrite=1"),
-        (lambda beton: None, {"max_resolution": 9}, r"max_resolution is None, not 9"),
+        (lambda beton: None, {"max_resolution": 9}, r"max_resolution is None, not 9, resize is None, not area"),
         (cut, {}, "train.beton is damaged"),
         (lambda beton: Manifest.path(beton).write_text("{}"), {}, "not a valid manifest"),
         (other_split, {}, "has no manifest"),

@@ -53,7 +53,9 @@ class KeptCheckpoints(CheckpointFolder):
         return file
 
 
-def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay=5e-4, world=None, **options):
+def make_trainer(
+    model, loss, *, batches, batch_size, momentum=0.9, weight_decay=5e-4, world=None, train_loader=None, **options
+):
     world = world or World(0, 1, 0, 1, torch.device("cpu"))
     defaults = {
         "epochs": 2,
@@ -70,7 +72,7 @@ def make_trainer(model, loss, *, batches, batch_size, momentum=0.9, weight_decay
         model=model.to(memory_format=torch.channels_last).to(world.device),
         loss=LossModule(loss, CLASSES).to(world.device),
         optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
-        train_loader=DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
+        train_loader=train_loader or DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
         normalize=Normalize().to(world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
         world=world,

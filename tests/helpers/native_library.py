@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ffcv_imagenet import native
-from ffcv_imagenet.native import load_library
+from ffcv_imagenet.native import RESIZE_FILTERS, load_library
 
 ARGUMENT, NOT_JPEG, HEADER, SIZE_MISMATCH, HUFFMAN_TABLE = -1, -3, -4, -5, -6
 TRUNCATED, CODE, COEFFICIENT, RESTART, INDEX, UNSUPPORTED, FALLBACK = -7, -8, -9, -10, -11, -12, -13
@@ -60,24 +60,41 @@ class Decoder:
             )
         return out[:size]
 
-    def crop(self, jpeg, size, box, out, flip=False, index=None, k=4):
+    def crop(self, jpeg, size, box, out, flip=False, index=None, k=4, resize="triangle"):
         """size: (width, height); box: (x, y, w, h); out: (width, height) -> [height, width, 3] uint8."""
         data = as_bytes(jpeg)
         image = np.zeros((out[1], out[0], 3), np.uint8)
         entries = (None, 0, 0) if index is None else (index.ctypes.data, index.size, k)
         self.check(
             self.library.fic_decode_crop(
-                self.context, data.ctypes.data, data.size, *size, *box, *out, int(flip), *entries, image.ctypes.data
+                self.context,
+                data.ctypes.data,
+                data.size,
+                *size,
+                *box,
+                *out,
+                int(flip),
+                RESIZE_FILTERS[resize],
+                *entries,
+                image.ctypes.data,
             )
         )
         return image
 
-    def resize(self, rgb, box, out, flip=False):
+    def resize(self, rgb, box, out, flip=False, resize="triangle"):
         rgb = np.ascontiguousarray(rgb)
         image = np.zeros((out[1], out[0], 3), np.uint8)
         self.check(
             self.library.fic_resize_crop(
-                self.context, rgb.ctypes.data, rgb.shape[1], rgb.shape[0], *box, *out, int(flip), image.ctypes.data
+                self.context,
+                rgb.ctypes.data,
+                rgb.shape[1],
+                rgb.shape[0],
+                *box,
+                *out,
+                int(flip),
+                RESIZE_FILTERS[resize],
+                image.ctypes.data,
             )
         )
         return image

@@ -20,6 +20,7 @@ from jpeg_samples import (
     waves,
 )
 from PIL import Image
+from resizing import resized
 
 from ffcv_imagenet import native
 from ffcv_imagenet.augment import Normalize
@@ -33,9 +34,10 @@ def kernels(host_kernels):
     return host_kernels
 
 
-def cpu_crop(jpeg, index, box, side):
+def cpu_crop(jpeg, index, box, side, resize="triangle"):
     size = size_of(jpeg)[::-1]
-    return native.decode_crop(jpeg, size, box[:4], (side, side), flip=bool(box[4]), index=index, every=4)
+    options = {"flip": bool(box[4]), "resize": resize, "index": index, "every": 4}
+    return native.decode_crop(jpeg, size, box[:4], (side, side), **options)
 
 
 class GivenBoxes:
@@ -43,8 +45,9 @@ class GivenBoxes:
 
     metadata = None
 
-    def __init__(self, jpegs, indexes, boxes):
+    def __init__(self, jpegs, indexes, boxes, resize):
         self.jpegs, self.indexes, self.given, self.decoded = jpegs, indexes, np.array(boxes, np.int32), []
+        self.resize = resize
 
     def boxes(self, samples):
         return self.given[samples]
@@ -52,7 +55,8 @@ class GivenBoxes:
     def decode(self, samples, boxes, batch, codes, metadata, storage):
         for number, (sample, box) in enumerate(zip(samples, boxes.tolist(), strict=True)):
             self.decoded.append(int(sample))
-            crop = outcome(lambda s=sample, b=box: cpu_crop(self.jpegs[s], self.indexes[s] or None, b, batch.shape[1]))
+            arguments = (self.jpegs[sample], self.indexes[sample] or None, box, batch.shape[1], self.resize)
+            crop = outcome(lambda a=arguments: cpu_crop(*a))
             codes[number] = crop[0] is None
             if crop[0] is not None:
                 batch[number] = crop[0]
@@ -62,7 +66,7 @@ class GivenBoxes:
 class Decoding:
     """Decode a batch of JPEG files with the kernels: ``images``, ``status``, and which were ``left`` to the CPU."""
 
-    def __init__(self, kernels, jpegs, boxes, side, dtype=torch.uint8, every=4, indexes=None):
+    def __init__(self, kernels, jpegs, boxes, side, dtype=torch.uint8, every=4, indexes=None, resize="triangle"):
         content = np.frombuffer(b"".join(jpegs), np.uint8)
         lengths = np.array([len(jpeg) for jpeg in jpegs], np.uint64)
         sizes = np.array([size_of(jpeg) for jpeg in jpegs], np.uint16)
@@ -81,7 +85,7 @@ class Decoding:
             torch.zeros(count, dtype=torch.int64),
             torch.full((count,), -1, dtype=torch.int32),
         )
-        decoder = GivenBoxes(jpegs, indexes, boxes)
+        decoder = GivenBoxes(jpegs, indexes, boxes, resize)
         self.left = np.zeros(count, bool)
         batch = BatchDecoder(gatherer, decoder, np.arange(count) + 7, kernels, count, dtype, Normalize())
         codes = np.zeros(count, np.int32)
@@ -94,15 +98,15 @@ class Decoding:
         return self.slot.images.numpy()
 
 
-def expected(jpegs, boxes, side):
-    return np.stack([cpu_crop(jpeg, None, box, side) for jpeg, box in zip(jpegs, boxes, strict=True)])
+def expected(jpegs, boxes, side, resize="triangle"):
+    return np.stack([cpu_crop(jpeg, None, box, side, resize) for jpeg, box in zip(jpegs, boxes, strict=True)])
 
 
-def check(kernels, jpegs, boxes, side, every=4):
-    got = Decoding(kernels, jpegs, boxes, side, every=every)
+def check(kernels, jpegs, boxes, side, every=4, resize="triangle"):
+    got = Decoding(kernels, jpegs, boxes, side, every=every, resize=resize)
     assert not got.left.any()
     assert not got.status.any()
-    assert np.array_equal(got.images, expected(jpegs, boxes, side))
+    assert np.array_equal(got.images, expected(jpegs, boxes, side, resize))
     assert np.array_equal(got.slot.labels, np.arange(len(jpegs)) + 7)
 
 
@@ -122,14 +126,15 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("resize", native.RESIZE_FILTERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_chroma_layout_and_odd_sizes(kernels, layout):
+def test_every_chroma_layout_and_odd_sizes(kernels, layout, resize):
     rng = np.random.default_rng(1)
     for width, height in ((1, 1), (7, 9), (8, 16), (17, 33), (131, 65)):
         jpeg = LAYOUTS[layout](waves(width, height))
         boxes = [(0, 0, height, width, 0), (0, 0, height, width, 1), *random_boxes(rng, width, height, 10)]
         for side in (1, 13, 64):
-            check(kernels, [jpeg] * len(boxes), boxes, side)
+            check(kernels, [jpeg] * len(boxes), boxes, side, resize=resize)
 
 
 def test_one_pixel_crops_at_corners_and_block_borders(kernels):
@@ -179,14 +184,24 @@ def test_long_codes_and_extreme_coefficients(kernels):
     check(kernels, [bytes(jpeg)], [(0, 0, 64, 64, 0)], 64)
 
 
+@pytest.mark.parametrize("resize", native.RESIZE_FILTERS)
+def test_sums_beyond_16_bits(kernels, resize):
+    """Black and white in saturated colours, enlarged: what negative weights add has to end at 255 on either side."""
+    tiles = (np.indices((40, 50)).sum(0) % 2)[..., None]
+    colours = [(255 * tiles * colour).astype(np.uint8) for colour in ([1, 1, 1], [1, 0, 0], [0, 0, 1], [0, 1, 1])]
+    jpegs = [encode(pixels, subsampling="4:4:4", quality=100) for pixels in colours]
+    check(kernels, jpegs, [(3, 5, 30, 41, 0)] * 4, 64, resize=resize)
+
+
 def test_what_the_kernels_cannot_take_is_left_to_the_cpu(kernels):
     pixels = waves(64, 48)
     jpegs = [encode(pixels), encode(pixels, progressive=True), encode(pixels, "CMYK"), encode(pixels, "L")]
     boxes = [(1, 2, 40, 50, 1)] * 4
-    got = Decoding(kernels, jpegs, boxes, 20)
-    assert got.left.tolist() == [False, True, True, False]
-    assert got.decoded == [1, 2]
-    assert np.array_equal(got.images, expected(jpegs, boxes, 20))
+    for resize in native.RESIZE_FILTERS:
+        got = Decoding(kernels, jpegs, boxes, 20, resize=resize)
+        assert got.left.tolist() == [False, True, True, False]
+        assert got.decoded == [1, 2]
+        assert np.array_equal(got.images, expected(jpegs, boxes, 20, resize))
     nothing = [native.build_index(jpegs[0], 4), b"", b"", b""]
     assert Decoding(kernels, jpegs, boxes, 20, indexes=nothing).decoded == [1, 2, 3]
 
@@ -202,28 +217,20 @@ def test_the_output_is_what_normalising_the_cpus_pixels_gives(kernels, dtype):
     assert output_levels(dtype, Normalize()).shape == (3, 256)
 
 
-def triangle_resize(pixels, start, length, side):
-    """The plain definition along the last axis, in float64."""
-    scale = length / side
-    centre = start + (torch.arange(side, dtype=torch.float64) + 0.5) * scale
-    place = torch.arange(start, start + length, dtype=torch.float64) + 0.5
-    weight = (1 - (place - centre[:, None]).abs() / max(scale, 1)).clamp(min=0)
-    return pixels[..., start : start + length] @ (weight / weight.sum(1, keepdim=True)).T
-
-
+@pytest.mark.parametrize("resize", native.RESIZE_FILTERS)
 @pytest.mark.parametrize("layout", ["4:4:4", "4:2:0", "4:2:2", "grey"])
-def test_resizing_is_what_plain_torch_computes(kernels, layout):
+def test_resizing_is_what_its_definition_says(kernels, layout, resize):
     """Against the definition, not the CPU's code, which shares the weights: chroma enlarged with 3/4 and 1/4, as
     libjpeg does, then cropped and resized."""
     width, height, side = 70, 45, 24
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     colours = [60 + x + y, 190 - 2 * y + 10 * np.sin(x / 5), 100 + 40 * np.cos(x / 9) * np.sin(y / 7)]
     jpeg = LAYOUTS[layout](np.stack(colours, -1).astype(np.uint8), quality=100)
-    whole = torch.tensor(np.array(Image.open(BytesIO(jpeg)).convert("RGB")), dtype=torch.float64).permute(2, 0, 1)
+    whole = np.array(Image.open(BytesIO(jpeg)).convert("RGB"))
     for top, left, rows, columns in ((0, 0, height, width), (3, 5, 30, 41), (10, 20, 9, 7), (44, 69, 1, 1)):
-        expected = triangle_resize(triangle_resize(whole, left, columns, side).mT, top, rows, side).mT
-        got = Decoding(kernels, [jpeg], [(top, left, rows, columns, 0)], side).images[0]
-        difference = np.abs(got - expected.permute(1, 2, 0).numpy())
+        expected = resized(whole, (left, top, columns, rows), (side, side), resize)
+        got = Decoding(kernels, [jpeg], [(top, left, rows, columns, 0)], side, resize=resize).images[0]
+        difference = np.abs(got - expected)
         assert difference.max() <= 3
         assert difference.mean() <= 1
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import math
 import threading
 
+import cv2
 import native_library as native
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ from jpeg_samples import (
 )
 from native_library import Decoder, NativeError
 from PIL import Image
+from resizing import resized
 
-from ffcv_imagenet.native import read_image
+from ffcv_imagenet.native import RESIZE_FILTERS, read_image
 
 SIZES = [(1, 1), (7, 9), (8, 8), (16, 16), (17, 33), (31, 15), (64, 48), (129, 65)]
 
@@ -97,8 +100,8 @@ def test_scalar_and_simd_give_the_same_bits():
             jpeg = encode(noise(90, 70, quality), subsampling=subsampling, quality=quality)
             for _ in range(25):
                 box, out = random_box(rng, 90, 70), tuple(int(v) for v in rng.integers(1, 120, 2))
-                flip = bool(rng.integers(2))
-                a, b = (d.crop(jpeg, (90, 70), box, out, flip) for d in (simd, scalar))
+                flip, resize = bool(rng.integers(2)), list(RESIZE_FILTERS)[rng.integers(3)]
+                a, b = (d.crop(jpeg, (90, 70), box, out, flip, resize=resize) for d in (simd, scalar))
                 assert np.array_equal(a, b)
 
 
@@ -239,30 +242,89 @@ def test_sampling_factors_out_of_scope_go_to_libturbojpeg(decoder):
     assert psnr(got, pillow_crop(jpeg, (0, 0, 80, 64), (40, 40))) > 45
 
 
-def test_resize_of_raw_pixels(decoder):
-    pixels, rng = photographs()[0], np.random.default_rng(7)
-    height, width = pixels.shape[:2]
-    for _ in range(15):
-        box, out = random_box(rng, width, height), tuple(int(v) for v in rng.integers(1, 150, 2))
+@pytest.mark.parametrize("resize", RESIZE_FILTERS)
+def test_resizing_is_what_its_definition_says(decoder, resize):
+    scalar, rng = Decoder(simd=False), np.random.default_rng(7)
+    for pixels in (photographs()[0], noise(150, 130), (noise(90, 70) // 128) * np.uint8(255)):
+        height, width = pixels.shape[:2]
+        for _ in range(25):
+            box, out = random_box(rng, width, height), tuple(int(v) for v in rng.integers(1, 150, 2))
+            got = decoder.resize(pixels, box, out, resize=resize)
+            assert np.abs(got - resized(pixels, box, out, resize).clip(0, 255)).max() <= 1
+            assert np.array_equal(decoder.resize(pixels, box, out, True, resize), got[:, ::-1])
+            assert np.array_equal(got, scalar.resize(pixels, box, out, resize=resize))
+
+
+@pytest.mark.parametrize(("resize", "low", "high"), [("triangle", 0, 255), ("bicubic", 64, 191)])
+def test_triangle_and_bicubic_are_pillows(decoder, resize, low, high):
+    """Pillow clips between its two passes; with bicubic weights it has nothing to clip between ``low`` and ``high``."""
+    pixels, rng = noise(150, 130).clip(low, high), np.random.default_rng(8)
+    pillow = {"triangle": Image.BILINEAR, "bicubic": Image.BICUBIC}[resize]
+    for _ in range(40):
+        box, out = random_box(rng, 150, 130), tuple(int(v) for v in rng.integers(1, 200, 2))
         x, y, w, h = box
-        expected = np.asarray(Image.fromarray(pixels[y : y + h, x : x + w]).resize(out, Image.BILINEAR)).astype(int)
-        got = decoder.resize(pixels, box, out)
-        assert np.abs(got - expected).max() <= 1
-        assert np.array_equal(decoder.resize(pixels, box, out, flip=True), got[:, ::-1])
-        assert np.array_equal(got, Decoder(simd=False).resize(pixels, box, out))
+        expected = np.asarray(Image.fromarray(pixels[y : y + h, x : x + w]).resize(out, pillow)).astype(int)
+        assert np.abs(decoder.resize(pixels, box, out, resize=resize) - expected).max() <= 1
 
 
-def test_same_size_raw_pixels_are_copied(decoder):
+def test_bicubic_differs_from_pillow_only_where_pillow_clips_between_its_passes(decoder):
+    pixels = photographs()[0]
+    expected = np.asarray(Image.fromarray(pixels).resize((160, 160), Image.BICUBIC)).astype(int)
+    difference = np.abs(decoder.resize(pixels, (0, 0, *pixels.shape[1::-1]), (160, 160), resize="bicubic") - expected)
+    assert (difference > 1).mean() < 0.001
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_area_is_opencvs(decoder, grows):
+    pixels, rng = noise(150, 130), np.random.default_rng(9)
+    for _ in range(60):
+        x, y, w, h = box = random_box(rng, 150, 130)
+        out = [int(rng.integers(side, 200) if grows else rng.integers(1, side + 1)) for side in (w, h)]
+        if grows and (math.gcd(out[0], w) > 1 or math.gcd(out[1], h) > 1):
+            continue  # where an output pixel begins exactly where a pixel does, OpenCV's rounding takes the one before
+        expected = cv2.resize(pixels[y : y + h, x : x + w], out, interpolation=cv2.INTER_AREA).astype(int)
+        assert np.abs(decoder.resize(pixels, box, out, resize="area") - expected).max() <= 1
+
+
+def test_area_averages_along_one_axis_while_the_other_grows(decoder):
+    """OpenCV does not: then it takes two of the eight pixels along the axis that shrinks."""
+    stripes = np.tile(np.array([0, 0, 255, 0, 0, 0, 255, 0], np.uint8)[:, None, None], (10, 20, 3))
+    got = decoder.resize(stripes, (0, 0, 20, 80), (30, 10), resize="area")
+    assert np.abs(got - 63.75).max() < 1
+    opencv = cv2.resize(stripes, (30, 10), interpolation=cv2.INTER_AREA)
+    assert np.abs(opencv - 63.75).min() > 30
+
+
+@pytest.mark.parametrize("resize", RESIZE_FILTERS)
+def test_same_size_raw_pixels_are_copied(decoder, resize):
     pixels = noise(37, 23)
-    assert np.array_equal(decoder.resize(pixels, (0, 0, 37, 23), (37, 23)), pixels)
-    assert np.array_equal(decoder.resize(pixels, (5, 3, 20, 11), (20, 11)), pixels[3:14, 5:25])
+    assert np.array_equal(decoder.resize(pixels, (0, 0, 37, 23), (37, 23), resize=resize), pixels)
+    assert np.array_equal(decoder.resize(pixels, (5, 3, 20, 11), (20, 11), resize=resize), pixels[3:14, 5:25])
 
 
-def test_extreme_scales(decoder):
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_scalar_and_simd_build_the_same_filters(subsampling):
+    """Weights are rounded from quotients, where halves occur: most often with powers of 2."""
+    simd, scalar, rng = Decoder(simd=True), Decoder(simd=False), np.random.default_rng(10)
+    jpeg = encode(noise(1300, 9), subsampling=subsampling, quality=100)
+    for number in range(200):
+        x, _, w, _ = random_box(rng, 1300, 9)
+        if number % 3 == 0:
+            w = 2 ** int(np.log2(w))
+        out = int(rng.choice([64, 128, 160, 224, 256, rng.integers(1, 400)])), 4
+        box, flip, resize = (x, 0, w, 9), bool(number % 2), list(RESIZE_FILTERS)[number % 2]
+        a, b = (d.crop(jpeg, (1300, 9), box, out, flip, resize=resize) for d in (simd, scalar))
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("resize", RESIZE_FILTERS)
+def test_extreme_scales(decoder, resize):
     pixels = np.full((3, 3000, 3), 77, np.uint8)
     pixels[:, 1500:] = 99
-    assert np.array_equal(decoder.resize(pixels, (0, 0, 3000, 3), (1, 1)), np.full((1, 1, 3), 88))
-    assert np.array_equal(decoder.resize(pixels, (1499, 1, 1, 1), (64, 300)), np.full((300, 64, 3), 77))
+    got = decoder.resize(pixels, (0, 0, 3000, 3), (1, 1), resize=resize)
+    assert np.array_equal(got, np.full((1, 1, 3), 88))
+    got = decoder.resize(pixels, (1499, 1, 1, 1), (64, 300), resize=resize)
+    assert np.array_equal(got, np.full((300, 64, 3), 77))
 
 
 @pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 3}, {"optimize": True}])
@@ -385,8 +447,16 @@ def test_output_sizes_out_of_range(decoder):
     library, jpeg = decoder.library, native.as_bytes(encode(waves(50, 40)))
     for out in ((0, 8), (8, 0), (-1, 8), (16385, 1)):
         for flip in (0, 1):
-            arguments = (50, 40, 0, 0, 50, 40, *out, flip, None, 0, 0, jpeg.ctypes.data)
+            arguments = (50, 40, 0, 0, 50, 40, *out, flip, 0, None, 0, 0, jpeg.ctypes.data)
             assert library.fic_decode_crop(decoder.context, jpeg.ctypes.data, jpeg.size, *arguments) == native.ARGUMENT
+
+
+def test_unknown_filters(decoder):
+    jpeg, out = native.as_bytes(encode(waves(50, 40))), np.zeros((8, 8, 3), np.uint8)
+    for resize in (-1, 3):
+        arguments = (50, 40, 0, 0, 50, 40, 8, 8, 0, resize, None, 0, 0, out.ctypes.data)
+        code = decoder.library.fic_decode_crop(decoder.context, jpeg.ctypes.data, jpeg.size, *arguments)
+        assert code == native.ARGUMENT
 
 
 def replace_huffman_counts(jpeg, counts):

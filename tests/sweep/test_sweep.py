@@ -94,6 +94,7 @@ def test_an_option_of_a_loss_goes_to_the_losses_that_take_it(digits, tmp_path):
         (["--data.val=nowhere.beton"], "not found"),
         (["--sweep.model.arch=resnet10,resnet49"], r"model.arch: got 'resnet49'"),
         (["--sweep.model.arch=resnet10,vit_b_16"], r"vit_b_16 cannot take images of"),
+        (["--training.accumulation=32", "--resolution.min_res=8"], r"a micro-batch has one image"),
         (["--training.batch_size=97"], r"training.batch_size: got 97, allowed are at most the 96 images"),
         (["--runs"], "expected one argument"),
         (["--config-file"], "expected one argument"),
@@ -143,6 +144,9 @@ def test_a_run_that_was_made_with_other_options_is_refused(digits, tmp_path):
     assert plan_of(digits, tmp_path, "--lr.lr=0.25")
     (run.folder / "params.json").write_text(json.dumps({"config": {}, "train_data": "another"}))
     with pytest.raises(ValueError, match="holds a run with train_data=another"):
+        plan_of(digits, tmp_path)
+    (run.folder / "params.json").write_text(json.dumps({"config": {}, "micro_batch": 8}))
+    with pytest.raises(ValueError, match=r"to go on with .* allowed is --training.accumulation=4, or another --runs"):
         plan_of(digits, tmp_path)
     for damaged in ("", "[]"):
         (run.folder / "params.json").write_text(damaged)

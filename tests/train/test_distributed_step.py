@@ -9,8 +9,12 @@ from memory_trainer import CLASSES, KeptCheckpoints, make_trainer
 from torch import nn
 from toy_loss import Toy
 
+from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.loaders import make_train_loader
 from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.options import build
+from ffcv_imagenet.resolved import resolve
 from ffcv_imagenet.run.checkpoint import load_checkpoint
 
 #: With and without micro-batches, eager and compiled.
@@ -19,10 +23,12 @@ STEPS, GLOBAL_BATCH = 3, 24
 
 
 class DoubleNet(nn.Sequential):
-    """In float64, and without batch normalisation, whose statistics are those of a process's own images."""
+    """In float64, where another order of summing is no more than 1e-9."""
 
-    def __init__(self):
-        super().__init__(nn.Conv2d(3, 6, 3, stride=4), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 64, CLASSES))
+    def __init__(self, classes, *normalisation):
+        super().__init__(
+            nn.Conv2d(3, 6, 3, stride=4), *normalisation, nn.Tanh(), nn.Flatten(), nn.Linear(6 * 64, classes)
+        )
         self.double()
 
     def forward(self, images):
@@ -33,7 +39,7 @@ def take_steps(world, accumulation, compile):
     """Weights before and after steps of plain gradient descent with rate 1: their difference is the gradients' sum."""
     torch.manual_seed(0)
     trainer = make_trainer(
-        DoubleNet(),
+        DoubleNet(CLASSES),  # Statistics of batch normalisation are those of a process's own images.
         LOSSES.choose("maxsup"),
         batches=STEPS * accumulation,
         batch_size=GLOBAL_BATCH // world.size // accumulation,
@@ -46,7 +52,34 @@ def take_steps(world, accumulation, compile):
     )
     trainer.warm_up()
     weights = [torch.cat([p.detach().flatten() for p in trainer.model.parameters()])]
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
+    weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    return weights
+
+
+def take_steps_on_images(digits, world, accumulation):
+    """Weights after an epoch on real images, of which each micro-batch is normalised by itself."""
+    values = {
+        "data.train": digits / "train.beton",
+        "data.val": digits / "val.beton",
+        "data.num_workers": 1,
+        "resolution.min_res": 32,
+        "training.batch_size": GLOBAL_BATCH,
+        "training.accumulation": accumulation,
+    }
+    config = build(TrainConfig, {key: str(value) for key, value in values.items()})
+    torch.manual_seed(0)
+    trainer = make_trainer(
+        DoubleNet(3, nn.BatchNorm2d(6)),
+        LOSSES.choose("maxsup"),
+        batches=0,
+        batch_size=GLOBAL_BATCH // world.size // accumulation,
+        train_loader=make_train_loader(resolve(config, world)),
+        world=world,
+        accumulation=accumulation,
+    )
+    weights = [torch.cat([p.detach().flatten() for p in trainer.model.parameters()])]
+    trainer.train_epoch(0)
     weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     return weights
 
@@ -55,7 +88,7 @@ def train_with_state(world, folder, resume=None):
     """Two epochs with a loss that learns from the first; checkpoints after every step, with the sums of all ranks."""
     torch.manual_seed(0)
     batch_size, options = GLOBAL_BATCH // world.size, {"checkpoint_steps": 1, "lr": lambda epoch: 0.1}
-    trainer = make_trainer(DoubleNet(), Toy(), batches=STEPS, batch_size=batch_size, world=world, **options)
+    trainer = make_trainer(DoubleNet(CLASSES), Toy(), batches=STEPS, batch_size=batch_size, world=world, **options)
     if resume is not None:
         trainer.load_state_dict(load_checkpoint(resume))
     trainer.fit(None, KeptCheckpoints(folder, keep=1) if world.is_main else None)
@@ -63,20 +96,21 @@ def train_with_state(world, folder, resume=None):
     return {**trainer.model.state_dict(), **trainer.loss.state, "columns": of_loss}
 
 
-def _rank(rank, size, folder):
+def _rank(rank, size, folder, digits):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
     world = World(rank, size, rank, size, torch.device("cpu"))
     results = [take_steps(world, accumulation, mode) for accumulation, mode in CASES]
+    results.append(take_steps_on_images(digits, world, 2))
     results.append(train_with_state(world, folder / "checkpoints"))
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
+def two_ranks(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(_rank, (2, folder), nprocs=2)
+    torch.multiprocessing.spawn(_rank, (2, folder, digits), nprocs=2)
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -88,6 +122,15 @@ def test_gradients_are_those_of_the_global_batch(two_ranks, case):
     for results in two_ranks[1]:
         torch.testing.assert_close(results[case][0], before, rtol=0, atol=0)
         torch.testing.assert_close(results[case][1], after, rtol=1e-9, atol=1e-11)
+
+
+def test_the_same_micro_batches_on_one_process_take_the_same_steps(two_ranks, digits):
+    # Two processes with two micro-batches each, or one with four: the same six images in each of the four.
+    before, after = take_steps_on_images(digits, World(0, 1, 0, 1, torch.device("cpu")), 4)
+    assert (after - before).abs().max() > 0.01
+    for results in two_ranks[1]:
+        torch.testing.assert_close(results[len(CASES)][0], before, rtol=0, atol=0)
+        torch.testing.assert_close(results[len(CASES)][1], after, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

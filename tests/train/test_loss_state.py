@@ -32,7 +32,7 @@ def assert_equal(one, other):
 
 def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
     trainer = trainer_of(Toy(), epochs=1, accumulation=2)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     assert trainer.loss.images.sum() == STEPS * BATCH_SIZE
     mean = trainer.loss.predictions.sum(dim=1) / trainer.loss.images
     assert mean[trainer.loss.images > 0] == pytest.approx(1)
@@ -45,7 +45,7 @@ def test_every_image_of_an_epoch_counts_once_and_the_next_epoch_uses_it():
 
 def test_a_warm_up_leaves_no_trace_in_the_loss():
     trainer = trainer_of(Toy(), compile="aot_eager")
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     before = state_of(trainer)
     trainer.warm_up()
     assert_equal(state_of(trainer), before)
@@ -66,7 +66,7 @@ class Breaking(Toy):
 def test_a_skipped_step_leaves_no_trace_in_the_loss():
     loss = Breaking()
     trainer = trainer_of(loss, skip_nonfinite=True)
-    trainer.train_epoch(0, None)
+    trainer.train_epoch(0)
     others = torch.cat([target for step, target in enumerate(loss.seen) if step != 1])
     assert trainer.loss.images.tolist() == torch.bincount(others, minlength=CLASSES).tolist()
     assert all(value.isfinite().all() for value in trainer.loss.state.values())

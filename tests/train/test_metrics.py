@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffcv_imagenet.train.metrics import ScoreSums
+from ffcv_imagenet.train.metrics import Scores, ScoreSums
 
 
 @pytest.mark.parametrize("classes", [2, 5, 30])
@@ -23,6 +23,16 @@ def test_scores_against_numpy_over_uneven_batches(classes, dtype):
     assert scores.top_5 == (rank_of_target < 5).mean()
     assert scores.loss == pytest.approx((log_sum - exact[np.arange(100), target]).mean(), rel=1e-6)
     assert scores.images == 100
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_give_no_scores(value):
+    logits, target = torch.zeros(6, 3), torch.zeros(6, dtype=torch.int64)
+    logits[2:4, 1] = value
+    sums = ScoreSums(torch.device("cpu"))
+    sums.add(logits[:3], target[:3])
+    sums.add(logits[3:], target[3:])
+    assert sums.scores() == Scores(None, None, None, images=6, nonfinite=2)
 
 
 def test_nothing_to_evaluate_is_an_error():

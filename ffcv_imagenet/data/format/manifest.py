@@ -44,6 +44,8 @@ class WriteParameters:
     Attributes:
         mode: ``raw``, ``jpg``, ``smart`` or ``proportion``.
         max_resolution: longest side in pixels; None keeps every size.
+        resize: filter that shrinks larger images: ``area``, ``triangle``, ``bicubic``; None without ``max_resolution``.
+            ``by_file_type``: triangle for JPEGs, area for others, as earlier versions did without saying so.
         compress_probability: share of JPEG images; None unless ``mode`` is ``proportion``.
         smart_threshold: JPEG where raw takes more than this many times its bytes; None unless ``mode`` is ``smart``.
         jpeg_quality: 1..100; None in mode ``raw``.
@@ -57,6 +59,7 @@ class WriteParameters:
 
     mode: str
     max_resolution: int | None
+    resize: str | None
     compress_probability: float | None
     smart_threshold: float | None
     jpeg_quality: int | None
@@ -140,7 +143,7 @@ class Manifest:
                 raise ValueError(
                     f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
                 )
-            _add_max_pixels(content.get("parameters"))
+            _add_new_options(content.get("parameters"))
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -207,9 +210,10 @@ def _block_digest(path: Path, start: int) -> bytes:
         return digest(file.read(CHECKSUM_BLOCK))
 
 
-def _add_max_pixels(parameters: Any) -> None:
-    """Complete the parameters of a manifest that was written before the option ``max_pixels``."""
-    if isinstance(parameters, dict) and "page_size_mib" in parameters:
+def _add_new_options(parameters: Any) -> None:
+    """Complete the parameters of a manifest that was written before the options ``resize`` and ``max_pixels``."""
+    if isinstance(parameters, dict) and {"max_resolution", "page_size_mib"} <= set(parameters):
+        parameters.setdefault("resize", None if parameters["max_resolution"] is None else "by_file_type")
         parameters.setdefault("max_pixels", MAX_PIXELS)
 
 

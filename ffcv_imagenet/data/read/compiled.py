@@ -7,9 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from ffcv_imagenet.names import shown
+
+
+def _has_cache_folder() -> bool:
+    """Whether numba has a folder for what it compiles: next to the source, of the user, or NUMBA_CACHE_DIR."""
+    try:
+        CompileResultCacheImpl(_has_cache_folder)
+    except RuntimeError:
+        print(
+            "warning: there is no folder that numba can write compiled functions to, so they are compiled at every "
+            "start; NUMBA_CACHE_DIR=FOLDER in the environment names one",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+_CACHED = _has_cache_folder()
 
 
 class _OptionalCache(FunctionCache):
@@ -29,11 +46,12 @@ class _OptionalCache(FunctionCache):
 
 
 def cached_njit(**options: Any) -> Callable[[Callable], Any]:
-    """``numba.njit(cache=True, ...)``, except that a cache that can't be written is no error."""
+    """``numba.njit(cache=True, ...)``, except that it is no error when the cache can't be written."""
 
     def decorate(function: Callable) -> Any:
         dispatcher = numba.njit(**options)(function)
-        dispatcher._cache = _OptionalCache(function)
+        if _CACHED:
+            dispatcher._cache = _OptionalCache(function)
         return dispatcher
 
     return decorate

@@ -33,9 +33,9 @@ llvmlite.binding.load_library_permanently(str(native.LIBRARY))
 _int32, _address = types.int32, types.uintp
 _decode_crop = types.ExternalFunction(
     "fic_decode_crop",
-    _int32(_address, _address, types.int64, *[_int32] * 9, _address, types.int64, _int32, _address),
+    _int32(_address, _address, types.int64, *[_int32] * 10, _address, types.int64, _int32, _address),
 )
-_resize_crop = types.ExternalFunction("fic_resize_crop", _int32(_address, _address, *[_int32] * 9, _address))
+_resize_crop = types.ExternalFunction("fic_resize_crop", _int32(_address, _address, *[_int32] * 10, _address))
 
 
 def error_message(code: int) -> str:
@@ -61,6 +61,7 @@ _JOB = np.dtype(
         ("epoch", "u8"),
         ("min_area", "f8"),  # smallest random crop as a share of the image's area
         ("flip", "u1"),  # mirror half of the random crops
+        ("resize", "i4"),  # number of the filter
         ("center_ratio", "f8"),  # side of a centre crop as a share of the shorter side
         ("every", "u4"),  # MCUs between entry points, 0 without an index
         ("num_samples", "u8"),  # in the file
@@ -91,15 +92,16 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     if field["mode"] != JPEG_MODE:
         if size < np.uint64(height * width * 3):
             return OUTSIDE_FILE
-        return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, target)
+        return _resize_crop(decoder, data, width, height, left, top, w, h, columns, rows, flip, job["resize"], target)
     every, index, index_size = np.int32(0), np.uintp(0), np.int64(0)
     if job["every"] and offsets[sample + 1] > offsets[sample]:  # empty: this file has no entry points
         every = np.int32(job["every"])
         index = np.uintp(job["entries"] + offsets[sample])
         index_size = np.int64(offsets[sample + 1] - offsets[sample])
     return _decode_crop(
-        decoder, data, size, width, height, left, top, w, h, columns, rows, flip, index, index_size, every, target
-    )
+        decoder, data, size, width, height, left, top, w, h, columns, rows, flip, job["resize"], index, index_size,
+        every, target,
+    )  # fmt: skip
 
 
 @cached_njit(parallel=True, nogil=True)
@@ -137,16 +139,18 @@ class CropDecoder(SimpleRGBImageDecoder):
 
     Attributes:
         resolution: side of the output in pixels; may change between epochs.
+        resize: the filter, one of ``native.RESIZE_FILTERS``.
         index: entry points of the file, None to do without; set before the Loader is made.
     """
 
-    def __init__(self, resolution: int):
+    def __init__(self, resolution: int, *, resize: str = "triangle"):
         super().__init__()
-        self.resolution = resolution
+        self.resolution, self.resize = resolution, resize
         self.index: EntryIndex | None = None
         self._threads = [native.Decoder() for _ in range(numba.config.NUMBA_NUM_THREADS)]  # type: ignore[attr-defined]
         self._decoders = np.array([decoder.address for decoder in self._threads], np.uint64)
         self._job = np.zeros((), _JOB)
+        self._job["resize"] = native.RESIZE_FILTERS[resize]
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
         """Ask FFCV for the output, and for a crop box and, last, an error code per sample; the loader looks at it."""
@@ -211,10 +215,13 @@ class RandomResizedCropDecoder(CropDecoder):
         seed: of the crops and flips.
         min_area: smallest crop as a share of the image's area; the largest is all of it. Ratios are 3/4 to 4/3.
         flip: mirror half of the samples.
+        resize: the filter, see :class:`CropDecoder`.
     """
 
-    def __init__(self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True):
-        super().__init__(resolution)
+    def __init__(
+        self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True, resize: str = "triangle"
+    ):
+        super().__init__(resolution, resize=resize)
         self._job["seed"], self._job["min_area"], self._job["flip"] = seed, min_area, flip
 
     def set_epoch(self, epoch: int) -> None:
@@ -242,10 +249,11 @@ class CenterCropDecoder(CropDecoder):
     Args:
         resolution: side of the output in pixels.
         ratio: side of the crop as a share of the image's shorter side.
+        resize: the filter, see :class:`CropDecoder`.
     """
 
-    def __init__(self, resolution: int, ratio: float = IMAGENET_CENTER_CROP):
-        super().__init__(resolution)
+    def __init__(self, resolution: int, ratio: float = IMAGENET_CENTER_CROP, *, resize: str = "triangle"):
+        super().__init__(resolution, resize=resize)
         self._job["center_ratio"] = ratio
 
     def box_function(self) -> Callable:

@@ -116,7 +116,7 @@ class BatchDecoder:
 
     Args:
         gatherer: of the .beton file.
-        decoder: the CPU's, for crop boxes and for what is left to it.
+        decoder: the CPU's, for crop boxes, the resizing filter and for what is left to it.
         labels: of all samples, int64.
         kernels: where to decode.
         batch_size: the largest batch.
@@ -183,7 +183,9 @@ class BatchDecoder:
         """Fill the staging buffer: labels, then what :class:`Gatherer` puts there."""
         boxes, begin = self.decoder.boxes(numbers), _images_offset(len(numbers))
         while True:
-            gathered = self.gatherer.gather(numbers, boxes, left, resolution, staging.buffer.numpy(), begin)
+            gathered = self.gatherer.gather(
+                numbers, boxes, left, resolution, self.decoder.resize, staging.buffer.numpy(), begin
+            )
             if isinstance(gathered, Gathered):
                 break
             staging.buffer = self.kernels.host_buffer(int(GROWTH * gathered))
@@ -225,7 +227,7 @@ class GPUBatchLoader(BatchLoader):
 
     Args:
         path: a .beton file with its manifest and its entry-point index.
-        decoder: the CPU's decoder, which tells the crops.
+        decoder: the CPU's decoder, which tells the crops and the resizing filter.
         order: order of the samples, with this rank's part of them.
         batch_size: images per batch.
         num_workers: threads for samples that are left to the CPU, 0: one per usable core.

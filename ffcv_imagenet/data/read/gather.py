@@ -60,6 +60,7 @@ class Gatherer:
         boxes: np.ndarray,
         left: np.ndarray,
         resolution: int,
+        resize: str,
         buffer: np.ndarray,
         begin: int,
     ) -> Gathered | int:
@@ -70,6 +71,7 @@ class Gatherer:
             boxes: [B, 5] int32: top, left, height, width, flip.
             left: [B] bool, samples that are left to the CPU in any case. Set where one has to be.
             resolution: side of the output.
+            resize: the filter, one of ``native.RESIZE_FILTERS``.
             buffer: [bytes] uint8, the output.
             begin: the images' offset in it, a multiple of ``ALIGNMENT``.
 
@@ -92,7 +94,7 @@ class Gatherer:
         result = np.zeros((), _RESULT)
         code = native.gpu_gather(
             rows.ctypes.data, left.ctypes.data, len(rows), index.every, resolution, resolution,
-            buffer.ctypes.data, begin, buffer.size, result.ctypes.data,
+            native.RESIZE_FILTERS[resize], buffer.ctypes.data, begin, buffer.size, result.ctypes.data,
         )  # fmt: skip
         if code == native.ERROR_CAPACITY:
             return int(result["used"])

@@ -114,9 +114,11 @@ class BatchLoader(FFCVLoader):
     ):
         # FFCV's own constructor is left out: it builds Python sets over all samples, seconds and hundreds of MB for
         # ImageNet, which only its other memory manager needs. This sets the same attributes.
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        most = most_workers()
         if num_workers > most:
-            raise ValueError(f"data.num_workers: got {num_workers}, allowed are at most {most} (0: automatic)")
+            raise ValueError(
+                f"data.num_workers: got {num_workers}, allowed are at most {most}, NUMBA_NUM_THREADS (0: automatic)"
+            )
         if numba.threading_layer() == "workqueue":
             raise ValueError("NUMBA_THREADING_LAYER: got workqueue, allowed are omp and tbb: two loaders share them")
         manifest = manifest or Manifest.read(path)
@@ -226,6 +228,11 @@ class BatchLoader(FFCVLoader):
     def decode(self, order: np.ndarray) -> _BatchIterator:
         """Start decoding samples in this order."""
         return _BatchIterator(self, order)
+
+
+def most_workers() -> int:
+    """The most decoding threads that numba has: NUMBA_NUM_THREADS in the environment, else the usable cores."""
+    return numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 class _Graph(Graph):

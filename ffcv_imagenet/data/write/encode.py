@@ -62,13 +62,19 @@ def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> En
         kept = _kept(content, parameters)
         if kept is not None:
             return kept
-    image = _shrunk_jpeg(content, parameters) if is_jpeg(content) else None
-    if image is None:
-        image = decode_image(content, parameters.max_pixels)
-        height, width = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
-        if (height, width) != image.shape[:2]:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    image = decode_image(content, parameters.max_pixels)
+    size = stored_size(image.shape[0], image.shape[1], parameters.max_resolution)
+    if size != image.shape[:2]:
+        assert parameters.resize is not None
+        image = shrink(image, size, parameters.resize)
     return encode_image(image, mode, parameters)
+
+
+def shrink(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
+    """Resize [H, W, 3] uint8 to ``size`` (height, width), exactly as FFCV does when ``resize`` is ``area``."""
+    if resize == "area":
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    return native.resize_crop(image, (0, 0, *image.shape[:2]), size, resize=resize)
 
 
 def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> EncodedImage:
@@ -166,20 +172,6 @@ def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedIma
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
         return ValueError("there is not enough memory to store it")
-
-
-def _shrunk_jpeg(content: bytes, parameters: WriteParameters) -> np.ndarray | None:
-    """A JPEG that is too large, decoded and shrunk in one go by the crop decoder; None where that is not to be done.
-
-    It is several times faster than decoding the whole image and shrinking that.
-    """
-    open_image(content, parameters.max_pixels)
-    try:
-        size = native.image_size(content)
-        target = stored_size(*size, parameters.max_resolution)
-        return native.decode_crop(content, size, (0, 0, *size), target) if target != size else None
-    except ValueError:  # damaged, perhaps; Pillow decides about it
-        return None
 
 
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:

@@ -21,6 +21,7 @@ def resolve_parameters(
     preset: str | None = None,
     mode: str | None = None,
     max_resolution: int | None = None,
+    resize: str | None = None,
     subset: int = -1,
     shuffle: bool = False,
     seed: int = 0,
@@ -39,13 +40,19 @@ def resolve_parameters(
     mode = mode or of_preset.get("mode", "jpg")
     applicable = {key: value for key, value in of_preset.items() if key in MODES.takes(mode)}
     options = MODES.resolve(mode, applicable | {key: value for key, value in given.items() if value is not None})
+    max_resolution = of_preset.get("max_resolution") if max_resolution is None else max_resolution
+    if max_resolution is not None:
+        resize = resize or "area"  # FFCV's, so that the presets are the published data sets
+    elif resize is not None:
+        raise ValueError(f"write.resize: got {resize}, but it applies only with write.max_resolution=PIXELS")
     if subset == 0:
         raise ValueError("write.subset: got 0, allowed is a number of images >= 1, or -1 for all")
     if page_size_mib & (page_size_mib - 1):
         raise ValueError(f"write.page_size_mib: got {page_size_mib}, allowed is a power of 2")
     return WriteParameters(
         mode=mode,
-        max_resolution=of_preset.get("max_resolution") if max_resolution is None else max_resolution,
+        max_resolution=max_resolution,
+        resize=resize,
         compress_probability=options.get("compress_probability"),
         smart_threshold=options.get("smart_threshold"),
         jpeg_quality=options.get("jpeg_quality"),
