@@ -49,8 +49,8 @@ class Resolved:
 
     @property
     def decoding_cores(self) -> int:
-        """Of those, a loader's, unless ``data.num_workers`` says so: with a GPU all but two, which are left to the thread
-        that starts the kernels of the forward pass, and to autograd's, which starts those of the backward pass."""
+        """Of those, a loader's, unless ``data.num_workers`` says so: with a GPU all but two, which are left to the
+        thread that starts the kernels of the forward pass, and to autograd's, which starts those of the backward."""
         return max(1, self.cores - (2 if self.world.device.type == "cuda" else 0))
 
     @property

@@ -132,8 +132,10 @@ class Trainer:
             shapes=options.epochs,
         )
         self.ema = WeightAverage(model, options.ema) if options.ema else None
-        evaluated = model if self.ema is None else self.ema.model
-        self.evaluated_step = EvaluationStep(evaluated, normalize, precision=options.precision, device=world.device)
+        self.evaluated_model = model if self.ema is None else self.ema.model
+        self.evaluated_step = EvaluationStep(
+            self.evaluated_model, normalize, precision=options.precision, device=world.device
+        )
         self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
         self.nonfinite = NonfinitePolicy(self.step.module, skip=options.skip_nonfinite, world=world, where=self._where)
         self.steps = len(train_loader) // options.accumulation
@@ -415,7 +417,7 @@ class Trainer:
         losses = sum_over_ranks(self.progress.losses[: self.progress.step].clone())
         losses = losses.cpu() / (self.options.accumulation * self.world.size)
         self.nonfinite.check_losses(losses, self._steps_of(self.epochs_done))
-        self.nonfinite.check_weights(dict.fromkeys((self.model, self.evaluated_step.model)), self.progress.step - 1)
+        self.nonfinite.check_weights(dict.fromkeys((self.model, self.evaluated_model)), self.progress.step - 1)
         return losses
 
     def _where(self, step: int) -> str:
