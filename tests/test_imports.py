@@ -29,10 +29,14 @@ MAY_IMPORT = {
     "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
-    "train": {"train/precision", "script", "augment", "distributed", "losses", "data/read", "run"},
+    "train": {"train/precision", "script", "augment", "distributed", "losses", "models", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
-    "resolved": {"augment", "config", "distributed", "models", "train", "train/precision", "data/format", "data/read"},
+    "manifests": {"config", "data/format"},
+    "resolved": {
+        "augment", "config", "distributed", "manifests", "models", "train", "train/precision", "data/format",
+        "data/read",
+    },
     "loaders": {"resolved", "train/precision", "data/format", "data/read"},
     "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
@@ -49,7 +53,7 @@ MAY_IMPORT = {
     "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "names", "options", "report", "resolved", "resume", "run", "script",
+        "config", "files", "losses", "models", "names", "options", "report", "manifests", "resume", "run", "script",
         "data/format", "data/read",
     },
 }  # fmt: skip

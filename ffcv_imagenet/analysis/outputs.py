@@ -126,7 +126,7 @@ def observe(subject: Subject, data: DataSet, needs: Sequence[Need]) -> dict[Need
     collectors: dict[Need, Collector] = {}
     for need in needs:
         if need.kind == "class_sums":
-            width = find_head(subject.model, subject.num_classes)[1].in_features
+            width = find_head(subject.model, subject.num_classes).weight.shape[1]
             collectors[need] = ClassSums(data.manifest.num_classes, width, subject.world.device)
         else:
             collectors[need] = KeptRows(need.kind, need.classes)
@@ -178,7 +178,7 @@ def outputs(subject: Subject, batches: Iterable[Images]) -> Iterator[Outputs]:
     model, device = subject.model, subject.world.device
     normalize = Normalize(subject.config.data.mean, subject.config.data.std).to(device)
     try:
-        head: nn.Module | None = find_head(model, subject.num_classes)[1]
+        head: nn.Module | None = find_head(model, subject.num_classes)
     except ValueError:
         head = None
     seen: list[Tensor] = []

@@ -69,7 +69,7 @@ class Plane(Measurement):
         need = self.needs(sets)[0]
         rows, labels = kept[need].rows, self.labels(sets)
         names = self.data(sets)[self.split].manifest.classes
-        head = find_head(subject.model, subject.num_classes)[1]
+        head = find_head(subject.model, subject.num_classes)
         if subject.num_classes != len(names) and self.kind == "templates":
             raise ValueError(f"{subject.source} has {subject.num_classes} classes, the data {len(names)}")
         generator = np.random.default_rng(self.seed)

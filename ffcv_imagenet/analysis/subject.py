@@ -15,7 +15,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.distributed import World, on_main
 from ffcv_imagenet.evaluated import find_evaluated
-from ffcv_imagenet.models import build_model
+from ffcv_imagenet.models import CosineHead, build_model
 from ffcv_imagenet.options import Given, build
 from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.run.weights import checkpoint_weights, load_state, read_weights
@@ -108,7 +108,8 @@ def load_subject(
         if world.is_main:
             print(weights.told, flush=True)
     num_classes = head_rows(config.model.arch, state, place)
-    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool)
+    cosine_scale = config.make_loss().cosine_scale
+    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool, cosine_scale=cosine_scale)
     load_state(model, state, place)
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last).to(world.device)
     name = (place.resolve() if is_run else place.with_suffix("")).name
@@ -132,16 +133,16 @@ def head_rows(arch: str, state: Mapping[str, Any], place: Path) -> int:
     raise ValueError(f"{place} does not fit model.arch={arch}: it has no tensor {' or '.join(names)}")
 
 
-def find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer, whose input are the features.
+def find_head(model: nn.Module, num_classes: int) -> nn.Linear | CosineHead:
+    """The last linear layer (or the head of cosines in its place), whose input are the features.
 
     Raises:
         ValueError: the network does not end in one.
     """
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1][1].out_features != num_classes:
+    heads = [module for module in model.modules() if isinstance(module, (nn.Linear, CosineHead))]
+    if not heads or len(heads[-1].weight) != num_classes:
         raise ValueError(f"{type(model).__name__} does not end in a linear layer, whose input would be the features")
-    return linear[-1]
+    return heads[-1]
 
 
 def weights_checksum(model: nn.Module) -> str:
