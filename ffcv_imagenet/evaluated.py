@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import Given, build, flatten, options_of
 from ffcv_imagenet.resume import resume_state, run_checkpoints
 from ffcv_imagenet.run.checkpoint import load_checkpoint
@@ -39,7 +41,7 @@ class EvaluatedCheckpoint:
         params = self.state["params"]
         known = options_of(TrainConfig)
         kept = {k: v for k, v in params["config"].items() if k in known and (k == "data.val" or _is_read(k))}
-        return kept | {"training.precision": params["precision"]}
+        return kept | _of_the_head(params["config"]) | {"training.precision": params["precision"]}
 
     def config(self, given: Given) -> TrainConfig:
         """The run's options, under those that a user gives.
@@ -100,6 +102,16 @@ def find_evaluated(config: TrainConfig, path: Path) -> EvaluatedCheckpoint | Non
     with contextlib.suppress(ValueError, FileNotFoundError):  # Then they are weights alone, or load_weights says why.
         return EvaluatedCheckpoint(Path(weights), load_checkpoint(Path(weights)))
     return None
+
+
+def _of_the_head(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run's loss where that decides what the network's last layer is."""
+    own = {key: value for key, value in options.items() if key.startswith("loss.") and value is not None}
+    try:
+        loss = LOSSES.choose(own["loss.name"], {k.partition(".")[2]: v for k, v in own.items() if k != "loss.name"})
+    except (KeyError, ValueError):  # A loss from outside that is not here, or options that exist no more.
+        return {}
+    return own if loss.cosine_scale is not None else {}
 
 
 def _is_read(key: str) -> bool:

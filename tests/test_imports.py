@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "data/read",
     },
     "loaders": {"resolved", "train/precision", "data/format", "data/read"},
-    "evaluated": {"config", "options", "resume", "run"},
+    "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume",
         "run", "train",

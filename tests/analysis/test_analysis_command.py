@@ -12,7 +12,8 @@ import torch
 
 from ffcv_imagenet.analysis.command import main
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.run.checkpoint import load_checkpoint
+from ffcv_imagenet.models import build_model
+from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
 CPU = ["--dist.device=cpu", "--dist.cpu_threads=1"]
@@ -114,6 +115,20 @@ def test_a_file_of_weights_is_measured_like_its_run(measured, runs, digits, tmp_
     of_run = result(runs / "maxsup", "features")
     assert found["inputs"]["weights"] == of_run["inputs"]["weights"]
     assert found["results"]["val"]["d_within"] == pytest.approx(of_run["results"]["val"]["d_within"], abs=1e-9)
+
+
+def test_a_run_whose_loss_has_a_head_of_cosines_is_loaded_with_it(runs, digits, tmp_path):
+    state = load_checkpoint(runs / "maxsup")
+    params = json.loads((runs / "maxsup" / "params.json").read_text())
+    options = {k: v for k, v in params["config"].items() if not k.startswith("loss.")}
+    params["config"] = options | {"loss.name": "ldam", "loss.scale": 20.0}
+    model = build_model("resnet10", 3, cosine_scale=20)
+    del state["params"], state["format"]
+    CheckpointFolder(tmp_path / "checkpoints", 1, params).save(state | {"model": model.state_dict()}, 1)
+    main(["plane", f"--run={tmp_path}", f"--data={digits / 'val.beton'}", *CPU])
+    main(["logits", f"--run={tmp_path}", f"--data={digits / 'val.beton'}", *CPU])
+    logits = np.load(tmp_path / "analysis" / "logits.npz")["logits"]
+    assert 0 < np.abs(logits).max() <= 20.0001
 
 
 @pytest.mark.parametrize(
