@@ -46,7 +46,9 @@ def main(argv: Sequence[str]) -> None:
             from ffcv_imagenet.analysis.subject import load_subject
 
             out = arguments.out / place.name if arguments.out and len(places) > 1 else arguments.out
-            subject = load_subject(place, given, world, is_run=is_run, data=arguments.data, out=out)
+            subject = load_subject(
+                place, given, world, is_run=is_run, data=arguments.data, out=out, class_order=arguments.class_order
+            )
             folders.append(subject.folder)
             for name, results in _measure(subject, sets, chosen, ["analysis", *argv], again=arguments.again).items():
                 measured[name].append(Measured(subject.name, results))
@@ -177,6 +179,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Measureme
             raise ValueError(str(error).replace("measurement.", f"{name}.", 1)) from None
     if bool(arguments.run) == bool(arguments.weights):
         raise ValueError("give --run=RUN_FOLDER (any number of times) or --weights=FILE --arch=ARCH")
+    if arguments.class_order and not arguments.weights:
+        raise ValueError("--class-order is for --weights: a run has the classes of its data")
     if arguments.data is None:
         raise ValueError("the images to measure on are missing: give --data=FILE.beton")
     from ffcv_imagenet.config import TrainConfig
@@ -211,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, action="append", metavar="FOLDER", help="a run folder (repeatable)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a file of weights instead of runs")
     parser.add_argument("--arch", metavar="ARCH", help="architecture of --weights")
+    parser.add_argument(
+        "--class-order",
+        type=Path,
+        metavar="FILE",
+        help="classes of --weights in the order of their labels: a name per line, or a map of lines PATH<tab>LABEL",
+    )
     parser.add_argument("--data", type=Path, metavar="FILE.beton", help="validation images")
     parser.add_argument("--train-data", type=Path, metavar="FILE.beton", help="training images, where they are needed")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where results go (default: RUN_FOLDER/analysis)")

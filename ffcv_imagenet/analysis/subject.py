@@ -18,6 +18,7 @@ from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.models import CosineHead, build_model
 from ffcv_imagenet.options import Given, build
 from ffcv_imagenet.resolved import Resolved, resolve
+from ffcv_imagenet.run.class_order import read_class_order, rows_in_order
 from ffcv_imagenet.run.weights import checkpoint_weights, load_state, read_weights
 
 
@@ -74,7 +75,14 @@ class Subject:
 
 
 def load_subject(
-    place: Path, given: Given, world: World, *, is_run: bool, data: Path | None = None, out: Path | None = None
+    place: Path,
+    given: Given,
+    world: World,
+    *,
+    is_run: bool,
+    data: Path | None = None,
+    out: Path | None = None,
+    class_order: Path | None = None,
 ) -> Subject:
     """Load a run folder (``is_run``; its newest checkpoint) or a file of weights.
 
@@ -84,6 +92,8 @@ def load_subject(
         world: this process among all.
         is_run: whether ``place`` is a run folder.
         data: a .beton file of the images to measure on; without one, nothing is read but the weights.
+        class_order: the classes in the order in which a file of weights has them, see
+            :func:`~ffcv_imagenet.run.class_order.read_class_order`; None: in that of ``data``.
         out: where results go; None: ``analysis`` in the run folder, ``<name>_analysis`` next to a file of weights.
 
     Raises:
@@ -107,7 +117,14 @@ def load_subject(
         state, source, run = weights.state, str(place), None
         if world.is_main:
             print(weights.told, flush=True)
-    num_classes = head_rows(config.model.arch, state, place)
+    head = head_names(config.model.arch, state, place)
+    num_classes = len(state[head[0]])
+    if class_order is not None:
+        assert data is not None
+        rows = rows_in_order(read_class_order(class_order), Manifest.read(data).classes, class_order)
+        if len(rows) != num_classes:
+            raise ValueError(f"{class_order} has {len(rows)} classes, {place} {num_classes}")
+        state = {**state, **{name: state[name][rows] for name in head}}
     cosine_scale = config.make_loss().cosine_scale
     model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool, cosine_scale=cosine_scale)
     load_state(model, state, place)
@@ -117,19 +134,18 @@ def load_subject(
     return Subject(name, source, folder, config, world, model, num_classes, weights_checksum(model), run)
 
 
-def head_rows(arch: str, state: Mapping[str, Any], place: Path) -> int:
-    """K of a state dict: the rows of the parameter that is the output layer's weight in ``arch``.
+def head_names(arch: str, state: Mapping[str, Any], place: Path) -> list[str]:
+    """The tensors of a state dict that have a row for each class: those of the output layer of ``arch``.
 
     Raises:
-        ValueError: no tensor of that name.
+        ValueError: there is none.
     """
     with torch.device("meta"):
         small, large = (dict(build_model(arch, n).named_parameters()) for n in (7, 11))
     # The parameters of the output layer are those whose shape depends on K.
     names = [name for name, value in small.items() if value.shape != large[name].shape]
-    for name in names:
-        if isinstance(state.get(name), torch.Tensor):
-            return int(state[name].shape[0])
+    if found := [name for name in names if isinstance(state.get(name), torch.Tensor) and state[name].ndim]:
+        return found
     raise ValueError(f"{place} does not fit model.arch={arch}: it has no tensor {' or '.join(names)}")
 
 

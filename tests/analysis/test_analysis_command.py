@@ -117,6 +117,23 @@ def test_a_file_of_weights_is_measured_like_its_run(measured, runs, digits, tmp_
     assert found["results"]["val"]["d_within"] == pytest.approx(of_run["results"]["val"]["d_within"], abs=1e-9)
 
 
+def test_weights_with_other_labels_are_measured_in_the_order_of_the_data(measured, runs, digits, tmp_path):
+    state = load_checkpoint(runs / "maxsup")["model"]
+    theirs = ["2", "0", "1"]
+    rows = [int(name) for name in theirs]
+    torch.save(state | {name: state[name][rows] for name in ("fc.weight", "fc.bias")}, tmp_path / "theirs.pth")
+    (tmp_path / "map.txt").write_text("".join(f"val/{name}/a b.JPEG\t{k}\r\n" for k, name in enumerate(theirs)))
+    words = [f"--weights={tmp_path / 'theirs.pth'}", "--arch=resnet10", f"--data={digits / 'val.beton'}", *CPU]
+    words += ["--validation.resolution=32", "--validation.batch_size=8"]
+    main(["calibration", *words, f"--class-order={tmp_path / 'map.txt'}"])
+    found = json.loads((tmp_path / "theirs_analysis" / "calibration.json").read_text())
+    assert found["inputs"]["weights"] == result(runs / "maxsup", "calibration")["inputs"]["weights"]
+    for text, message in (("2\n0\n", "not in both: 1"), ("a/1\tx\n", "line 1: got"), ("0\n0\n1\n", "two labels")):
+        (tmp_path / "map.txt").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            main(["calibration", *words, f"--class-order={tmp_path / 'map.txt'}"])
+
+
 def test_a_run_whose_loss_has_a_head_of_cosines_is_loaded_with_it(runs, digits, tmp_path):
     state = load_checkpoint(runs / "maxsup")
     params = json.loads((runs / "maxsup" / "params.json").read_text())
