@@ -29,6 +29,7 @@ from ffcv_imagenet.report.groups import (
     natural,
     top_1_percent,
 )
+from ffcv_imagenet.report.measured import MeasuredTable, measured_tables
 from ffcv_imagenet.report.palette import DARK_COLOURS, LIGHT_COLOURS, Style, styles
 from ffcv_imagenet.report.paper import PAPER_NOTE, Published, beside_published
 from ffcv_imagenet.report.planning import needed_text
@@ -117,6 +118,7 @@ class Family:
     unfinished: list[tuple[str, str]]
     figures: list[Figure]
     options: list[Option]
+    measured: list[MeasuredTable]
 
 
 def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_published: bool = False) -> str:
@@ -202,6 +204,7 @@ def _family(entries: list[Entry], names: dict[Path, str]) -> Family:
         unfinished=[_unfinished(run, names) for group in groups for run in group.unfinished],
         figures=[_last_top_1(entries), _differences(entries), *_curves(entries)],
         options=_differing_options([run for group in groups for run in group.runs], names),
+        measured=measured_tables(groups),
     )
 
 

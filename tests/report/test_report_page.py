@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import shutil
@@ -18,6 +19,7 @@ from ffcv_imagenet.report import main
 from ffcv_imagenet.report.charts import Row, Series, dot_chart, line_chart, ticks
 from ffcv_imagenet.report.comparison import compare
 from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs, last_fifth
+from ffcv_imagenet.report.measured import measured_tables
 from ffcv_imagenet.report.page import STYLE_FILE, TEMPLATE_FILE, render_page
 from ffcv_imagenet.report.palette import DARK_COLOURS, DASHES, LIGHT_COLOURS, MARKERS, Style, style_of, styles
 from ffcv_imagenet.report.paper import beside_published, published_figures
@@ -388,3 +390,32 @@ def test_waiting_is_weighted_by_the_time_of_the_epochs(tmp_path):
     seconds = [1 / 100, 1 / 300]
     expected = 100 * (0.5 * seconds[0] + 0.1 * seconds[1]) / sum(seconds)
     assert f" {expected:.1f} " in page_of(tmp_path).words
+
+
+def write_measured(folder, within, weights, resolution=224, **more):
+    """Results of the measurement ``features``, as the analysis writes them."""
+    (folder / "analysis").mkdir()
+    inputs = {"measurement": "features", "weights": weights, "data": {"val": "c" * 64}, "resolution": resolution}
+    content = {"format": 1, "inputs": inputs, "results": {"summary": {"d_within val": within, **more}}}
+    (folder / "analysis" / "features.json").write_text(json.dumps(content))
+
+
+def test_what_runs_were_measured_for_stands_next_to_each_other(tmp_path):
+    for loss, seed, within in (("baseline", 0, 0.2), ("baseline", 1, 0.4), ("maxsup", 0, 0.1)):
+        write_measured(make_run(tmp_path, f"{loss}{seed}", loss, seed), within, f"{loss}{seed}", nothing=None)
+    make_run(tmp_path, "maxsup1", "maxsup", 1)
+    (table,) = measured_tables(group_runs(read_runs(tmp_path)))
+    assert (table.title, table.seeds) == ("features", [2, 1])
+    assert table.rows == [("d_within val", ["0.3 ± 0.14", "0.1"])]
+    page = Page(render_page(read_runs(tmp_path)))
+    assert "Measured: features" in page.words
+
+
+def test_measurements_of_other_data_or_images_are_not_averaged_and_damaged_files_are_left_out(tmp_path):
+    for seed, resolution in ((0, 224), (1, 256)):
+        write_measured(make_run(tmp_path, f"a{seed}", "maxsup", seed), 0.1, str(seed), resolution)
+    (tmp_path / "a0" / "analysis" / "plane.json").write_text("{")
+    (tmp_path / "a1" / "analysis" / "plane.json").write_text('{"format": 1, "inputs": {}}')
+    tables = measured_tables(group_runs(read_runs(tmp_path)))
+    assert [(table.title, table.seeds) for table in tables] == [("features", [1])] * 2
+    assert "256" in tables[1].caption
