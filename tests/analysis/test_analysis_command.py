@@ -11,8 +11,13 @@ import pytest
 import torch
 
 from ffcv_imagenet.analysis.command import main
+from ffcv_imagenet.analysis.corrupt import corrupt
+from ffcv_imagenet.analysis.outputs import read_images
+from ffcv_imagenet.analysis.subject import load_subject
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.distributed import find_world
 from ffcv_imagenet.models import build_model
+from ffcv_imagenet.options import Given
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -115,6 +120,31 @@ def test_a_file_of_weights_is_measured_like_its_run(measured, runs, digits, tmp_
     of_run = result(runs / "maxsup", "features")
     assert found["inputs"]["weights"] == of_run["inputs"]["weights"]
     assert found["results"]["val"]["d_within"] == pytest.approx(of_run["results"]["val"]["d_within"], abs=1e-9)
+
+
+def test_published_arrays_give_what_the_images_in_them_give_and_mce_divides_by_a_run(measured, runs, digits, tmp_path):
+    given = Given({"dist.device": "cpu"}, {})
+    subject = load_subject(runs / "maxsup", given, find_world("cpu"), is_run=True, data=digits / "val.beton")
+    batches = list(map(tuple, ((n, i.clone(), y.clone()) for n, i, y in read_images(subject, digits / "val.beton"))))
+    numbers, images, labels = (np.concatenate([np.asarray(batch[k]) for batch in batches]) for k in range(3))
+    pixels = images.transpose(0, 2, 3, 1)
+    levels = [corrupt(pixels, numbers, "contrast", severity, 0) for severity in range(1, 6)]
+    np.save(tmp_path / "contrast.npy", np.concatenate(levels))
+    np.save(tmp_path / "labels.npy", np.tile(labels, 5))
+    words = [f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", f"--corruptions.arrays={tmp_path}", *CPU]
+    words += [f"--out={tmp_path}", f"--corruptions.baseline={runs / 'maxsup'}"]
+    main(["corruptions", *words])
+    found = json.loads((tmp_path / "corruptions.json").read_text())
+    assert found["results"]["origin"] == "published arrays"
+    assert set(found["inputs"]["arrays"]) == {"contrast.npy", "labels.npy"}
+    assert found["results"]["summary"]["mce"] == pytest.approx(1)
+    regenerated = result(runs / "maxsup", "corruptions")["results"]["table"]
+    for line in found["results"]["table"]:
+        (same,) = (o for o in regenerated if (o["corruption"], o["severity"]) == (line["corruption"], line["severity"]))
+        assert list(line.values())[1:] == pytest.approx(list(same.values())[1:], rel=1e-5)
+    np.save(tmp_path / "contrast.npy", np.concatenate(levels).astype(np.float32))
+    with pytest.raises(ValueError, match=r"contrast.npy: got float32 .*, allowed is uint8 \[5 N, 32, 32, 3\]"):
+        main(["corruptions", *words])
 
 
 def test_weights_with_other_labels_are_measured_in_the_order_of_the_data(measured, runs, digits, tmp_path):
