@@ -139,7 +139,7 @@ def host_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) ->
                 boxes.append((between - before) / len(numbers))
                 gathering.append((after - between) / len(numbers))
                 copied.append(gathered.used / len(numbers))
-                left_over += gathered.num_left
+                left_over += gathered.num_on_cpu
     share = left_over / (len(boxes) * options.batch)
     note = (
         f"{statistics.mean(copied) / 1024:.1f} KiB of {np.mean(data.samples.size) / 1024:.1f} KiB to copy; "

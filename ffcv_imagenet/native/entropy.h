@@ -6,7 +6,7 @@
 
 #include "huffman.h"
 
-/* Coefficients of one block, in the order of fic_coefficient_order, and one cell that takes what nobody reads. */
+/* Coefficients of one block, in the order of fic_coefficient_order, and one cell for what is never read. */
 #define FIC_BLOCK_CELLS 80
 #define FIC_CELL_UNUSED 64
 
@@ -24,7 +24,7 @@
 /*
  * Where the zigzag-ordered coefficients are stored. The inverse DCT multiplies pairs of coefficients whose horizontal
  * frequencies are (0,4), (2,6), (1,3), (5,7) for all eight vertical frequencies at a time, so those pairs are
- * neighbours: cell = 16 * pair + 2 * vertical frequency + place in the pair. The indices from 64 on are reached by an
+ * neighbours: cell = 16 * pair + 2 * vertical frequency + position in the pair. The indices from 64 on are reached by an
  * end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
  */
 FIC_CONSTANT uint8_t fic_coefficient_order[192] = {
@@ -69,7 +69,7 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
         bits->available = (int32_t)((uint32_t)bits->available - pair); /* the lowest 6 bits */
         return 1;
     }
-    /* No bit behind coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
+    /* No bit after coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
     int32_t alone = FIC_PAIR_FIRST_STEP(pair) == FIC_PAIR_NONE, end = FIC_PAIR_STEPS(pair) == FIC_PAIR_END;
     if (FIC_LIKELY(FIC_PAIR_LENGTH(pair) && (end ? alone | (first < 63) : last == 63))) {
         *k = end ? (alone ? *k : first) + FIC_STEP_END : 63;

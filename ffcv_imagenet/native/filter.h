@@ -137,9 +137,9 @@ FIC_INLINE fic_filter_output fic_filter_begin(const fic_filter_key *key, int32_t
 }
 
 /*
- * The weight of the next sample; 0 behind the last one. Sample a of a component with half the resolution is the nearest
- * of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the component's ends its last sample stands
- * in. Rounding the running sum makes the weights add up to 2^FIC_WEIGHT_BITS, however many there are.
+ * The weight of the next sample; 0 after the last one. Sample a of a component with half the resolution is the nearest
+ * of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the component's ends its last sample is
+ * repeated. Rounding the running sum makes the weights add up to 2^FIC_WEIGHT_BITS, however many there are.
  */
 FIC_INLINE int32_t fic_filter_next(const fic_filter_key *key, fic_filter_output *output)
 {
@@ -149,13 +149,13 @@ FIC_INLINE int32_t fic_filter_next(const fic_filter_key *key, fic_filter_output 
     } else {
         int32_t pixel = 2 * sample - key->crop - output->pixel;
         int32_t right = fic_pixel_weight(key, output, pixel + 1);
-        int32_t behind = fic_pixel_weight(key, output, pixel + 2);
-        int32_t weight = 3 * (output->left + right) + output->before + behind;
+        int32_t after = fic_pixel_weight(key, output, pixel + 2);
+        int32_t weight = 3 * (output->left + right) + output->before + after;
         weight += sample == 0 ? output->left : 0;
         weight += sample == key->plane_size - 1 ? right : 0;
         output->running += number < output->count ? weight : 0;
         output->before = right;
-        output->left = behind;
+        output->left = after;
     }
     int64_t half = (int64_t)1 << (59 - FIC_WEIGHT_BITS);
     int32_t given = output->given;

@@ -32,7 +32,7 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i fic_divide_avx2(__m256i number, __m256d inver
     return _mm256_set_m128i(_mm256_cvtpd_epi32(high), _mm256_cvtpd_epi32(low));
 }
 
-/* The centres of the outputs of slots [slot, slot + 8), those behind the last repeating it. */
+/* The centres of the outputs of slots [slot, slot + 8), those after the last repeating it. */
 FIC_TARGET_AVX2 FIC_INLINE __m256i fic_centres_avx2(const fic_filter_key *key, int32_t slot)
 {
     const __m256i last = _mm256_set1_epi32(key->out_size - 1);
@@ -45,7 +45,7 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i fic_centres_avx2(const fic_filter_key *key, i
 }
 
 /* Fill start and used, [out_size rounded up to 8]. Returns the largest of used. */
-FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_places_avx2(const fic_filter_key *key, int32_t *start,
+FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_extents_avx2(const fic_filter_key *key, int32_t *start,
                                                                           int32_t *used)
 {
     const int32_t out = key->out_size, reach = fic_filter_half_width(key);
@@ -77,7 +77,7 @@ FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_places_avx2(const fic_filter_key *
     return most;
 }
 
-/* As fic_pixel_weight: `distance` and `pixel` go on to the next pixel. */
+/* As fic_pixel_weight: `distance` and `pixel` advance to the next pixel. */
 FIC_TARGET_AVX2 FIC_INLINE __m256i fic_next_pixel_avx2(const fic_filter_key *key, __m256i *distance,
                                                                        __m256i *pixel, __m256i reach, __m256i whole)
 {
@@ -116,8 +116,8 @@ FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key,
     __m256i left = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
     for (int32_t tap = 0; tap < taps; tap++) {
         __m256i right = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
-        __m256i behind = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
-        __m256i near = _mm256_add_epi32(left, right), far = _mm256_add_epi32(before, behind);
+        __m256i after = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
+        __m256i near = _mm256_add_epi32(left, right), far = _mm256_add_epi32(before, after);
         __m256i weight = _mm256_add_epi32(_mm256_add_epi32(near, far), _mm256_add_epi32(near, near));
         if (at_edge) {
             __m256i is_first = _mm256_cmpeq_epi32(sample, _mm256_setzero_si256());
@@ -130,11 +130,11 @@ FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key,
         sum = _mm256_add_epi32(sum, weight);
         running[tap] = sum;
         before = right;
-        left = behind;
+        left = after;
     }
 }
 
-/* Fill `weight`, [out_size][pairs][2] and room for 64 values more, from what fic_filter_places_avx2 found. */
+/* Fill `weight`, [out_size][pairs][2] and room for 64 values more, from what fic_filter_extents_avx2 found. */
 FIC_TARGET_AVX2 FIC_INLINE void fic_filter_weights_avx2(const fic_filter_key *key, const int32_t *start,
                                                                         int32_t pairs, int16_t *weight)
 {

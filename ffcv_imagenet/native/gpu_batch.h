@@ -8,7 +8,7 @@
 /* MCUs of one row that one thread decodes: an entry point up to the next, or to a restart marker in between. */
 typedef struct {
     uint32_t begin; /* first bit, from the image's first byte */
-    uint32_t end;   /* the bit behind: exactly where `exact` is set, else at most */
+    uint32_t end;   /* the bit after the last one: exactly if `exact` is set, else at most */
     int16_t dc[3];  /* predictors */
     uint16_t row, column; /* of the first MCU */
     uint8_t count;
@@ -41,9 +41,9 @@ typedef struct {
     int64_t items; /* likewise */
     int64_t rows[3]; /* offset in the workspace: [out_h][stride] int16, the planes resized vertically */
     int32_t num_items;
-    int32_t num_components; /* 0: the pixels, [out_h, out_w, 3] uint8, are there already */
+    int32_t num_components; /* 0: `bytes` are the pixels, [out_h, out_w, 3] uint8 */
     int32_t colour;
-    int32_t h, v; /* luma samples per chroma sample */
+    int32_t luma_blocks_x, luma_blocks_y; /* of an MCU, which has one block of each chroma component */
     int32_t padding;
     fic_gpu_plane plane[3];
     fic_gpu_filter filter[2][2]; /* [across, down][luma, chroma] */

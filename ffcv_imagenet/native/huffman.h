@@ -3,7 +3,7 @@
  *
  * One look-up yields the length of code and magnitude bits together, the run of zeros and the coefficient's value, of
  * two coefficients where both fit: the chain from one look-up to the next is a shift, a load and a shift. Another
- * table, for blocks that nobody looks at, steps over as many symbols as fit into its index.
+ * table, for blocks that are skipped, steps over as many symbols as fit into its index.
  */
 #ifndef FIC_HUFFMAN_H
 #define FIC_HUFFMAN_H
@@ -69,7 +69,7 @@ typedef struct {
     int32_t num_values;
 } fic_huffman_table;
 
-/* MSB-first bit reader over bytes without stuffing. The bytes need FIC_SEGMENT_PADDING behind them. */
+/* MSB-first bit reader over bytes without stuffing. FIC_SEGMENT_PADDING bytes must follow. */
 typedef struct {
     uint64_t window; /* the next bit is bit 63 */
     const uint8_t *next;

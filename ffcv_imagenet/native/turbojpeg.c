@@ -1,3 +1,4 @@
+/* Opens a JPEG with libturbojpeg. See decoder.h. */
 #include <turbojpeg.h>
 
 #include "decoder.h"

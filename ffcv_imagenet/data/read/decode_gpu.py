@@ -159,10 +159,10 @@ class BatchDecoder:
         if staging.copied is not None:
             staging.copied.synchronize()
         gathered = self.gather(numbers, left, slot.images.shape[1], staging)
-        if gathered.num_left:
+        if gathered.num_on_cpu:
             pixels = staging.buffer.numpy()[gathered.pixels : gathered.used]
-            pixels = pixels.reshape(gathered.num_left, *slot.images.shape[1:])
-            of_left = np.zeros((gathered.num_left, 1), np.int32)
+            pixels = pixels.reshape(gathered.num_on_cpu, *slot.images.shape[1:])
+            of_left = np.zeros((gathered.num_on_cpu, 1), np.int32)
             boxes = self.decoder.boxes(numbers[left])
             self.decoder.decode(numbers[left], boxes, pixels, of_left, self.decoder.metadata, storage)
             codes[left] = of_left[:, 0]
