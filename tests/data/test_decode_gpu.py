@@ -8,16 +8,18 @@ import shutil
 import threading
 import time
 
+import numba
 import numpy as np
 import pytest
 import torch
 from images import draw_folder
+from numba_compilations import compiling_threads
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.read import decode_gpu
+from ffcv_imagenet.data.read import decode_cpu, decode_gpu
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
 from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.kernels import CudaKernels
@@ -80,6 +82,15 @@ def same(a, b):
     return len(a) == len(b) > 0 and all(
         torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
     )
+
+
+def test_numba_compiles_before_the_decoding_thread_begins(kernels, digits, monkeypatch):
+    loader, function = gpu_loader(kernels, digits), decode_cpu.decode_batch.py_func
+    monkeypatch.setattr(decode_cpu, "decode_batch", numba.njit(nogil=True)(function))  # not yet compiled
+    with compiling_threads() as threads:
+        copies(loader, 0, 32)
+    assert threads
+    assert set(threads) == {threading.main_thread()}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
