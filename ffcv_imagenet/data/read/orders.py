@@ -1,7 +1,7 @@
 """In which order the samples are visited, and by which rank. FFCV traversal orders.
 
 An order is given to FFCV's Loader as ``order=``, which calls it with the loader; ours need nothing from it, and no
-FFCV to be made (:mod:`~ffcv_imagenet.data.read.loader` makes them known to it), so that a plan can be checked fast.
+FFCV to be made (:mod:`~ffcv_imagenet.data.read.loader_cpu` makes them known to it), so that a plan can be checked fast.
 """
 
 from __future__ import annotations
