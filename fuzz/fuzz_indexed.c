@@ -18,8 +18,19 @@ static int64_t expected_size(const fic_jpeg_info *info, int32_t k)
 static void compare_gpu(const uint8_t *jpeg, int64_t jpeg_size, const fic_jpeg_info *info, const box *b, const uint8_t *index,
                         int64_t index_size, int32_t k, int32_t code, const uint8_t *out)
 {
-    fic_gather_sample sample = {(uint64_t)(uintptr_t)jpeg, jpeg_size, (uint64_t)(uintptr_t)index, index_size,
-                                info->width, info->height, b->x, b->y, b->w, b->h, b->flip, 0};
+    fic_gather_sample sample = {
+        .jpeg = (uint64_t)(uintptr_t)jpeg,
+        .size = jpeg_size,
+        .index = (uint64_t)(uintptr_t)index,
+        .index_size = index_size,
+        .width = info->width,
+        .height = info->height,
+        .x = b->x,
+        .y = b->y,
+        .w = b->w,
+        .h = b->h,
+        .flip = b->flip,
+    };
     fic_gather_result result;
     uint8_t on_cpu = 0, *staging = malloc(1);
     int64_t capacity = 1, pixels = (int64_t)b->out_w * b->out_h * 3;

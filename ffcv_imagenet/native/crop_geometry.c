@@ -39,3 +39,28 @@ fic_mcu_range fic_needed_mcus(const fic_jpeg_header *header, const fic_plane pla
     }
     return range;
 }
+
+void fic_filter_keys(const fic_crop *crop, int32_t width, int32_t height, fic_factors pixels, const int32_t origin[2],
+                     fic_filter_key *across, fic_filter_key *down)
+{
+    *across = (fic_filter_key){
+        .crop = crop->x,
+        .crop_size = crop->w,
+        .out_size = crop->out_w,
+        .subsampling = pixels.x,
+        .plane_size = (width + pixels.x - 1) / pixels.x,
+        .origin = origin[0],
+        .mirror = crop->flip,
+        .filter = crop->resize,
+    };
+    *down = (fic_filter_key){
+        .crop = crop->y,
+        .crop_size = crop->h,
+        .out_size = crop->out_h,
+        .subsampling = pixels.y,
+        .plane_size = (height + pixels.y - 1) / pixels.y,
+        .origin = origin[1],
+        .mirror = 0,
+        .filter = crop->resize,
+    };
+}

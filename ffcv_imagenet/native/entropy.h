@@ -28,6 +28,7 @@
  * end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
  */
 #define FIC_ORDER_SIZE 192
+/* clang-format off: 16 in a line */
 FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     0, 32, 2, 4, 34, 16, 33, 18, 36, 6, 8, 38, 20, 35, 1, 48,
     3, 37, 22, 40, 10, 12, 42, 24, 39, 5, 50, 17, 49, 19, 52, 7,
@@ -42,6 +43,7 @@ FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
     64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
 };
+/* clang-format on */
 
 /* The DC difference is added to *dc (T.81 F.2.2.1). */
 FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_symbols *table, int32_t *dc)

@@ -119,7 +119,7 @@ FIC_API int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t
  */
 FIC_API void fic_will_need(const uint8_t *content, const uint64_t *starts, const uint64_t *sizes, int64_t count);
 
-/* A sample of a batch to be decoded on a GPU. `jpeg` and `index` are addresses; without an index both its fields are 0. */
+/* A sample to be decoded on a GPU. `jpeg` and `index` are addresses; without an index both its fields are 0. */
 typedef struct {
     uint64_t jpeg; /* 0 for a sample that is not a JPEG */
     int64_t size;

@@ -18,6 +18,7 @@ enum fic_resize {
     FIC_NUM_RESIZES
 };
 
+/* Compared as memory, as a whole: no padding, 8 fields of 32 bits. */
 typedef struct {
     int32_t crop, crop_size; /* in pixels of the image */
     int32_t out_size;
@@ -29,7 +30,7 @@ typedef struct {
 } fic_filter_key;
 
 /* The filter of one output sample, and how far its weights have been asked for. All coordinates are times 2 * out:
- * pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in. Integers, so every machine computes the same weights. */
+ * pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in. Integers, so all machines compute the same weights. */
 typedef struct {
     int32_t pixel;        /* of the crop, the first with a weight */
     int32_t distance;     /* of its centre from the output's */

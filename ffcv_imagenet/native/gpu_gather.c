@@ -168,12 +168,9 @@ static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const f
     }
     for (int32_t chroma = 0; chroma < (header->num_components > 1 ? 2 : 1); chroma++) {
         fic_factors pixels = fic_pixels_per_sample(header, chroma);
-        fic_filter_key across = {crop->x, crop->w, crop->out_w, pixels.x, (header->width + pixels.x - 1) / pixels.x,
-                                 8 * plane[chroma].block_x, crop->flip, crop->resize};
-        fic_filter_key down = {crop->y, crop->h, crop->out_h, pixels.y, (header->height + pixels.y - 1) / pixels.y,
-                               8 * plane[chroma].block_y, 0, crop->resize};
-        image->filter[FIC_GPU_ACROSS][chroma].key = across;
-        image->filter[FIC_GPU_DOWN][chroma].key = down;
+        int32_t origin[2] = {8 * plane[chroma].block_x, 8 * plane[chroma].block_y};
+        fic_filter_keys(crop, header->width, header->height, pixels, origin,
+                        &image->filter[FIC_GPU_ACROSS][chroma].key, &image->filter[FIC_GPU_DOWN][chroma].key);
         for (int32_t axis = 0; axis < 2; axis++) {
             fic_gpu_filter *filter = &image->filter[axis][chroma];
             filter->taps = fic_filter_taps(&filter->key);

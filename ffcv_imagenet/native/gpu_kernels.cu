@@ -73,7 +73,8 @@ FIC_INLINE int32_t decode_item(const fic_gpu_image *image, const fic_gpu_item *i
     fic_bits_refill(&bits);
     fic_bits_consume(&bits, item->begin & 7u);
     int32_t luma = item->dc[0], blue = item->dc[1], red = item->dc[2];
-    int32_t luma_blocks = image->luma_blocks_x * image->luma_blocks_y, num_blocks = luma_blocks + image->num_components - 1;
+    int32_t luma_blocks = image->luma_blocks_x * image->luma_blocks_y;
+    int32_t num_blocks = luma_blocks + image->num_components - 1;
     int64_t position = item->begin;
     for (int32_t column = item->column; column < item->column + item->count; column++) {
         for (int32_t i = 0; i < num_blocks; i++) {

@@ -10,11 +10,8 @@ int32_t fic_resample_crop(fic_decoder *decoder, const fic_crop *crop, const fic_
         int32_t chroma = c > 0;
         fic_factors pixels = chroma ? planes->subsampling : (fic_factors){1, 1};
         fic_filter *horizontal = &decoder->horizontal[chroma], *vertical = &decoder->vertical[chroma];
-        /* Memory compared as a whole is the key: no padding, 8 fields of 32 bits. */
-        fic_filter_key across = {crop->x, crop->w, crop->out_w, pixels.x, (planes->width + pixels.x - 1) / pixels.x,
-                                 planes->origin[c][0], crop->flip, crop->resize};
-        fic_filter_key down = {crop->y, crop->h, crop->out_h, pixels.y, (planes->height + pixels.y - 1) / pixels.y,
-                               planes->origin[c][1], 0, crop->resize};
+        fic_filter_key across, down;
+        fic_filter_keys(crop, planes->width, planes->height, pixels, planes->origin[c], &across, &down);
         int32_t code = fic_filter_build(horizontal, &across, decoder->simd);
         if (code == FIC_OK)
             code = fic_filter_build(vertical, &down, decoder->simd);
