@@ -15,8 +15,8 @@ static int64_t expected_size(const fic_jpeg_info *info, int32_t k)
 }
 
 /* In buffers of exactly the sizes that are asked for. code, out: what the CPU's decoder made of it. */
-static void compare_gpu(const uint8_t *jpeg, int64_t jpeg_size, const fic_jpeg_info *info, const box *b, const uint8_t *index,
-                        int64_t index_size, int32_t k, int32_t code, const uint8_t *out)
+static void compare_gpu(const uint8_t *jpeg, int64_t jpeg_size, const fic_jpeg_info *info, const box *b,
+                        const uint8_t *index, int64_t index_size, int32_t k, int32_t code, const uint8_t *out)
 {
     fic_gather_sample sample = {
         .jpeg = (uint64_t)(uintptr_t)jpeg,

@@ -51,8 +51,8 @@ int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_
 /* Build the Huffman tables and quantisers of a native file and describe its scan. */
 int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size);
 
-/* The crop's filters along both axes for a component: of an image of this size, with samples of `pixels` each, in a plane
- * whose first sample is `origin` (x, y) of the component. */
+/* The crop's filters along both axes for a component: of an image of this size, with samples of `pixels` each, in a
+ * plane whose first sample is `origin` (x, y) of the component. */
 void fic_filter_keys(const fic_crop *crop, int32_t width, int32_t height, fic_factors pixels, const int32_t origin[2],
                      fic_filter_key *across, fic_filter_key *down);
 

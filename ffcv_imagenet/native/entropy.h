@@ -24,11 +24,11 @@
 /*
  * Where the zigzag-ordered coefficients are stored. The inverse DCT multiplies pairs of coefficients whose horizontal
  * frequencies are (0,4), (2,6), (1,3), (5,7) for all eight vertical frequencies at a time, so those pairs are
- * neighbours: cell = 16 * pair + 2 * vertical frequency + position in the pair. The indices from 64 on are reached by an
- * end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
+ * neighbours: cell = 16 * pair + 2 * vertical frequency + position in the pair. The indices from 64 on are reached by
+ * an end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
  */
 #define FIC_ORDER_SIZE 192
-/* clang-format off: 16 in a line */
+/* clang-format off */
 FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     0, 32, 2, 4, 34, 16, 33, 18, 36, 6, 8, 38, 20, 35, 1, 48,
     3, 37, 22, 40, 10, 12, 42, 24, 39, 5, 50, 17, 49, 19, 52, 7,
@@ -87,8 +87,8 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
 }
 
 /*
- * Decode one block. `cells` (FIC_BLOCK_CELLS of them, the first 64 zero) receives the coefficients, not yet dequantised;
- * *dc is the component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
+ * Decode one block. `cells` (FIC_BLOCK_CELLS of them, the first 64 zero) receives the coefficients, not yet
+ * dequantised; *dc is the component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
  */
 FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_table,
                                     const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)

@@ -63,8 +63,8 @@ static int32_t decode_pixels(fic_decoder *decoder, const fic_turbojpeg_image *im
     uint8_t *pixels = fic_buffer_reserve(&decoder->fallback, count * (cmyk ? 4 : 3));
     if (!pixels)
         return FIC_ERROR_MEMORY;
-    if (tjDecompress2(image->handle, jpeg, (unsigned long)size, pixels, width, 0, height,
-                      cmyk ? TJPF_CMYK : TJPF_RGB, TJFLAG_ACCURATEDCT))
+    if (tjDecompress2(image->handle, jpeg, (unsigned long)size, pixels, width, 0, height, cmyk ? TJPF_CMYK : TJPF_RGB,
+                      TJFLAG_ACCURATEDCT))
         return FIC_ERROR_FALLBACK;
     if (cmyk)
         cmyk_to_rgb(pixels, count);
@@ -80,8 +80,8 @@ int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t siz
     int grey = image.colourspace == TJCS_GRAY && image.subsampling == TJSAMP_GRAY;
     if (image.width != decoder->header.width || image.height != decoder->header.height)
         code = FIC_ERROR_SIZE_MISMATCH;
-    else if (grey || (image.colourspace == TJCS_YCbCr && image.subsampling != TJSAMP_GRAY &&
-                      image.subsampling != TJSAMP_411))
+    else if (grey ||
+             (image.colourspace == TJCS_YCbCr && image.subsampling != TJSAMP_GRAY && image.subsampling != TJSAMP_411))
         code = decode_planes(decoder, &image, jpeg, size, crop, out);
     else
         code = decode_pixels(decoder, &image, jpeg, size, crop, out);

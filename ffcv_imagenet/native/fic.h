@@ -3,8 +3,8 @@
  *
  * Only what the crop needs is decoded: entropy-coded data outside it is skipped over (or, with an entry-point index,
  * never touched), the inverse DCT runs on the blocks the resampling filter reaches, and each colour component is
- * resampled at its own resolution before the colour conversion. The result is close to Pillow's or OpenCV's full decode,
- * crop, resize; the filters are those of filter.h.
+ * resampled at its own resolution before the colour conversion. The result is close to Pillow's or OpenCV's full
+ * decode, crop, resize; the filters are those of filter.h.
  *
  * Every function is safe on hostile bytes: JPEG and index are checked, nothing is read or written out of bounds.
  * A fic_decoder holds scratch memory and cached tables; use one per thread. Functions return 0 or a positive count on
@@ -25,10 +25,10 @@ typedef struct fic_decoder fic_decoder;
 
 enum fic_error {
     FIC_OK = 0,
-    FIC_ERROR_ARGUMENT = -1,      /* a null pointer, an outlying crop, an output size outside 1..16384, no such filter */
-    FIC_ERROR_MEMORY = -2,        /* allocation failed */
-    FIC_ERROR_NOT_JPEG = -3,      /* no SOI marker at the start */
-    FIC_ERROR_HEADER = -4,        /* malformed or missing marker segment */
+    FIC_ERROR_ARGUMENT = -1, /* a null pointer, an outlying crop, an output size outside 1..16384, no such filter */
+    FIC_ERROR_MEMORY = -2,   /* allocation failed */
+    FIC_ERROR_NOT_JPEG = -3, /* no SOI marker at the start */
+    FIC_ERROR_HEADER = -4,   /* malformed or missing marker segment */
     FIC_ERROR_SIZE_MISMATCH = -5, /* width or height differ from the frame header */
     FIC_ERROR_HUFFMAN_TABLE = -6, /* missing Huffman table, or one with too many codes or one of ones alone */
     FIC_ERROR_TRUNCATED = -7,     /* the entropy-coded data end before the last block needed */
@@ -63,9 +63,9 @@ FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
  * The pixels do not depend on the index. It is ignored for files that fic_build_index cannot index.
  *
  * Baseline and extended sequential 8-bit Huffman JPEGs with one interleaved scan (grey, 4:4:4, 4:2:2, 4:2:0, 4:4:0)
- * are decoded here, other files by libturbojpeg in full. Without an index, libturbojpeg also decodes a file in which this
- * decoder finds a fault or whose scan does not end in EOI, so that the verdict does not depend on the crop. On an error
- * the contents of `out` are undefined.
+ * are decoded here, other files by libturbojpeg in full. Without an index, libturbojpeg also decodes a file in which
+ * this decoder finds a fault or whose scan does not end in EOI, so that the verdict does not depend on the crop. On an
+ * error the contents of `out` are undefined.
  */
 FIC_API int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width,
                                 int32_t height, int32_t crop_x, int32_t crop_y, int32_t crop_w, int32_t crop_h,
@@ -139,10 +139,10 @@ typedef struct {
 } fic_gather_result;
 
 /*
- * Gather what the kernels of gpu_kernels.cu need to decode crops: at staging + begin an array of fic_gpu_image, after it
- * the images' items and bytes, then room for the pixels of the samples that the CPU decodes, in their order:
- * out_h * out_w * 3 bytes each. Those have num_components 0. begin is a multiple of 16. on_cpu: [count], not 0 for samples
- * that the CPU decodes in any case; set to 1 for all that it has to decode.
+ * Gather what the kernels of gpu_kernels.cu need to decode crops: at staging + begin an array of fic_gpu_image, after
+ * it the images' items and bytes, then room for the pixels of the samples that the CPU decodes, in their order: out_h *
+ * out_w * 3 bytes each. Those have num_components 0. begin is a multiple of 16. on_cpu: [count], not 0 for samples that
+ * the CPU decodes in any case; set to 1 for all that it has to decode.
  *
  * Returns FIC_ERROR_CAPACITY when the buffer is too small. Reads nothing outside the samples, whatever they hold.
  */

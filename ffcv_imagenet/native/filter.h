@@ -77,8 +77,8 @@ FIC_INLINE int32_t fic_filter_taps(const fic_filter_key *key)
     return key->subsampling == 2 ? fic_filter_pixels(key) / 2 + 3 : fic_filter_pixels(key);
 }
 
-/* Keys' cubic convolution with a = -1/2, as Pillow and torch have it, at distance / (half the half-width): a weight with
- * FIC_CUBIC_BITS + 1 fractional bits. */
+/* Keys' cubic convolution with a = -1/2, as Pillow and torch have it, at distance / (half the half-width): a weight
+ * with FIC_CUBIC_BITS + 1 fractional bits. */
 FIC_INLINE int32_t fic_cubic_weight(int32_t distance, int64_t per_unit)
 {
     const int64_t one = (int64_t)1 << FIC_CUBIC_BITS;

@@ -153,8 +153,8 @@ static int64_t reserve(int64_t *workspace, int64_t size)
 }
 
 /* Where the GPU keeps what it makes of the image. */
-static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const fic_crop *crop,
-                    const fic_plane plane[3], int64_t *workspace)
+static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const fic_crop *crop, const fic_plane plane[3],
+                    int64_t *workspace)
 {
     for (int32_t c = 0; c < header->num_components; c++) {
         fic_gpu_plane *to = &image->plane[c];
@@ -169,8 +169,8 @@ static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const f
     for (int32_t chroma = 0; chroma < (header->num_components > 1 ? 2 : 1); chroma++) {
         fic_factors pixels = fic_pixels_per_sample(header, chroma);
         int32_t origin[2] = {8 * plane[chroma].block_x, 8 * plane[chroma].block_y};
-        fic_filter_keys(crop, header->width, header->height, pixels, origin,
-                        &image->filter[FIC_GPU_ACROSS][chroma].key, &image->filter[FIC_GPU_DOWN][chroma].key);
+        fic_filter_keys(crop, header->width, header->height, pixels, origin, &image->filter[FIC_GPU_ACROSS][chroma].key,
+                        &image->filter[FIC_GPU_DOWN][chroma].key);
         for (int32_t axis = 0; axis < 2; axis++) {
             fic_gpu_filter *filter = &image->filter[axis][chroma];
             filter->taps = fic_filter_taps(&filter->key);
@@ -187,8 +187,8 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
     for (int32_t c = 0; c < header->num_components; c++) {
         const fic_component *component = &header->component[c];
         const uint8_t *quantiser = header->quantiser[component->quantiser];
-        if (!quantiser || (c == 2 && (component->dc != header->component[1].dc ||
-                                      component->ac != header->component[1].ac)))
+        if (!quantiser ||
+            (c == 2 && (component->dc != header->component[1].dc || component->ac != header->component[1].ac)))
             return 0;
         fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], image->quantisers[c]);
         for (int32_t is_ac = 0; c < 2 && is_ac < 2; is_ac++) {
@@ -210,8 +210,8 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
  * `capacity`, nothing is written, and *used passes it.
  */
 static int32_t gather_sample(const fic_gather_sample *sample, int32_t every_k, int32_t out_w, int32_t out_h,
-                             int32_t resize, fic_gpu_image *image, uint8_t *staging, int64_t capacity,
-                             int64_t *used, int64_t *workspace)
+                             int32_t resize, fic_gpu_image *image, uint8_t *staging, int64_t capacity, int64_t *used,
+                             int64_t *workspace)
 {
     const uint8_t *jpeg = (const uint8_t *)(uintptr_t)sample->jpeg;
     fic_crop crop = {sample->x, sample->y, sample->w, sample->h, out_w, out_h, sample->flip != 0, resize};
@@ -252,8 +252,8 @@ int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *on_cpu, int32_
                        int32_t out_h, int32_t resize, uint8_t *staging, int64_t begin, int64_t capacity,
                        fic_gather_result *result)
 {
-    if (!samples || !on_cpu || count < 0 || every_k < 0 || every_k > 255 || !staging || begin < 0 || begin % 16 || !result ||
-        out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT || resize < 0 ||
+    if (!samples || !on_cpu || count < 0 || every_k < 0 || every_k > 255 || !staging || begin < 0 || begin % 16 ||
+        !result || out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT || resize < 0 ||
         resize >= FIC_NUM_RESIZES)
         return FIC_ERROR_ARGUMENT;
     fic_gpu_image *images = (fic_gpu_image *)(staging + begin);
@@ -267,7 +267,7 @@ int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *on_cpu, int32_
         fic_gpu_image *image = fits ? &images[i] : &scrap;
         memset(image, 0, sizeof *image);
         on_cpu[i] = on_cpu[i] || !gather_sample(&samples[i], every_k, out_w, out_h, resize, image, staging,
-                                            fits ? capacity : 0, &used, &result->workspace);
+                                                fits ? capacity : 0, &used, &result->workspace);
         if (on_cpu[i]) {
             memset(image, 0, sizeof *image);
             result->num_on_cpu++;

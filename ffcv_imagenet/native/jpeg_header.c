@@ -36,8 +36,7 @@ static const struct {
     uint8_t marker;
     const char *name;
     int32_t name_size, least;
-} needed_bytes[] = {
-    {MARKER_APP0, "JFIF", 4, 7}, {MARKER_APP2, "ICC_PROFILE", 12, 14}, {MARKER_APP14, "Adobe", 5, 7}};
+} needed_bytes[] = {{MARKER_APP0, "JFIF", 4, 7}, {MARKER_APP2, "ICC_PROFILE", 12, 14}, {MARKER_APP14, "Adobe", 5, 7}};
 
 static int32_t be16(const uint8_t *p)
 {

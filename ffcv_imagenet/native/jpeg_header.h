@@ -31,9 +31,9 @@ typedef struct {
     int64_t scan_start;           /* offset of the first byte of entropy-coded data */
 } fic_jpeg_header;
 
-/* Pointers in *header refer to `jpeg`. Tables are only checked for their form. Returns FIC_OK or an error; a file that is
- * not native is not an error, but left to libjpeg. A header that libjpeg or Pillow refuses is an error or not native:
- * nothing is accepted here that the reference refuses. */
+/* Pointers in *header refer to `jpeg`. Tables are only checked for their form. Returns FIC_OK or an error; a file that
+ * is not native is not an error, but left to libjpeg. A header that libjpeg or Pillow refuses is an error or not
+ * native: nothing is accepted here that the reference refuses. */
 int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *header);
 
 /* Factors along the two axes. */

@@ -160,9 +160,9 @@ FIC_TARGET_AVX2 FIC_INLINE void add_lines(const __m256i *line, const int16_t *we
 }
 
 /*
- * vertical_scalar for output rows [y, y + OUTPUTS_AT_ONCE), those after the last repeating it, transposed. Filters start
- * at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each pair as
- * 16-bit neighbours.
+ * vertical_scalar for output rows [y, y + OUTPUTS_AT_ONCE), those after the last repeating it, transposed. Filters
+ * start at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each
+ * pair as 16-bit neighbours.
  */
 FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_filter *filter, int32_t y, __m256i *lines,
                                           __m256i *columns)
