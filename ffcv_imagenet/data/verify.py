@@ -2,7 +2,7 @@
 
     python -m ffcv_imagenet.data.verify FILE.beton ... [--decode]
 
-Exit status 0: yes; 2: no, and one line says what is wrong, with the first bad sample where it can be told.
+Exit status 0: yes; 2: no, and one line says what is wrong, with the first bad sample if it can be told.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def verify(beton: Path, *, decode: bool = False) -> str:
 
         content = np.memmap(beton, np.uint8, mode="r")
         with tqdm(desc=beton.name, total=len(samples.size), unit=" images", leave=False, disable=None) as bar:
-            for numbers, _, codes in decode_whole(samples, content):
+            for indices, _, codes in decode_whole(samples, content):
                 if codes.any():
-                    number = int(numbers[np.flatnonzero(codes)[0]])
+                    sample = int(indices[np.flatnonzero(codes)[0]])
                     reason = error_message(codes[codes != 0][0])
-                    raise ValueError(f"{beton} is damaged: {_describe(number, samples, manifest)}: {reason}")
-                bar.update(len(numbers))
+                    raise ValueError(f"{beton} is damaged: {_describe(sample, samples, manifest)}: {reason}")
+                bar.update(len(indices))
         checked.append("every image decoded")
     what = f"{len(samples.size)} images"
     if manifest is None:
@@ -108,11 +108,11 @@ def decode_whole(
         yield indices, batch[:count], codes[:count, 0]
 
 
-def _describe(number: int, samples: Samples, manifest: Manifest | None) -> str:
-    first = int(samples.pointer[number])
-    label = int(samples.label[number])
+def _describe(sample: int, samples: Samples, manifest: Manifest | None) -> str:
+    first = int(samples.pointer[sample])
+    label = int(samples.label[sample])
     name = label if manifest is None else repr(manifest.classes[label])
-    return f"sample {number} (bytes {first} to {first + int(samples.size[number]) - 1}, class {name})"
+    return f"sample {sample} (bytes {first} to {first + int(samples.size[sample]) - 1}, class {name})"
 
 
 def main(argv: Sequence[str]) -> None:

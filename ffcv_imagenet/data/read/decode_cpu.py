@@ -1,8 +1,8 @@
 """Decoding on the CPU: FFCV operations from a sample's bytes to its cropped, resized and mirrored pixels.
 
-Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. The work is done by
-the native crop decoder, called from numba's parallel loop; it writes straight into the batch. The compiled loop is
-kept on disk, and the resolution may change between epochs without compiling anything.
+Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. numba's parallel loop
+calls the native crop decoder, which writes straight into the batch. The compiled loop is kept on disk, and the
+resolution may change between epochs without compiling anything.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._job["epoch"] = epoch
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask FFCV for the output, and for a crop box and, last, an error code per sample; the loader looks at it."""
+        """Ask FFCV for the output, and for a crop box and, last, an error code per sample, which the loader reads."""
         shape, byte, int32 = (self.resolution, self.resolution, 3), np.dtype("u1"), np.dtype("i4")
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
         return state, (AllocationQuery(shape, byte), AllocationQuery((5,), int32), AllocationQuery((1,), int32))
