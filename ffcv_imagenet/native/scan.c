@@ -214,22 +214,21 @@ typedef int32_t decode_function(fic_bits *bits, const fic_huffman_table *dc_tabl
                                 int32_t *dc, int16_t *cells);
 typedef void idct_function(const int16_t *cells, const uint16_t *quantisers, uint8_t *out, int64_t stride);
 
-FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
-                              idct_function idct)
+/* What decoding needs to know of a block of the MCU at hand. */
+typedef struct {
+    const fic_huffman_table *dc_table, *ac_table;
+    const uint16_t *quantisers;
+    int32_t *dc;
+    uint8_t *out; /* the first sample of the plane in the block's lines */
+    int64_t stride;
+    uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
+    uint32_t columns;  /* per MCU */
+} block_position;
+
+/* Describe the blocks of the MCU in this row and column. */
+FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, block_position block[FIC_MAX_BLOCKS])
 {
-    fic_bits bits = scan->bits;
-    const uint8_t *stop = scan->segment + scan->segment_size + 8;
-    int32_t num_blocks = scan->num_blocks;
-    struct {
-        const fic_huffman_table *dc_table, *ac_table;
-        const uint16_t *quantisers;
-        int32_t *dc;
-        uint8_t *out;
-        int64_t stride;
-        uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
-        uint32_t columns;  /* per MCU */
-    } block[FIC_MAX_BLOCKS];
-    for (int32_t i = 0; i < num_blocks; i++) {
+    for (int32_t i = 0; i < scan->num_blocks; i++) {
         int32_t c = scan->block[i].component;
         fic_factors per_mcu = scan->blocks_per_mcu[c];
         const fic_plane *plane = &scan->plane[c];
@@ -245,6 +244,16 @@ FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32
         block[i].width = inside ? (uint32_t)plane->blocks_w : 0;
         block[i].columns = (uint32_t)per_mcu.x;
     }
+}
+
+FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
+                              idct_function idct)
+{
+    fic_bits bits = scan->bits;
+    const uint8_t *stop = scan->segment + scan->segment_size + 8;
+    int32_t num_blocks = scan->num_blocks;
+    block_position block[FIC_MAX_BLOCKS];
+    locate_blocks(scan, row, column, block);
     int16_t *cells = scan->cells;
     for (; count > 0; count--) {
         for (int32_t i = 0; i < num_blocks; i++) {
