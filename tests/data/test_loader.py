@@ -92,6 +92,17 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_not_of_workers_or_history(digi
     assert not same(third, copies(train_loader(digits, seed=1), 3, 32))
 
 
+@pytest.mark.parametrize("quasi_random", [False, True])
+def test_an_epoch_that_begins_in_its_middle_is_its_rest_and_changes_no_other(digits, quasi_random):
+    loader = train_loader(digits)
+    if quasi_random:
+        loader.order = QuasiRandomOrder(96, seed=0, global_batch=16, block=8, window=3)
+    whole = copies(loader, 2, 32)
+    rest = [(batch.images.clone(), batch.labels.clone()) for batch in loader.epoch(2, 32, first_batch=4)]
+    assert same(rest, whole[4:])
+    assert same(copies(loader, 2, 32), whole)
+
+
 def test_ranks_share_the_global_batches(digits):
     alone = copies(train_loader(digits, batch=16), 2, 32)
     parts = [copies(train_loader(digits, batch=8, rank=rank, world=2), 2, 32) for rank in range(2)]
