@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
-from ffcv_imagenet.data.read.loader import BatchLoader, most_workers
+from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
@@ -93,7 +93,7 @@ def _make_loader(
     *,
     decode: str,
     batch_size: int,
-    on_damaged: Literal["fail", "replace", "leave_out"],
+    on_damaged: OnDamaged,
 ) -> BatchLoader:
     beton = BetonFile.open(Path(file), manifest)
     options: dict[str, Any] = {

@@ -64,7 +64,7 @@ class GivenBoxes:
 
 
 class Decoding:
-    """Decode a batch of JPEG files with the kernels: ``images``, ``status``, and which were ``left`` to the CPU."""
+    """Decode a batch of JPEG files with the kernels: ``images``, ``status``, and which were decoded ``on_cpu``."""
 
     def __init__(self, kernels, jpegs, boxes, side, dtype=torch.uint8, every=4, indexes=None, resize="triangle"):
         content = np.frombuffer(b"".join(jpegs), np.uint8)

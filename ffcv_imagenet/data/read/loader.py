@@ -24,6 +24,9 @@ from ffcv_imagenet.data.read.read_ahead import Windows, read_ahead
 #: Batches that have memory, in a ring: one is with the consumer, the others are decoded or being decoded.
 SLOTS = 5
 
+#: What happens to a sample that cannot be decoded, see :class:`BatchLoader`.
+OnDamaged = Literal["fail", "replace", "leave_out"]
+
 
 class Batch(NamedTuple):
     """``images [B, 3, H, W]`` (channels_last) and ``labels [B] int64``, on the training device.
@@ -80,7 +83,7 @@ class BatchLoader(ABC):
         *,
         batch_size: int,
         num_workers: int,
-        on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        on_damaged: OnDamaged = "fail",
     ):
         most = most_workers()
         if num_workers > most:
@@ -136,7 +139,7 @@ class BatchLoader(ABC):
 class DamagePolicy:
     """What happens to samples that cannot be decoded; see ``on_damaged`` of :class:`BatchLoader`."""
 
-    def __init__(self, path: Path, on_damaged: Literal["fail", "replace", "leave_out"]):
+    def __init__(self, path: Path, on_damaged: OnDamaged):
         self._path, self._on_damaged, self._reported = path, on_damaged, set[int]()
 
     def without_damaged(self, samples: np.ndarray, codes: np.ndarray) -> np.ndarray:

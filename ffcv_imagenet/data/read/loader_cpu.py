@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from queue import Full
-from typing import Any, Literal
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,7 +29,7 @@ from ffcv_imagenet.data.ffcv_imports import (
 )
 from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder
-from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader, DamagePolicy
+from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader, DamagePolicy, OnDamaged
 from ffcv_imagenet.data.read.orders import RankOrder, ShardedOrder, ShuffledOrder
 
 #: Seconds between two looks at whether a copy to the device is over.
@@ -54,7 +54,7 @@ class CPUBatchLoader(BatchLoader):
         batch_size: int,
         num_workers: int,
         device: torch.device,
-        on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        on_damaged: OnDamaged = "fail",
     ):
         options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "on_damaged": on_damaged}
         super().__init__(file, decoder, order, **options)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from queue import Empty, Queue
 from threading import Event as ThreadEvent
 from threading import Thread
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -18,7 +18,7 @@ from ffcv_imagenet.data.read.decode_cpu import CropDecoder
 from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers
 from ffcv_imagenet.data.read.gather import Gatherer
 from ffcv_imagenet.data.read.kernels import CudaKernels, Event, Kernels
-from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader
+from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader, OnDamaged
 from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
 
 
@@ -53,7 +53,7 @@ class GPUBatchLoader(BatchLoader):
         device: torch.device,
         dtype: torch.dtype,
         normalize: Normalize,
-        on_damaged: Literal["fail", "replace", "leave_out"] = "fail",
+        on_damaged: OnDamaged = "fail",
         kernels: Kernels | None = None,
     ):
         if kernels is None and device.type != "cuda":
