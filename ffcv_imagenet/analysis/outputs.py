@@ -15,7 +15,6 @@ from tqdm import tqdm
 from ffcv_imagenet.analysis.measurement import DataSet, Need
 from ffcv_imagenet.analysis.subject import Subject, find_head
 from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.read.orders import ShardedOrder
 from ffcv_imagenet.distributed import gather, sum_over_ranks
 from ffcv_imagenet.loaders import make_val_loader
 from ffcv_imagenet.train.precision import autocast
@@ -159,9 +158,7 @@ def read_images(subject: Subject, data: Path) -> Iterator[Images]:
     start = subject.start(data)
     start.set_up_torch()
     loader = make_val_loader(start)
-    order = loader.traversal_order
-    assert isinstance(order, ShardedOrder)
-    numbers = order.sample_order(0)
+    numbers = loader.order.sample_order(0)
     done = 0
     for batch in loader.epoch(0, subject.config.validation.resolution):
         yield Images(numbers[done : done + len(batch.labels)], batch.images, batch.labels)
