@@ -150,6 +150,7 @@ class ProjectStep:
                 resolution=lambda epoch: 0,
                 val_resolution=VAL_SIDE,
                 flip_tta=True,
+                top_k=5,
                 progress_bar=False,
                 compile=choose_compile(variant.compile, device),
                 ema=variant.ema,
@@ -192,6 +193,7 @@ class ProjectStep:
             resolution=VAL_SIDE,
             precision=trainer.options.precision,
             flip_tta=True,
+            top_k=trainer.options.top_k,
             forward=trainer.evaluated_forward,
         ).images
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffcv_imagenet.data.write.modes import MODES
-from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
 from ffcv_imagenet.losses import LOSSES, Loss
 from ffcv_imagenet.options import (
     Choice,
@@ -40,6 +40,8 @@ SEED = Effect(resumable=False, averaged=True, shown=False)
 COMPUTING = Effect(resumable=True, averaged=False)
 #: It says where and how fast a run executes; the data are compared by their checksums.
 RUNNING = Effect(resumable=True, averaged=True)
+#: It decides what is scored besides top-1 and the cross entropy, on which nothing depends.
+SCORING = Effect(resumable=False, averaged=True)
 #: It says what is kept of a run.
 KEEPING = Effect(resumable=True, averaged=True, shown=False)
 
@@ -276,6 +278,7 @@ class ValidationOptions:
     )
     batch_size: int = option(Integer(1), "images per batch and process", 256, RUNNING)
     flip_tta: bool = option(Switch(), "average over the image and its mirror image", False, LEARNING)
+    top_k: int = option(Integer(1), "the k of the score top-k (at most the number of classes)", IMAGENET_TOP_K, SCORING)
 
 
 @dataclass(frozen=True)

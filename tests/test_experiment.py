@@ -69,7 +69,7 @@ def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, caps
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["resolution"] for line in lines] == [32, 40]
     assert lines[-1] == last.as_line()
-    assert lines[-1]["top_5"] == 1.0  # of three classes
+    assert (lines[-1]["top_k"], lines[-1]["k"]) == (1.0, 3)  # of three classes
     assert lines[1]["val_loss"] < lines[0]["val_loss"]
     assert lines[-1]["lr"] == pytest.approx(0.01 / 6)  # of the last of six steps down to zero
     assert 0 <= lines[-1]["wait_share"] <= 1
@@ -79,7 +79,7 @@ def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, caps
     assert params["recipe"] == "tiny"
     assert {"torch", "ffcv", "numpy"} <= set(params["versions"])
     assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text()) == {"state": "finished", "error": None}
-    assert "final top-1" in capsys.readouterr().out
+    assert re.search(r"final top-1 [\d.]+ %, top-3 100.00 %", capsys.readouterr().out)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits, tmp_path):
@@ -121,10 +121,18 @@ def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, 
     read = []
     whole = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
-    last = train(config(digits, tmp_path, **{"validation.flip_tta": 1, "validation.crop_ratio": 0.95}))
+    last = train(
+        config(digits, tmp_path, **{"validation.flip_tta": 1, "validation.crop_ratio": 0.95, "validation.top_k": 2})
+    )
     assert sorted(name for name in read if name.endswith(".beton.json")) == ["train.beton.json", "val.beton.json"]
-    scores = Scores(last.top_1, last.top_5, last.val_loss, 31)
-    again = {"training.eval_only": 1, "validation.flip_tta": 1, "validation.crop_ratio": 0.95, "data.train": "none"}
+    scores = Scores(last.top_1, last.top_k, last.val_loss, 31, 2)
+    again = {
+        "training.eval_only": 1,
+        "validation.flip_tta": 1,
+        "validation.crop_ratio": 0.95,
+        "validation.top_k": 2,
+        "data.train": "none",
+    }
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": "auto"})) == scores
     file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
     assert evaluate_only(config(digits, tmp_path, **again, **{"checkpoint.resume": file})) == scores

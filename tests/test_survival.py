@@ -204,7 +204,7 @@ def test_an_epoch_without_scores_is_null_in_the_log_and_never_the_best(digits, t
         train(config(digits, tmp_path, **changes))
     assert "no scores: 1 validation images have logits that are not finite" in capsys.readouterr().out
     first, second, third = log(tmp_path)
-    assert [first[key] for key in ("top_1", "top_5", "val_loss", "val_nonfinite")] == [None, None, None, 1]
+    assert [first[key] for key in ("top_1", "top_k", "val_loss", "val_nonfinite")] == [None, None, None, 1]
     assert second["val_nonfinite"] == third["val_nonfinite"] == 0
     best = 2 if second["top_1"] >= third["top_1"] else 3
     assert checkpoints(tmp_path) == sorted({f"epoch_{best:04d}.pt", "epoch_0003.pt"})

@@ -24,6 +24,7 @@ def evaluate(
     resolution: int,
     precision: str,
     flip_tta: bool,
+    top_k: int,
     forward: Callable[[Tensor], Tensor] | None = None,
     after_batch: Callable[[], None] = lambda: None,
     calls: int = 0,
@@ -39,6 +40,7 @@ def evaluate(
         resolution: side of the images in pixels.
         precision: bf16, fp16 or fp32.
         flip_tta: average the logits of an image and of its mirror image.
+        top_k: the k of the score top-k, at most the number of classes.
         forward: a compiled form of ``model``, used for whole batches; the last one has a shape of its own.
         after_batch: called after every batch, and then until it has been called ``calls`` times, which makes it equally
             often on ranks with fewer batches.
@@ -49,7 +51,7 @@ def evaluate(
     """
     broadcast_buffers(model)
     model.eval()
-    sums = ScoreSums(device)
+    sums = ScoreSums(device, top_k)
     for batch in loader.epoch(0, resolution):
         images = normalize(batch.images)
         predict = model if forward is None or len(images) < loader.batch_size else forward

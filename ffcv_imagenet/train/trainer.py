@@ -45,7 +45,8 @@ class TrainerOptions:
 
     ``accumulation`` micro-batches make a step; ``precision`` is bf16, fp16 or fp32; ``resolution(epoch)`` is the
     side of the training images in pixels, ``val_resolution`` that of the validation images; ``lr(epoch)`` the
-    learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image.
+    learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image;
+    ``top_k`` is the k of the score top-k.
     ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
     one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
     0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the
@@ -61,6 +62,7 @@ class TrainerOptions:
     resolution: Callable[[int], int]
     val_resolution: int
     flip_tta: bool
+    top_k: int
     progress_bar: bool
     skip_nonfinite: bool = False
     checkpoint_steps: int = 0
@@ -172,6 +174,7 @@ class Trainer:
                 resolution=self.options.val_resolution,
                 precision=self.options.precision,
                 flip_tta=self.options.flip_tta,
+                top_k=self.options.top_k,
                 forward=self.evaluated_forward,
                 after_batch=self._after_val_batch,
                 calls=self.most_val_batches,
@@ -185,7 +188,8 @@ class Trainer:
                 epoch=epoch + 1,
                 train_loss=not_skipped.mean().item(),
                 top_1=scores.top_1,
-                top_5=scores.top_5,
+                top_k=scores.top_k,
+                k=scores.k,
                 val_loss=scores.loss,
                 lr=self.optimizer.param_groups[0]["lr"],
                 resolution=self.options.resolution(epoch),
