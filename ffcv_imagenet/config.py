@@ -167,7 +167,9 @@ class DataOptions:
 class ModelOptions:
     """The network."""
 
-    arch: str = option(Text(), "a torchvision classification model, or resnet10", "resnet18", LEARNING)
+    arch: str = option(
+        Text(), "a torchvision classification model, resnet10, or package.module:name", "resnet18", LEARNING
+    )
     blurpool: bool = option(
         Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False, LEARNING
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from equality import same
 from slurm_shims import start_batch
 
 from ffcv_imagenet.config import TrainConfig
@@ -98,7 +99,7 @@ def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(t
     assert "interrupted by SIGUSR1: saved" in errors
     assert len(json.loads((tmp_path / "again" / "params.json").read_text())["resumed"]) == 2
     whole, again = weights(trained, "two"), weights(tmp_path, "again")
-    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert same(whole, again)
     times = ("images_per_second", "seconds", "total_seconds", "wait_share")
     for one, other in zip(log(trained, "two"), log(tmp_path, "again"), strict=True):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
@@ -183,5 +184,5 @@ def test_two_nodes_give_the_weights_of_two_processes_on_one(trained, digits, tmp
     assert job.returncode == 0, output
     assert output.count("final top-1") == 1
     one_node, two_nodes = weights(trained, "two"), weights(tmp_path, "nodes")
-    assert all(torch.equal(one_node[key], two_nodes[key]) for key in one_node)
+    assert same(one_node, two_nodes)
     assert not (shims / "scontrol.txt").exists()

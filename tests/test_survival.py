@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_checkpoint import Hostile
-from test_experiment import config, log, same, weights
+from equality import same
+from hostile import Hostile
+from whole_runs import config, log, weights
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train

@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from test_experiment import config, log, same
+from equality import same
 from torch import nn
+from whole_runs import config, log
 
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
