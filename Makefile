@@ -1,10 +1,11 @@
 # The two commands: `make demo` and `make test`. Both set up .venv first, once.
 #   make demo [DATA=/path/to/folder/with/train/and/val]
 #   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
-# On a GPU: tests, benchmarks and Imagenette, tables in gpu_results/ (scripts/gpu_session.sh says more):
-#   make gpu IMAGES=/path/to/images IMAGENETTE=/path/to/folder/with/train/and/val
+# On a GPU: tests, benchmarks and Imagenette, tables in gpu_results/ (docs/gpu.md says more), and the same without one, small:
+#   make gpu IMAGES=/path/to/images [IMAGENETTE=/path/to/folder/with/train/and/val] [DEADLINE=3600]
+#   make rehearse
 
-.PHONY: setup demo test lint fuzz soak gpu
+.PHONY: setup demo test lint fuzz soak gpu rehearse
 .DEFAULT_GOAL := help
 
 help:
@@ -16,8 +17,13 @@ setup:
 demo: setup
 	@scripts/demo.sh $(if $(DATA),"$(DATA)")
 
-gpu: setup
-	@scripts/gpu_session.sh "$(IMAGES)" "$(IMAGENETTE)" gpu_results $(PARTS)
+# Without setup: a GPU machine may have no package index, and what is missing there is named.
+gpu:
+	@scripts/gpu_session.sh --images "$(IMAGES)" $(if $(IMAGENETTE),--imagenette "$(IMAGENETTE)") \
+		--deadline "$(or $(DEADLINE),3600)" $(PARTS)
+
+rehearse:
+	@scripts/rehearse_gpu_session.sh
 
 lint: setup
 	.venv/bin/ruff check .

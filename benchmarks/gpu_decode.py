@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import shlex
 import statistics
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from card import copy_rate, upload_rate
 from torch import Tensor
 
 from ffcv_imagenet.augment import Normalize
@@ -46,6 +48,8 @@ RATE_TARGET, RATIO_TARGET, CORES_TARGET, WAIT_TARGET, SLOWDOWN_TARGET = 50_000, 
 
 NOT_MEASURED, FAILED = "not measured", "failed: "
 TRAINING_STEPS = 30
+#: Batches after which a loader's pipeline is full, and its speed steady.
+FILLING = 8
 WORKDIR = Path(tempfile.gettempdir()) / "ffcv_imagenet_benchmark"
 
 
@@ -182,15 +186,43 @@ def stage_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) -
                 times[name].append(first.elapsed_time(last))
         marks.clear()
     del kernels.launch  # type: ignore[attr-defined]
-    return [
-        Row(f"GPU: {name}", 1000 * statistics.median(values) / options.batch, f"{min(values):.3f}-{max(values):.3f} ms")
-        for name, values in times.items()
-    ]
+    # At least: what was copied is read, the workspace (filters, planes, rows) written and read, the pixels written.
+    out = slot.images.numel() * slot.images.element_size()
+    moved = gathered.used + 2 * gathered.workspace + out
+    rates = {"copy": gathered.used / upload_rate(kernels.device), "kernels": moved / copy_rate(kernels.device)}
+    sums = {"kernels": [sum(each) for each in zip(*(times[name] for name in KERNELS), strict=True)]}
+    rows = []
+    for name, values in (times | sums).items():
+        milliseconds = statistics.median(values)
+        note = f"{min(values):.3f}-{max(values):.3f} ms"
+        if name in rates:
+            note += (
+                f"; limit by bytes {1000 * rates[name]:.3f} ms, {100_000 * rates[name] / milliseconds:.1f} % reached"
+            )
+        title = "GPU: the four kernels" if name == "kernels" else f"GPU: {name}"
+        rows.append(Row(title, 1000 * milliseconds / options.batch, note))
+    return rows
+
+
+class RepeatedOrder(ShuffledOrder):
+    """Epochs one after the other until there are ``batches`` batches: one alone may last 0.1 s, and in the first tenth
+    of it the pipeline is not yet full."""
+
+    def __init__(self, num_samples: int, batch: int, batches: int):
+        super().__init__(num_samples, 0, batch)
+        self.size = batches * batch
+
+    def sample_order(self, epoch: int) -> np.ndarray:
+        orders = map(super().sample_order, itertools.count(epoch))
+        wanted, found = self.size, [next(orders)]
+        while sum(map(len, found)) < wanted:
+            found.append(next(orders))
+        return np.concatenate(found)[:wanted]
 
 
 def make_loader(data: Data, options: argparse.Namespace, gpu: bool) -> BatchLoader:
     decoder = RandomResizedCropDecoder(options.resolution, seed=0)
-    order = ShuffledOrder(data.num_samples, 0, options.batch)
+    order = RepeatedOrder(data.num_samples, options.batch, options.batches)
     cores = len(os.sched_getaffinity(0))
     common: dict[str, Any] = {"batch_size": options.batch, "num_workers": cores, "device": options.device}
     if gpu:
@@ -199,12 +231,15 @@ def make_loader(data: Data, options: argparse.Namespace, gpu: bool) -> BatchLoad
 
 
 def loader_row(what: str, data: Data, options: argparse.Namespace, gpu: bool) -> Row:
-    """Whole epochs, nothing done with the batches; also the busy cores."""
+    """``--batches`` batches, nothing done with them, from when the pipeline is full; also the busy cores."""
     loader, rates, cores = make_loader(data, options, gpu), [], []
     for epoch in range(options.repeats + 1):
+        batches = loader.epoch(epoch, options.resolution)
+        for _ in range(min(FILLING, options.batches // 2)):
+            next(batches)
         torch.cuda.synchronize()
         start, busy = time.perf_counter(), time.process_time()
-        count = sum(len(batch.labels) for batch in loader.epoch(epoch, options.resolution))
+        count = sum(len(batch.labels) for batch in batches)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if epoch:
@@ -428,11 +463,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=8192, help="of the data made of a folder")
     parser.add_argument("--batch", type=int, default=512, help="images per batch")
     parser.add_argument("--resolution", type=int, default=160, help="side of the crops in pixels")
+    parser.add_argument("--batches", type=int, default=72, help=f"of a loader, of which {FILLING} are not counted")
     parser.add_argument("--repeats", type=int, default=5, help="measurements, after one that does not count")
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if on_gpu else "cpu")
     parser.add_argument("--markdown", type=Path, help="file for the table, which is always printed")
     options = parser.parse_args(argv)
-    load, has_gpu = os.getloadavg()[0], torch.cuda.is_available()
-    options.device = torch.device("cuda" if has_gpu else "cpu")
+    if options.batches < 2:
+        parser.error(f"--batches: got {options.batches}, allowed are at least 2")
+    load, has_gpu = os.getloadavg()[0], options.device == "cuda"
+    options.device = torch.device(options.device)
     data = open_data(options.source, options.workdir, options.images)
     if data.num_samples < options.batch:
         parser.error(f"--batch: got {options.batch}, allowed are at most the {data.num_samples} images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,16 +41,19 @@ class Variant:
     fused: bool = True
     cudnn_benchmark: bool = True
     blur: str = "project"
+    padded_stem: bool = False
     ema: float = 0.0
 
     @property
     def needs_gpu(self) -> bool:
         """Whether a CPU does the same without it, or would take minutes and say nothing about a GPU."""
-        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True) or self.blur == "sums"
+        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True)
 
 
-#: One technique exchanged in each, for the table of what each one brings.
+#: One technique exchanged in each, for the table of what each one brings; first what is yet to be decided.
 ABLATIONS = {
+    "blur as sums of shifted images, not depthwise convolutions": Variant(blur="sums"),
+    "images of 4 channels, the last one empty": Variant(padded_stem=True),
     "without torch.compile": Variant(compile="off"),
     "with CUDA graphs (reduce-overhead)": Variant(compile="reduce-overhead"),
     "fp16 and a scaler instead of bf16": Variant(precision="fp16"),
@@ -57,7 +61,6 @@ ABLATIONS = {
     "plain SGD instead of fused": Variant(fused=False),
     "without cudnn.benchmark": Variant(cudnn_benchmark=False),
     "blur of all pixels in front of 1x1 convolutions": Variant(blur="all pixels"),
-    "blur as sums of shifted images, not depthwise convolutions": Variant(blur="sums"),
     "with an average of the weights (ema 0.999)": Variant(ema=0.999),
 }
 
@@ -88,24 +91,45 @@ class DeviceBatches:
 
 
 class BlurSums(nn.Module):
-    """What :class:`BlurPoolConv2d` does, written so that the compiler can make one kernel of it: no depthwise
-    convolution, whose backward pass is known to be slow on GPUs."""
+    """What :class:`BlurPoolConv2d` does, written so that the compiler makes one pass of it, forward and backward: no
+    depthwise convolution, whose backward pass is known to be slow on GPUs.
+
+    All nine pixels at once: as a sum of rows and then of columns, what lies between them is written and read as well.
+    """
 
     def __init__(self, module: BlurPoolConv2d):
         super().__init__()
         self.conv, self.stride = module.conv, 1 if module.reads_all else module.conv.stride[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for axis in (2, 3):
-            length = x.shape[axis]
-            padding = (0, 0, 1, 1) if axis == 2 else (1, 1)
-            padded = nn.functional.pad(x, padding)
-            ends = [slice(None)] * axis
-            left, middle, right = (padded[*ends, shift : shift + length : self.stride] for shift in range(3))
-            x = (left + 2 * middle + right) / 4
+        height, width = x.shape[2:]
+        padded, blurred = nn.functional.pad(x, (1, 1, 1, 1)), 0.0
+        for row, column in itertools.product(range(3), repeat=2):
+            weight = (1, 2, 1)[row] * (1, 2, 1)[column] / 16
+            shifted = padded[:, :, row : row + height : self.stride, column : column + width : self.stride]
+            blurred = blurred + weight * shifted
         if self.stride == 1:
-            return self.conv(x)
-        return nn.functional.conv2d(x, self.conv.weight, self.conv.bias, groups=self.conv.groups)
+            return self.conv(blurred)
+        return nn.functional.conv2d(blurred, self.conv.weight, self.conv.bias, groups=self.conv.groups)
+
+
+class PaddedStem(nn.Conv2d):
+    """A convolution of 3 channels, computed as one of 4, the last one empty: aligned loads for the tensor cores, and
+    the compiler writes that channel together with the normalised images. The weights are those of 3 channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        empty = (0, 0, 0, 0, 0, 1)
+        return nn.functional.conv2d(
+            nn.functional.pad(x, empty), nn.functional.pad(self.weight, empty), self.bias, self.stride, self.padding
+        )
+
+
+def pad_stem(model: nn.Module) -> None:
+    """Exchange a ResNet's first convolution; checkpoints fit as before."""
+    old = model.conv1
+    stem = PaddedStem(3, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    stem.load_state_dict(old.state_dict())
+    model.conv1 = stem.to(old.weight.dtype)
 
 
 def change_blur(model: nn.Module, blur: str) -> None:
@@ -128,12 +152,15 @@ class ProjectStep:
         torch.manual_seed(0)
         model = build_model(arch, CLASSES, blurpool=True)
         change_blur(model, variant.blur)
+        if variant.padded_stem:
+            pad_stem(model)
         model = model.to(device)
         if variant.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.trainer = Trainer(
             model=model,
             loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), CLASSES).to(device),
+            normalize=Normalize().to(device),
             optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
             if variant.fused
             else plain_sgd(model),
@@ -142,7 +169,7 @@ class ProjectStep:
             world=World(0, 1, 0, 1, device),
             stop=StopSignals(lambda number: number),
             options=TrainerOptions(
-                epochs=1,
+                epochs=8,  # as many shapes and types of images as are compiled for at most
                 accumulation=1,
                 precision=choose_precision(variant.precision, device),
                 seed=0,
@@ -165,9 +192,10 @@ class ProjectStep:
         """
         torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = self.variant.cudnn_benchmark
 
-    def prepare(self, side: int) -> float:
-        """Compile for images of ``side``; returns the seconds."""
+    def prepare(self, side: int, loader: Any = None) -> float:
+        """Compile for images of ``side``, of the loader's type or uint8; returns the seconds."""
         self._choose_cudnn()
+        self.trainer.train_loader = self.batches if loader is None else loader
         self.trainer.options = dataclasses.replace(self.trainer.options, resolution=lambda epoch: side)
         return self.trainer.warm_up()
 
@@ -186,12 +214,9 @@ class ProjectStep:
         self._choose_cudnn()
         trainer = self.trainer
         return evaluate(
-            trainer.evaluated_model,
+            trainer.evaluated_step,
             trainer.val_loader,
-            trainer.step.module.normalize,
-            device=trainer.world.device,
             resolution=VAL_SIDE,
-            precision=trainer.options.precision,
             flip_tta=True,
             top_k=trainer.options.top_k,
             forward=trainer.evaluated_forward,

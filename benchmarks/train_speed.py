@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import gc
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from card import copy_rate, matmul_rate, per_second
 from contenders import RATIO, SCALE, DataSet, Settings
 from loader import measure_speed
 from steps import ABLATIONS, ProjectStep, ReferenceStep, Variant
@@ -82,6 +82,7 @@ class Benchmark:
         parts, cells = self.arguments.parts, [(a, s) for a in self.arguments.archs for s in self.arguments.sides]
         if self.device.type == "cuda":
             self.results.matmul_flops = matmul_rate(self.device)
+            self.results.copy_bytes = copy_rate(self.device)
         if "step" in parts:
             for arch in self.arguments.archs:
                 self._measure_arch(arch)
@@ -95,7 +96,7 @@ class Benchmark:
             self._forget()
         if "ablation" in parts:
             for name, variant in ABLATIONS.items():
-                if self.device.type == "cpu" and variant.needs_gpu:
+                if (self.device.type == "cpu" and variant.needs_gpu) or self.arguments.ablations not in name:
                     continue
                 self.budget.run("ablation", name, lambda n=name, v=variant: self._measure_ablation(n, v, arch, side))
                 self._forget()
@@ -140,6 +141,7 @@ class Benchmark:
             for decode in ("cpu", "gpu") if self.device.type == "cuda" else ("cpu",):
                 with self.budget.noting(f"end to end ({decode}) {arch} {side} px"):
                     loader = self._loader(decode, arch, side)
+                    ours.prepare(side, loader)  # the GPU's decoder makes other batches than those above
                     ours.train(loader)
                     runs[decode] = lambda loader=loader: ours.train(loader)
         rates = self._rates(runs)
@@ -176,7 +178,7 @@ class Benchmark:
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(self.arguments.rounds):
             for name, run in runs.items():
-                rates[name].append(images_per_second(run, self.device))
+                rates[name].append(per_second(run, self.device))
         return rates
 
     def _loader(self, decode: str, arch: str, side: int):
@@ -224,33 +226,6 @@ class Benchmark:
             torch.cuda.empty_cache()
 
 
-def images_per_second(run: Callable[[], int], device: torch.device) -> float:
-    """Of one run, which returns its number of images; on a GPU by events on the stream."""
-    if device.type == "cpu":
-        begin = time.perf_counter()
-        return run() / (time.perf_counter() - begin)
-    torch.cuda.synchronize(device)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    images = run()
-    end.record()
-    end.synchronize()
-    return 1000 * images / start.elapsed_time(end)
-
-
-def matmul_rate(device: torch.device, size: int = 8192, times: int = 20) -> float:
-    """FLOP/s of bf16 matrix products, the median of 5 rounds after one: what the card can do at best."""
-    left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
-
-    def multiply() -> int:
-        for _ in range(times):
-            torch.mm(left, right)
-        return 2 * size**3 * times
-
-    multiply()
-    return statistics.median(images_per_second(multiply, device) for _ in range(5))
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     def words(text: str) -> list[str]:
         return text.split(",")
@@ -264,6 +239,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, default=WORKDIR, help="where the data is prepared, once")
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda", 0) if on_gpu else "cpu")
     parser.add_argument("--parts", type=words, default=list(PARTS), help="what to measure")
+    parser.add_argument("--ablations", default="", metavar="WORDS", help="of the ablations, those with these words")
     parser.add_argument("--archs", type=words, default=["resnet50", "resnet18"] if on_gpu else ["resnet18"])
     parser.add_argument("--sides", type=numbers, default=[160, 192, 224, 128] if on_gpu else [64], help="pixels")
     parser.add_argument("--batch", type=int, default=0 if on_gpu else 8, help="images per step; 0: 512, ResNet-18 1024")

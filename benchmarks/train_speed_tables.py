@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import shlex
 import statistics
 import sys
@@ -12,14 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from contenders import CONTENDERS
 from loader import table
-from steps import ABLATIONS, CLASSES
-from torch.utils.flop_counter import FlopCounterMode
+from step_limits import cost_of_image
+from steps import ABLATIONS
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build, read_yaml
 from ffcv_imagenet.run.folder import describe_environment
 
@@ -62,19 +59,9 @@ class Results:
     ablation: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     reference_end_to_end: list[float] = field(default_factory=list)
     matmul_flops: float = 0.0
+    copy_bytes: float = 0.0
     left_out: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-
-
-@functools.cache
-def flops_per_image(arch: str, side: int) -> float:
-    """Of forward and backward, a multiplication and its addition counted as two; counted without computing."""
-    with torch.device("meta"):
-        model = build_model(arch, CLASSES, blurpool=True)
-        counter = FlopCounterMode(display=False)
-        with counter:
-            model(torch.empty(2, 3, side, side)).sum().backward()
-    return counter.get_total_flops() / 2
 
 
 def median(values: Sequence[float]) -> float:
@@ -93,18 +80,26 @@ def _verdict(value: float, target: float, digits: int, factor: float, unit: str)
 def step_table(results: Results, on_gpu: bool) -> list[str]:
     """Lines of the table of steps."""
     decodes = sorted({decode for cell in results.cells.values() for decode in cell.end_to_end})
-    head = ["model, px", "ceiling, img/s", "reference, img/s", "ratio", "TFLOP/s", "of the matmul rate", "peak GiB"]
-    head += ["compiled in s", *(f"end to end ({d}), img/s | without data" for d in decodes)]
+    head = ["model, px", "ceiling, img/s", "limit, img/s", "of the limit", "reference, img/s", "ratio", "TFLOP/s"]
+    head += [
+        "of the matmul rate",
+        "peak GiB",
+        "compiled in s",
+        *(f"end to end ({d}), img/s | without data" for d in decodes),
+    ]
     head = [column for name in head for column in name.split(" | ")]
     rows = []
     for (arch, side), cell in results.cells.items():
         rate, reference = median(cell.ceiling), median(cell.reference)
-        flops = rate * flops_per_image(arch, side) if on_gpu else 0.0
+        flops = rate * cost_of_image(arch, side).flops if on_gpu else 0.0
+        limit, reason = _limit(results, arch, side)
         judged = on_gpu and arch == "resnet50" and side in TARGET_SIDES
         ratio = _show(rate / reference, 2)
         row = [
             f"{arch}, {side}",
             _range(cell.ceiling),
+            f"{limit:.0f} by {reason}" if limit else NOT_MEASURED,
+            _show(100 * rate / limit, 1, " %") if limit else NOT_MEASURED,
             _range(cell.reference),
             _verdict(rate / reference, CEILING_TARGET, 2, 1, "") if judged else ratio,
             _show(flops / 1e12, 1),
@@ -125,6 +120,32 @@ def step_table(results: Results, on_gpu: bool) -> list[str]:
             row += [_range(rates), of_time if on_gpu else NOT_MEASURED]
         rows.append(row)
     return table(head, rows)
+
+
+def _limit(results: Results, arch: str, side: int) -> tuple[float, str]:
+    """Images/s that the card's measured rates allow, and by what; 0 without a card."""
+    if not results.matmul_flops or not results.copy_bytes:
+        return 0.0, ""
+    return cost_of_image(arch, side).limit(results.matmul_flops, results.copy_bytes)
+
+
+def limit_table(results: Results, cells: Sequence[tuple[str, int]]) -> list[str]:
+    """Lines of the table of what an image costs, and what the card's measured rates make of it."""
+    rows = []
+    for arch, side in cells:
+        cost = cost_of_image(arch, side)
+        parts = (cost.convolutions, cost.normalisations, cost.blurs, cost.additions, cost.others)
+        rates = [results.matmul_flops / cost.flops, results.copy_bytes / cost.bytes]
+        rows.append(
+            [
+                f"{arch}, {side}",
+                f"{cost.flops / 1e9:.1f}",
+                f"{cost.bytes / 1e6:.0f} ({', '.join(f'{part / 1e6:.0f}' for part in parts)})",
+                *(_show(rate) for rate in rates),
+            ]
+        )
+    head = ["model, px", "GFLOP per image", "MB per image (convolutions, BN and ReLU, blur, sums, others)"]
+    return table([*head, "limit by operations, img/s", "limit by bytes, img/s"], rows)
 
 
 def _range(rates: Sequence[float]) -> str:
@@ -205,11 +226,14 @@ def report(results: Results, arguments: argparse.Namespace, seconds: float) -> s
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{commit}, torch {versions['torch']}; {seconds / 60:.1f} minutes",
         f"- `python {shlex.join(sys.argv)}`",
         f"- medians (min-max) of {arguments.rounds} rounds of {arguments.steps} steps, interleaved",
-        f"- measured bf16 matmul rate, TFLOP/s: {_show(results.matmul_flops / 1e12)}",
+        f"- measured bf16 matmul rate, TFLOP/s: {_show(results.matmul_flops / 1e12)}; copying in the device's memory, "
+        f"TB/s read and written: {_show(results.copy_bytes / 1e12, 2)}",
     ]
     if not on_gpu:
         lines.append("- **No GPU**: these figures only show that the benchmark runs; nothing about a GPU is measured.")
     lines += ["", "### The step", "", *step_table(results, on_gpu)]
+    cells = [(arch, side) for arch in arguments.archs for side in arguments.sides]
+    lines += ["", "### The limit: forward and backward in bf16, counted", "", *limit_table(results, cells)]
     lines += ["", "### Loaders alone, img/s into main memory", "", *loader_table(results, arguments.sides)]
     lines += [
         "",

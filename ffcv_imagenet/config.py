@@ -138,7 +138,10 @@ class DataOptions:
         RUNNING,
     )
     num_workers: int = option(
-        Integer(0, 1024), "decoding threads on the CPU per process (0: its share of the usable cores)", 0, RUNNING
+        Integer(0, 1024),
+        "decoding threads on the CPU per process (0: its share of the usable cores, less two where there is a GPU)",
+        0,
+        RUNNING,
     )
     resize: str = option(
         Choice("triangle", "area", "bicubic"),

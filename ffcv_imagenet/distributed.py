@@ -79,7 +79,9 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
         # torchrun may keep its store when it starts the processes again; the addresses of those before are still in it.
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
         store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+        # With its device named, NCCL connects now, and not in the first step, and never guesses the device.
+        device = world.device if world.device.type == "cuda" else None
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=device)
         yield
     except RuntimeError as error:
         if not _is_lost_connection(error):

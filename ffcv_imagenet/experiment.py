@@ -30,6 +30,7 @@ from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.step import EvaluationStep
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 
@@ -125,12 +126,11 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             found.load_into(model)
         loader = make_val_loader(start)
         scores = evaluate(
-            model,
+            EvaluationStep(
+                model, start.make_normalize().to(world.device), precision=start.precision, device=world.device
+            ),
             loader,
-            start.make_normalize().to(world.device),
-            device=world.device,
             resolution=config.validation.resolution,
-            precision=start.precision,
             flip_tta=config.validation.flip_tta,
             top_k=start.top_k,
         )

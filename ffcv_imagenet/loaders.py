@@ -94,7 +94,7 @@ def _make_loader(
 ) -> BatchLoader:
     options: dict[str, Any] = {
         "batch_size": batch_size,
-        "num_workers": start.config.data.num_workers or min(start.cores, most_workers()),
+        "num_workers": start.config.data.num_workers or min(start.decoding_cores, most_workers()),
         "device": start.world.device,
         "on_damaged": on_damaged,
         "manifest": manifest,

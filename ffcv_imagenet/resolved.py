@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.config import TrainConfig
@@ -47,6 +48,12 @@ class Resolved:
     val_decoder: str
 
     @property
+    def decoding_cores(self) -> int:
+        """Of those, a loader's, unless ``data.num_workers`` says so: with a GPU all but two, which are left to the
+        thread that starts the kernels of the forward pass, and to autograd's, which starts those of the backward."""
+        return max(1, self.cores - (2 if self.world.device.type == "cuda" else 0))
+
+    @property
     def num_classes(self) -> int:
         """Number of classes, K."""
         return self.val_data.num_classes
@@ -70,6 +77,9 @@ class Resolved:
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
         torch.backends.cudnn.benchmark = True
+        if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+            # All processes of a machine compile at the same time, each with as many others as there are cores.
+            torch._inductor.config.compile_threads = min(32, self.cores)
 
 
 def resolve(config: TrainConfig, world: World) -> Resolved:
@@ -95,7 +105,9 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         train_data=train_data,
         val_data=val_data,
         precision=choose_precision(config.training.precision, world.device),
-        compile=choose_compile(config.training.compile, world.device, sync_bn=config.dist.sync_bn),
+        compile=choose_compile(
+            config.training.compile, world.device, sync_bn=config.dist.sync_bn, processes=world.size
+        ),
         cores=cores,
         train_decoder=decoder(config.data.train),
         val_decoder=decoder(config.data.val),

@@ -1,104 +1,87 @@
 #!/usr/bin/env bash
-# Gathers what a GPU machine that has torch, but no package index and no compiler, needs to run this project.
+# Packs what a GPU machine with torch, but without a package index, needs to run this project, into one archive.
 #
-#   scripts/pack_gpu_machine.sh FOLDER [PACKAGE...]
+#   scripts/pack_gpu_machine.sh [--images FOLDER|TAR] ARCHIVE.tar.gz [PACKAGE ...]
 #
-# FOLDER gets wheels/ (this project, what it needs, and the PACKAGEs, such as torchcodec, nvidia-nvimgcodec-cu13 and
-# nvidia-nvjpeg for benchmarks/gpu_decode.py, pytest and scikit-learn for the tests), lib/ (the system's libraries that
-# ffcv and the decoder are linked to), and enter.sh. There, in this repository:
+# FOLDER has a folder of JPEGs per class, TAR is such a folder in a tar file; 400 images are enough (20 MiB).
+# There, anywhere: tar xf ARCHIVE.tar.gz && source gpu_machine/enter.sh. Then every program of the project runs.
 #
-#   source FOLDER/enter.sh          # the first time it unpacks the wheels into FOLDER/site
-#   python3 benchmarks/gpu_decode.py FILE.beton
-#
-# Pack again when C code has changed: Python code is the repository's, the compiled decoder is the packed one.
-# PYTHON chooses the interpreter: of the same version as there (3.12), with pip, on a system whose C library is not newer.
-# HAVE names packages that the machine has, as pip takes them (of torch's own needs none is taken along):
-# "torch torchvision numpy", better with their versions: "torch==2.11.0 torchvision==0.26.0 numpy==2.5.2 scipy pillow".
-# LIMIT=60 splits it into FOLDER/part1, FOLDER/part2, ... of at most so many MiB. There all that is in them goes into one folder.
+# The archive has the project as it lies here, compiled; the packages that such machines lack, and the PACKAGEs (torchcodec,
+# nvidia-nvimgcodec-cu13 and nvidia-nvjpeg are what benchmarks/gpu_decode.py compares with); and libjpeg-turbo. What torch
+# brings, and numba, opencv-python-headless, scipy, pandas, pillow, matplotlib, scikit-learn, pyyaml, tqdm, rich, psutil and
+# pytest are expected there. FFCV is packed without OpenCV: it runs this project's loaders, but decodes no image itself.
+# PYTHON chooses the interpreter: of the same version as there, with pip, on a system whose C library is not newer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2; }
-folder=$(realpath -m "$1")
+images=''
+if [ "${1:-}" = --images ]; then
+    images=$(realpath "${2:?--images: allowed is a folder or a tar file}")
+    shift 2
+fi
+[ $# -ge 1 ] && [ "${1:0:1}" != - ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -z "$images" ] || [ -e "$images" ] || { echo "error: --images: $images is not there" >&2; exit 2; }
+archive=$(realpath -m "$1")
 shift
-python=${PYTHON:-python3.12}
-have=${HAVE:-torch torchvision numpy}
-mkdir -p "$folder/wheels" "$folder/lib"
 
-# What would be installed, without what torch brings.
-"$python" -m pip install --quiet --dry-run --ignore-installed --report "$folder/report.json" . $have "$@"
-"$python" - "$folder/report.json" "$have" "$@" > "$folder/requirements.txt" <<'PYTHON'
-import json, re, sys
+# A name on the PATH may be a shim that only says how to install another version: so each is tried.
+python=''
+for candidate in ${PYTHON:-python3.12 "$HOME"/.pyenv/versions/3.12.*/bin/python python3}; do
+    if "$candidate" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || { echo "error: PYTHON: got ${PYTHON:-none}, allowed is Python 3.11 or 3.12 with pip" >&2; exit 2; }
+wanted=$(sed -n 's/^ *"\(\(fastargs\|ffcv\|cuda-core\)[=><][^";]*\).*/\1/p' pyproject.toml)
 
-
-def names(requirements):
-    return {re.sub("[-_.]+", "-", re.match(r"[\w.-]+", item)[0]).lower() for item in requirements}
-
-
-wanted, asked = {}, names(sys.argv[3:])
-for item in json.load(open(sys.argv[1]))["install"]:
-    metadata = item["metadata"]
-    wanted[re.sub("[-_.]+", "-", metadata["name"]).lower()] = metadata
-left = names(sys.argv[2].split())
-stack = [name for name in ("torch",) if name in left]
-while stack:  # torch's needs, and theirs
-    for line in wanted[stack.pop()].get("requires_dist", []):
-        (name,) = names([line])
-        if name in wanted and name not in left and (name.startswith("nvidia-") or "extra ==" not in line):
-            left.add(name)
-            stack.append(name)
-for name, metadata in sorted(wanted.items()):
-    brought = name in left or name.startswith("nvidia-")
-    if name in asked or (not brought and name != "ffcv-imagenet"):
-        # The one with windows wants a desktop's libraries, and is larger.
-        print(f"{'opencv-python-headless' if name == 'opencv-python' else name}=={metadata['version']}")
-PYTHON
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder/wheels" . -r "$folder/requirements.txt"
-
-# The shared libraries behind the two compiled extensions, except those that every machine has.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-"$python" -m pip install --quiet --no-index --no-deps --target "$scratch" "$folder"/wheels/ffcv*.whl
-find "$scratch" -name '*.so' -exec ldd {} + | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-    grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+)\.so' | xargs -r cp -Lt "$folder/lib"
+machine=$scratch/gpu_machine
+mkdir -p "$machine/site" "$machine/project"
 
-cat > "$folder/enter.sh" <<'ENTER'
-# source this on the GPU machine
-packed=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ ! -e "$packed/site/.complete" ]; then
-    python3 -m pip install --quiet --no-index --no-deps --upgrade --target "$packed/site" "$packed"/wheels/*.whl &&
-        touch "$packed/site/.complete"
+# shellcheck disable=SC2086 # one word per package
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$machine/site" \
+    $wanted assertpy pytorch-pfn-extras terminaltables "$@"
+find "$machine/site" -name __pycache__ -prune -exec rm -r {} +
+rm -rf "$machine/site/bin"
+
+# FFCV's library is linked to OpenCV and all that OpenCV needs. Ours takes its memcpy alone.
+suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+include=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+rm "$machine"/site/ffcv/_libffcv*.so
+cc -O2 -shared -fPIC "-I$include" scripts/ffcv_without_opencv.c -o "$machine/site/ffcv/_libffcv$suffix"
+
+git ls-files --cached --others --exclude-standard -z |
+    while IFS= read -r -d '' file; do [ ! -f "$file" ] || printf '%s\0' "$file"; done |
+    tar -c --null -T - | tar -x -C "$machine/project"
+# Compiled there, so that nothing here changes; it finds libjpeg-turbo beside itself.
+(cd "$machine/project" && LDFLAGS='-Wl,-rpath,$ORIGIN' "$python" setup.py -q build_ext --inplace && rm -rf build)
+native=$machine/project/ffcv_imagenet/native
+ldd "$native/_native$suffix" | awk '$2 == "=>" && $1 ~ /^libturbojpeg/ { print $3 }' | xargs -r cp -Lt "$native"
+
+if [ -d "$images" ]; then
+    mkdir "$machine/images"
+    cp -rL "$images/." "$machine/images"
+elif [ -n "$images" ]; then
+    mkdir "$machine/images"
+    tar -xf "$images" -C "$machine/images"
 fi
-export PYTHONPATH="$packed/site${PYTHONPATH:+:$PYTHONPATH}"
-if [ -f ffcv_imagenet/native/fic.h ]; then # Programs in the repository's root find its own modules first: so let all.
-    cp "$packed"/site/ffcv_imagenet/native/*.so ffcv_imagenet/native/
-    export PYTHONPATH="$PWD:$PYTHONPATH"
-fi
-export LD_LIBRARY_PATH="$packed/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+
+cat > "$machine/enter.sh" << 'ENTER'
+# source this on the GPU machine: then python3 finds the packed packages, and this is the project's folder
+GPU_MACHINE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export GPU_MACHINE PYTHONPATH="$GPU_MACHINE/project:$GPU_MACHINE/site${PYTHONPATH:+:$PYTHONPATH}"
+cd "$GPU_MACHINE/project"
 ENTER
-rm "$folder/report.json"
-du -ch "$folder"/wheels/* "$folder/lib" | sort -h
-if [ -n "${LIMIT:-}" ]; then
-    rm -rf "$folder"/part*
-    "$python" - "$folder" "$LIMIT" <<'PYTHON'
-import sys
-from pathlib import Path
 
-folder, limit = Path(sys.argv[1]), float(sys.argv[2]) * 2**20
-files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
-sizes = []
-for path in files:
-    size = path.stat().st_size
-    if size > limit:
-        sys.exit(f"error: {path.name} has {size / 2**20:.1f} MiB, LIMIT is {sys.argv[2]}")
-    part = next((number for number, used in enumerate(sizes) if used + size <= limit), len(sizes))
-    if part == len(sizes):
-        sizes.append(0)
-    sizes[part] += size
-    target = folder / f"part{part + 1}" / path.relative_to(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(target)
-print(*(f"part{number}: {size / 2**20:.1f} MiB" for number, size in enumerate(sizes, 1)), sep="\n")
-PYTHON
-    rmdir "$folder/wheels" "$folder/lib"
-fi
-echo "$folder: there, source enter.sh"
+# What is compiled here must not need a library that the other machine may lack.
+foreign=$(find "$machine/project" "$machine/site/ffcv" -name '*.so*' -exec ldd {} + 2> /dev/null |
+    awk -v here="$machine" '$2 == "=>" && index($3, here) != 1 { print $1 }' | sort -u |
+    grep -vE '^(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+)\.so' || true)
+[ -z "$foreign" ] || { echo "error: packed libraries need ${foreign//$'\n'/, }" >&2; exit 1; }
+
+mkdir -p "$(dirname "$archive")"
+tar -C "$scratch" -czf "$archive.partial" gpu_machine
+mv "$archive.partial" "$archive"
+du -sh --apparent-size "$machine"/* | sed 's/\t.*gpu_machine/\t/' >&2
+echo "$archive: $(($(stat -c %s "$archive") / 1048576)) MiB; there: tar xf $(basename "$archive") && source gpu_machine/enter.sh"

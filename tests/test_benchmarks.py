@@ -16,6 +16,7 @@ import torch
 from images import draw_folder
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.native import read_image
 from ffcv_imagenet.options import build, read_yaml
@@ -101,20 +102,26 @@ def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
     assert text.endswith(table.read_text())
     assert "**No GPU**" in text
     row = next(line for line in text.splitlines() if line.startswith("| resnet10, 32 "))
-    assert row.count("not measured") == 5  # TFLOP/s, share, memory, compilation, time without data
+    assert row.count("not measured") == 7  # limit, its share, TFLOP/s, share, memory, compilation, time without data
+    limits = next(
+        line for line in text.splitlines() if re.match(r"\| resnet10, 32 .*\d \(\d", line) and "MB" not in line
+    )
+    assert limits
     assert re.search(r"\| with CUDA graphs [^|]* \| not measured ", text)
     assert re.search(r"\| rn50_16_epochs +\| the ceiling +\| not measured +\| not measured +\| 14.9 on 8 A100 ", text)
 
 
 def test_train_speed_tables(benchmark_module):
     module = benchmark_module("train_speed_tables")
-    results = module.Results(matmul_flops=8e14)
+    results = module.Results(matmul_flops=8e14, copy_bytes=3e12)
     for side, rate in ((160, 6000.0), (192, 4000.0)):
         cell = module.Cell([rate - 100, rate, rate + 100], [3000.0], {"cpu": [0.96 * rate]}, 40.0, 20 << 30)
         results.cells["resnet50", side] = cell
     results.evaluation["resnet50"] = [10000.0]
     rows = module.step_table(results, on_gpu=True)
-    assert "| 6000 (5900-6100) | 3000 (3000-3000) | 2.00, target 1.50: met " in rows[2]
+    assert re.search(
+        r"\| 6000 \(5900-6100\) \| 16695 by bytes \| 35.\d % +\| 3000 \(3000-3000\) \| 2.00, target", rows[2]
+    )
     assert "| 1.33, target 1.50: **not met** |" in rows[3]
     assert "| 4.0 %; 96.0 %, target 95.0 %: met |" in rows[2]
 
@@ -208,11 +215,32 @@ def test_exchanged_blur_changes_no_result(benchmark_module, blur, side):
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
 
 
-def test_operations_of_a_step(benchmark_module):
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_fourth_channel_changes_no_result(benchmark_module, channels_last):
+    torch.manual_seed(0)
+    model = build_model("resnet10", 10, blurpool=True).double()
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    if channels_last:
+        model, images = (x.to(memory_format=torch.channels_last) for x in (model, images))
+    padded = copy.deepcopy(model)
+    benchmark_module("steps").pad_stem(padded)
+    padded.load_state_dict(model.state_dict())
+    weights = [torch.autograd.grad(m(images).square().sum(), [*m.parameters()]) for m in (model, padded)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-9, atol=1e-9)
+
+
+def test_operations_and_bytes_of_a_step(benchmark_module):
+    cost_of_image = benchmark_module("step_limits").cost_of_image
     # torchvision states 4.09e9 multiply-adds for ResNet-50 at 224 px. Backward costs twice as much, except that the
     # images need no gradient (1 % of all); blur adds a little.
-    flops = benchmark_module("train_speed_tables").flops_per_image("resnet50", 224)
-    assert 0.98 < flops / (3 * 2 * 4.09e9) < 1.02
+    assert 0.98 < cost_of_image("resnet50", 224).flops / (3 * 2 * 4.09e9) < 1.02
+    # Counted by hand, layer by layer.
+    cost = cost_of_image("resnet50", 160)
+    parts = (cost.convolutions, cost.normalisations, cost.blurs, cost.additions)
+    assert [round(part / 1e6) for part in parts] == pytest.approx([62, 91, 6, 17], abs=1)
+    assert cost.bytes / 1e6 == pytest.approx(179, abs=1)
+    assert cost.limit(798e12, 3.0e12) == (pytest.approx(16_750, rel=0.01), "bytes")
+    assert cost.limit(798e12, 30e12) == (pytest.approx(64_200, rel=0.01), "operations")
 
 
 def test_pixels(benchmark_module, photographs, capsys):
@@ -252,6 +280,12 @@ def test_beyond_memory(benchmark_module, photographs, tmp_path, order):
     assert json.loads(done.stdout)["rate"] > 0
 
 
+def test_a_loaders_speed_is_that_of_many_batches(benchmark_module):
+    order = benchmark_module("gpu_decode").RepeatedOrder(10, 4, 5)
+    first, second, third = (ShuffledOrder(10, 0, 4).sample_order(epoch) for epoch in (3, 4, 5))
+    assert order.sample_order(3).tolist() == [*first, *second, *third][:20]
+
+
 class HostEvent:
     """Stands in for torch.cuda.Event where the kernels run on the host."""
 
@@ -283,11 +317,11 @@ def test_gpu_decode_with_kernels_on_the_host(benchmark_module, host_kernels, pho
     contenders = (("Whole images", "numpy", whole_decoder), ("Failing", "numpy", lambda: 1 / 0))
     monkeypatch.setattr(module, "CONTENDERS", contenders)
     data = module.open_data(photographs, tmp_path, 10)
-    options = SimpleNamespace(batch=4, resolution=32, repeats=1, device=torch.device("cpu"))
+    options = SimpleNamespace(batch=4, batches=6, resolution=32, repeats=1, device=torch.device("cpu"))
     rows = {row.what: row for row in module.gpu_rows(data, options, module.batch_decoder(data, options, host_kernels))}
     assert [what for what, row in rows.items() if row.microseconds is None] == ["Failing"]
     assert rows["Failing"].note == "failed: division by zero"
-    assert len(rows) == 11
+    assert len(rows) == 12
     note = rows["this project, decoding on the GPU"].note
     assert re.search(r"busy cores; target >= 50,000: .*; \d+\.\d\d busy cores with 50,000, target <= 1: ", note)
     assert "x nvJPEG's best" in note

@@ -48,16 +48,16 @@ def torchrun(*arguments, **keywords):
     return subprocess.run(torchrun_command(*arguments, **keywords), capture_output=True, text=True, timeout=300)
 
 
-def send_to_rank_1(torchrun, number, after):
-    """Send a signal to the second process when the file ``after`` is there."""
+def send_to_rank(rank, torchrun, number, after):
+    """Send a signal to a process when the file ``after`` is there."""
     while not after.exists():
         assert torchrun.poll() is None, torchrun.communicate()
         time.sleep(0.005)
     for child in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
-        if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+        if b"\0LOCAL_RANK=%d\0" % rank in Path(f"/proc/{child}/environ").read_bytes():
             os.kill(int(child), number)
             return
-    raise AssertionError("no process with LOCAL_RANK=1")
+    raise AssertionError(f"no process with LOCAL_RANK={rank}")
 
 
 def log(tmp_path, name="run"):
@@ -92,8 +92,8 @@ def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(t
     checkpoints = tmp_path / "again" / "checkpoints"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # Only one of the processes gets the signal, and both stop after the same step.
-        send_to_rank_1(process, signal.SIGUSR1, checkpoints / "epoch_0000_step_000001.pt")
-        send_to_rank_1(process, signal.SIGKILL, checkpoints / "epoch_0001.pt")
+        send_to_rank(1, process, signal.SIGUSR1, checkpoints / "epoch_0000_step_000001.pt")
+        send_to_rank(1, process, signal.SIGKILL, checkpoints / "epoch_0001.pt")
         output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     assert "interrupted by SIGUSR1: saved" in errors
@@ -105,11 +105,39 @@ def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(t
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
 
 
+def test_four_processes_go_on_after_sigterm_and_after_one_has_died(digits, tmp_path):
+    words = ("--checkpoint.every_steps=1", "--checkpoint.resume=auto")
+    command, run = torchrun_command(4, digits, tmp_path, *words), tmp_path / "run"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        while not (run / "checkpoints" / "epoch_0000_step_000001.pt").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.terminate()  # as a batch system does: torchrun passes it on
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert errors.count("interrupted by SIGTERM: saved") == 1
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+
+    with subprocess.Popen(command, **pipes) as process:
+        send_to_rank(3, process, signal.SIGKILL, run / "checkpoints" / "epoch_0001.pt")
+        process.communicate(timeout=300)  # it does not hang
+    assert process.returncode != 0
+
+    result = torchrun(4, digits, tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("final top-1") == 1
+    assert [line["epoch"] for line in log(tmp_path)] == [1, 2]
+    params = json.loads((run / "params.json").read_text())
+    assert params["world_size"] == 4
+    assert len(params["resumed"]) == 2
+
+
 def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
     words = ("--checkpoint.every_steps=1", "--dist.timeout_minutes=0.25")
     command = torchrun_command(2, digits, tmp_path, *words, launcher=["--shutdown-timeout=1"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        send_to_rank_1(process, signal.SIGSTOP, tmp_path / "run" / "checkpoints" / "epoch_0000_step_000001.pt")
+        send_to_rank(1, process, signal.SIGSTOP, tmp_path / "run" / "checkpoints" / "epoch_0000_step_000001.pt")
         stopped = time.monotonic()
         _, errors = process.communicate(timeout=300)
     assert time.monotonic() - stopped < 60
@@ -123,7 +151,7 @@ def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
 def test_top_1_is_the_same_for_any_number_of_processes(trained, digits, tmp_path):
     checkpoint = trained / "two" / "checkpoints" / "epoch_0002.pt"
     lines = set()
-    for processes in (1, 2, 3):
+    for processes in (1, 2, 4):
         result = torchrun(processes, digits, tmp_path, "--training.eval_only=1", f"--checkpoint.resume={checkpoint}")
         assert result.returncode == 0, result.stderr
         lines |= set(re.findall(r"^top-1 .*$", result.stdout, re.MULTILINE))
@@ -145,10 +173,10 @@ def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):
 
 
 def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch):
-    timeouts = {}
+    timeouts, devices = {}, {}
 
-    def join(backend, timeout, **_):
-        timeouts[backend] = timeout
+    def join(backend, timeout, device_id, **_):
+        timeouts[backend], devices[backend] = timeout, device_id
 
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(torch.distributed.HashStore(), 0, 2)]))
@@ -158,6 +186,7 @@ def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch)
         with process_group(World(0, 2, 0, 2, device), 10):
             pass
     assert timeouts == {"nccl": timedelta(minutes=11), "gloo": timedelta(minutes=10)}
+    assert devices == {"nccl": torch.device("cuda", 0), "gloo": None}
 
 
 def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):

@@ -1,10 +1,12 @@
 """What a start settles before anything is built."""
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import World
@@ -53,3 +55,34 @@ def test_the_channels_statistics_reach_the_model(digits):
     pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
     start = resolve(build(TrainConfig, values), World(0, 1, 0, 1, torch.device("cpu")))
     assert start.make_normalize()(pixels)[0, :, 0, 0].tolist() == pytest.approx([1.8, 3.2, 0.7])
+
+
+def test_the_processes_of_a_machine_share_its_cores(digits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16))
+    values = {"data.train": str(digits / "train.beton"), "data.val": str(digits / "val.beton")}
+    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
+
+    def start(processes, device):
+        return resolve(build(TrainConfig, values), World(0, processes, 0, processes, device))
+
+    assert [start(1, device).decoding_cores for device in (cuda, cpu)] == [14, 16]  # two start the GPU's kernels
+    assert [start(processes, cuda).decoding_cores for processes in (4, 8)] == [2, 1]
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    with torch._inductor.config.patch(compile_threads=32):
+        start(4, cpu).set_up_torch()
+        assert torch._inductor.config.compile_threads == 4
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
+        torch._inductor.config.compile_threads = 2  # as torch has read it
+        start(4, cpu).set_up_torch()
+        assert torch._inductor.config.compile_threads == 2
+
+
+def test_cuda_graphs_on_several_gpus_are_refused_before_anything_is_built(digits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    values = {"data.train": str(digits / "train.beton"), "data.val": str(digits / "val.beton")}
+    values |= {"training.compile": "max-autotune"}
+    with pytest.raises(ValueError, match=r"training.compile: got max-autotune, allowed on several GPUs is "):
+        resolve(build(TrainConfig, values), World(0, 2, 0, 2, torch.device("cuda", 0)))

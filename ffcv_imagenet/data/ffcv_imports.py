@@ -5,16 +5,24 @@ imported; for this numba compiles the dict's methods anew in every process. Noth
 Python code does, so here it is a plain dict. That is the only difference from FFCV as it imports itself, and there is
 none at all if something else imported FFCV earlier.
 
+As soon as FFCV is imported, numba chooses the library that its threads come from, so it is told here which to take.
+
 So import FFCV's names from here, and only from here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
 import numba.typed
+
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    # OpenMP, of which torch brings a copy: one library of threads in a process, the same everywhere. By itself numba
+    # would take TBB where the system has it, or even its own threads, which two loaders must not use at once.
+    numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

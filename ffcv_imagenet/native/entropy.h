@@ -27,7 +27,8 @@
  * neighbours: cell = 16 * pair + 2 * vertical frequency + place in the pair. The indices from 64 on are reached by an
  * end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
  */
-FIC_CONSTANT uint8_t fic_coefficient_order[192] = {
+#define FIC_ORDER_SIZE 192
+FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     0, 32, 2, 4, 34, 16, 33, 18, 36, 6, 8, 38, 20, 35, 1, 48,
     3, 37, 22, 40, 10, 12, 42, 24, 39, 5, 50, 17, 49, 19, 52, 7,
     41, 26, 44, 14, 46, 28, 43, 9, 54, 21, 51, 53, 23, 56, 11, 45,
@@ -46,7 +47,7 @@ FIC_CONSTANT uint8_t fic_coefficient_order[192] = {
 FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_symbols *table, int32_t *dc)
 {
     int32_t difference;
-    if (FIC_UNLIKELY(fic_decode_symbol(bits, table, &difference) == 0))
+    if (FIC_UNLIKELY(fic_decode_symbol(bits, table, 0, &difference) == 0))
         return FIC_BLOCK_BAD_CODE;
     *dc += difference;
     return FIC_UNLIKELY((uint32_t)(*dc + 32768) > 65535u) ? FIC_BLOCK_BAD_COEFFICIENT : 0;
@@ -77,7 +78,7 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
         return 0;
     }
     int32_t value;
-    uint32_t step = fic_decode_symbol(bits, &table->symbols, &value);
+    uint32_t step = fic_decode_symbol(bits, &table->symbols, 1, &value);
     *k += step;
     cells[fic_coefficient_order[*k]] = (int16_t)value;
     return *k < 63 && step != 0;
@@ -112,11 +113,11 @@ FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_
 }
 
 /*
- * fic_decode_block one symbol at a time: for GPUs, whose threads share small tables. Cells lie FIC_CELL_STRIDE apart,
- * up to FIC_CELL_UNUSED.
+ * fic_decode_block one symbol at a time: for GPUs, whose threads share small tables, a copy of fic_coefficient_order
+ * among them. Cells lie FIC_CELL_STRIDE apart, up to FIC_CELL_UNUSED.
  */
 FIC_INLINE int32_t fic_decode_block_singly(fic_bits *bits, const fic_symbols *dc_table, const fic_symbols *ac_table,
-                                           int32_t *dc, int16_t *cells)
+                                           const uint8_t order[FIC_ORDER_SIZE], int32_t *dc, int16_t *cells)
 {
     for (int32_t i = 0; i < 64; i++)
         cells[i * FIC_CELL_STRIDE] = 0;
@@ -131,9 +132,9 @@ FIC_INLINE int32_t fic_decode_block_singly(fic_bits *bits, const fic_symbols *dc
         if (bits->available < 32) /* a symbol has at most 26 bits */
             fic_bits_refill(bits);
         int32_t value;
-        step = fic_decode_symbol(bits, ac_table, &value);
+        step = fic_decode_symbol(bits, ac_table, 1, &value);
         k += step;
-        cells[fic_coefficient_order[k] * FIC_CELL_STRIDE] = (int16_t)value;
+        cells[order[k] * FIC_CELL_STRIDE] = (int16_t)value;
     } while (k < 63 && step != 0);
     if (step == 0)
         return FIC_BLOCK_BAD_CODE;
@@ -172,7 +173,7 @@ FIC_INLINE int32_t fic_skip_block(fic_bits *bits, const fic_huffman_table *dc_ta
         /* A long symbol, or several of which one ends the block: go singly. */
         fic_bits_refill(bits);
         int32_t value;
-        uint32_t step = fic_decode_symbol(bits, &ac_table->symbols, &value);
+        uint32_t step = fic_decode_symbol(bits, &ac_table->symbols, 1, &value);
         if (FIC_UNLIKELY(step == 0))
             return FIC_BLOCK_BAD_CODE;
         k += step;

@@ -63,8 +63,8 @@ KERNEL fic_gpu_filters(ARGUMENTS)
 
 /* Decode an item's MCUs into the planes. Returns 0 when its data are not certain to be whole. */
 FIC_INLINE int32_t decode_item(const fic_gpu_image *image, const fic_gpu_item *item, const uint8_t *bytes,
-                               const fic_symbols tables[2][2], const uint16_t quantisers[3][64], int16_t *cells,
-                               uint8_t *workspace)
+                               const fic_symbols tables[2][2], const uint16_t quantisers[3][64],
+                               const uint8_t order[FIC_ORDER_SIZE], int16_t *cells, uint8_t *workspace)
 {
     fic_bits bits;
     bits.window = 0;
@@ -81,7 +81,7 @@ FIC_INLINE int32_t decode_item(const fic_gpu_image *image, const fic_gpu_item *i
             int32_t h = c == 0 ? image->h : 1, v = c == 0 ? image->v : 1;
             int32_t place = c == 0 ? i : 0;
             int32_t dc = c == 0 ? luma : c == 1 ? blue : red;
-            int32_t result = fic_decode_block_singly(&bits, &tables[c > 0][0], &tables[c > 0][1], &dc, cells);
+            int32_t result = fic_decode_block_singly(&bits, &tables[c > 0][0], &tables[c > 0][1], order, &dc, cells);
             if (result < 0)
                 return 0;
             luma = c == 0 ? dc : luma;
@@ -114,16 +114,17 @@ KERNEL fic_gpu_decode(ARGUMENTS)
 {
     SHARED fic_symbols tables[2][2];
     SHARED uint16_t quantisers[3][64];
+    SHARED uint8_t order[FIC_ORDER_SIZE]; /* in constant memory, threads that want different ones would wait in turn */
     SHARED int16_t cells[(FIC_CELL_UNUSED + 1) * THREADS];
     const fic_gpu_image *image = IMAGE;
     if (blockIdx.y * THREADS >= (uint32_t)image->num_items)
         return;
     fic_symbols *table = &tables[0][0];
     EACH_THREAD (thread) {
-        if (thread < 4) {
-            table[thread].is_ac = thread % 2;
+        if (thread < 4)
             fic_huffman_ranges(&table[thread], image->huffman[thread / 2][thread % 2]);
-        }
+        for (uint32_t i = thread; i < FIC_ORDER_SIZE; i += THREADS)
+            order[i] = fic_coefficient_order[i];
         for (uint32_t i = thread; i < 4 * 256; i += THREADS)
             table[i / 256].values[i % 256] = image->huffman[i / 512][i / 256 % 2][16 + i % 256];
         for (uint32_t i = thread; i < 3 * 64; i += THREADS)
@@ -132,15 +133,16 @@ KERNEL fic_gpu_decode(ARGUMENTS)
     MEET();
     EACH_THREAD (thread) {
         for (uint32_t i = thread; i < 4u << FIC_LOOKUP_BITS; i += THREADS) {
-            uint32_t index = i & ((1u << FIC_LOOKUP_BITS) - 1);
-            table[i >> FIC_LOOKUP_BITS].lookup[index] = fic_lookup_entry(&table[i >> FIC_LOOKUP_BITS], index);
+            uint32_t number = i >> FIC_LOOKUP_BITS, index = i & ((1u << FIC_LOOKUP_BITS) - 1);
+            table[number].lookup[index] = fic_lookup_entry(&table[number], number % 2, index);
         }
     }
     MEET();
     EACH_THREAD (thread) {
         const fic_gpu_item *items = (const fic_gpu_item *)(staging + image->items);
         for (uint32_t i = blockIdx.y * THREADS + thread; i < (uint32_t)image->num_items; i += gridDim.y * THREADS)
-            if (!decode_item(image, &items[i], staging + image->bytes, tables, quantisers, cells + thread, workspace))
+            if (!decode_item(image, &items[i], staging + image->bytes, tables, quantisers, order, cells + thread,
+                             workspace))
                 status[blockIdx.x] = 1;
     }
 }

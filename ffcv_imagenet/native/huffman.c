@@ -75,7 +75,6 @@ int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t
         return FIC_OK;
 
     table->num_values = 0;
-    symbols->is_ac = is_ac;
     memcpy(table->counts, spec, 16);
     memset(symbols->values, 0, sizeof symbols->values);
     memcpy(symbols->values, spec + 16, (size_t)total);

@@ -58,7 +58,6 @@ typedef struct {
     uint32_t limit[17]; /* codes of up to n bits, left-justified to 16 bits, lie below limit[n] */
     int32_t offset[17]; /* values[offset[n] + code] for a code of n bits */
     uint8_t values[256];
-    int32_t is_ac;
 } fic_symbols;
 
 typedef struct {
@@ -81,6 +80,13 @@ typedef struct {
 #define FIC_SEGMENT_PADDING 1536
 
 #if defined(FIC_ALIGNED_LOADS)
+/* A GPU would otherwise find out at every load whose memory an address belongs to. */
+#if defined(__CUDACC__)
+#define FIC_LOAD_WORD(word) __ldg(word)
+#else
+#define FIC_LOAD_WORD(word) (*(word))
+#endif
+
 FIC_INLINE uint32_t fic_swap32(uint32_t x)
 {
     return x >> 24 | (x >> 8 & 0xff00u) | (x << 8 & 0xff0000u) | x << 24;
@@ -89,10 +95,11 @@ FIC_INLINE uint32_t fic_swap32(uint32_t x)
 /* For little-endian processors that load aligned words only. Reads up to three bytes on either side of the eight. */
 FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
 {
-    uint32_t shift = (uint32_t)((uintptr_t)p & 3u) * 8;
-    const uint32_t *word = (const uint32_t *)((uintptr_t)p & ~(uintptr_t)3);
-    uint32_t head = (uint32_t)(((uint64_t)word[1] << 32 | word[0]) >> shift);
-    uint32_t tail = (uint32_t)(((uint64_t)word[2] << 32 | word[1]) >> shift);
+    uint32_t past = (uint32_t)((uintptr_t)p & 3u), shift = 8 * past;
+    const uint32_t *words = (const uint32_t *)(p - past);
+    uint32_t first = FIC_LOAD_WORD(words), second = FIC_LOAD_WORD(words + 1), third = FIC_LOAD_WORD(words + 2);
+    uint32_t head = (uint32_t)(((uint64_t)second << 32 | first) >> shift);
+    uint32_t tail = (uint32_t)(((uint64_t)third << 32 | second) >> shift);
     return (uint64_t)fic_swap32(head) << 32 | fic_swap32(tail);
 }
 #else
@@ -134,13 +141,13 @@ FIC_INLINE uint32_t fic_symbol_entry(int32_t is_ac, uint32_t symbol, uint32_t le
 }
 
 /* Find the code of more than FIC_LOOKUP_BITS bits at the head of the window; an entry as of fic_symbol_entry. */
-FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, uint64_t window)
+FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, int32_t is_ac, uint64_t window)
 {
     uint32_t head = (uint32_t)(window >> 48);
     for (uint32_t length = FIC_LOOKUP_BITS + 1; length <= 16; length++) {
         if (head < table->limit[length]) {
             int32_t code = (int32_t)(head >> (16 - length));
-            return fic_symbol_entry(table->is_ac, table->values[table->offset[length] + code], length);
+            return fic_symbol_entry(is_ac, table->values[table->offset[length] + code], length);
         }
     }
     return 0;
@@ -160,14 +167,14 @@ FIC_INLINE int32_t fic_magnitude(uint64_t window, uint32_t length, uint32_t size
 }
 
 /* Decode one symbol and consume it with its magnitude bits. Returns its step, 0 when there is no such code. */
-FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, int32_t *value)
+FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, int32_t is_ac, int32_t *value)
 {
     uint32_t entry = table->lookup[bits->window >> (64 - FIC_LOOKUP_BITS)];
     if (FIC_LIKELY(!(entry & (FIC_ENTRY_LONG | FIC_ENTRY_MAGNITUDE)))) {
         *value = (int32_t)entry >> 16;
     } else {
         if (entry & FIC_ENTRY_LONG)
-            entry = fic_huffman_search(table, bits->window);
+            entry = fic_huffman_search(table, is_ac, bits->window);
         *value = fic_magnitude(bits->window, FIC_ENTRY_LENGTH(entry), entry >> 16);
     }
     fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));
@@ -194,14 +201,14 @@ FIC_INLINE int32_t fic_huffman_ranges(fic_symbols *table, const uint8_t counts[1
 }
 
 /* One entry of `lookup`, when everything else is there: each on its own, so that many threads can fill it. */
-FIC_INLINE uint32_t fic_lookup_entry(const fic_symbols *table, uint32_t index)
+FIC_INLINE uint32_t fic_lookup_entry(const fic_symbols *table, int32_t is_ac, uint32_t index)
 {
     uint32_t head = index << (16 - FIC_LOOKUP_BITS);
     for (uint32_t length = 1; length <= FIC_LOOKUP_BITS; length++) {
         if (head >= table->limit[length])
             continue;
         int32_t code = (int32_t)(head >> (16 - length));
-        uint32_t entry = fic_symbol_entry(table->is_ac, table->values[table->offset[length] + code], length);
+        uint32_t entry = fic_symbol_entry(is_ac, table->values[table->offset[length] + code], length);
         uint32_t size = entry >> 16, spare = FIC_LOOKUP_BITS - length;
         if (entry == 0 || size > spare)
             return entry;

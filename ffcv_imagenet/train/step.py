@@ -50,6 +50,28 @@ class TrainingStep(nn.Module):
             return self.loss(self.model(images), labels)
 
 
+class EvaluationStep(nn.Module):
+    """A batch's logits: normalisation, ``model`` under autocast.
+
+    Args:
+        model: on ``device``.
+        normalize: from uint8 images to the model's input; on ``device``.
+        precision: bf16, fp16 or fp32.
+        device: where the batches are.
+    """
+
+    def __init__(self, model: nn.Module, normalize: Normalize, *, precision: str, device: torch.device):
+        super().__init__()
+        self.model, self.normalize = model, normalize
+        self.precision, self.device = precision, device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images [B, 3, H, W]`` (uint8, or normalised already) to ``[B, K]``."""
+        images = self.normalize(images)
+        with autocast(self.precision, self.device):
+            return self.model(images)
+
+
 def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module:
     """The same step whose gradients are averaged over the ranks, while the backward pass goes on.
 
@@ -103,12 +125,21 @@ class DistributedStep:
         return self._distributed.no_sync()
 
 
-def choose_compile(name: str, device: torch.device, *, sync_bn: bool = False) -> str:
+def choose_compile(name: str, device: torch.device, *, sync_bn: bool = False, processes: int = 1) -> str:
     """Resolve ``auto``: compile on GPUs, not on CPUs, where it takes longer than a short training.
 
     Nor with synchronised batch normalisation, which waits for the device in every layer: the graph would end there, and
     there would be hundreds of them.
+
+    Raises:
+        ValueError: CUDA graphs with several processes. torch records graphs that lack what DDP sends
+            (github.com/pytorch/pytorch/issues/140395, for max-autotune; reduce-overhead has not been tried).
     """
+    if name in CUDA_GRAPH_MODES and device.type == "cuda" and processes > 1:
+        raise ValueError(
+            f"training.compile: got {name}, allowed on several GPUs is auto | off | default | aot_eager, such as "
+            f"--training.compile=default"
+        )
     if name == "auto":
         return "default" if device.type == "cuda" and not sync_bn else "off"
     return name

@@ -28,8 +28,7 @@ from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.nonfinite import NonfinitePolicy
 from ffcv_imagenet.train.optim import set_lr
-from ffcv_imagenet.train.precision import autocast
-from ffcv_imagenet.train.step import DistributedStep, TrainingStep, compile_module
+from ffcv_imagenet.train.step import DistributedStep, EvaluationStep, TrainingStep, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 #: Seconds between updates of the progress bar; only then the loss is read from the device.
@@ -122,7 +121,9 @@ class Trainer:
         self.world, self.stop, self.options = world, stop, options
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
-        if self.replays_graphs:  # Then gradients are added to memory that stays.
+        # A replayed graph writes its gradients where those of the micro-batch before lie: they are added to others.
+        self.keeps_gradients = self.replays_graphs and options.accumulation > 1
+        if self.keeps_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.step = DistributedStep(
@@ -134,7 +135,10 @@ class Trainer:
         )
         self.ema = WeightAverage(model, options.ema) if options.ema else None
         self.evaluated_model = model if self.ema is None else self.ema.model
-        self.evaluated_forward = compile_module(self.evaluated_model, options.compile, 1)
+        self.evaluated_step = EvaluationStep(
+            self.evaluated_model, normalize, precision=options.precision, device=world.device
+        )
+        self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
         self.nonfinite = NonfinitePolicy(self.step.module, skip=options.skip_nonfinite, world=world, where=self._where)
         self.steps = len(train_loader) // options.accumulation
         self.epochs = options.epochs  # that are trained, at least in part
@@ -167,12 +171,9 @@ class Trainer:
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
             scores = evaluate(
-                self.evaluated_model,
+                self.evaluated_step,
                 self.val_loader,
-                self.step.module.normalize,
-                device=self.world.device,
                 resolution=self.options.val_resolution,
-                precision=self.options.precision,
                 flip_tta=self.options.flip_tta,
                 top_k=self.options.top_k,
                 forward=self.evaluated_forward,
@@ -239,7 +240,7 @@ class Trainer:
                 raise OSError(f"training.compile={options.compile} fails ({reason}); allowed is off") from error
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -255,11 +256,12 @@ class Trainer:
                 for micro_step in range(min(2, options.accumulation)):
                     with self.step.gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(batch)
-        self.evaluated_model.eval()
+                self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        self.evaluated_step.eval()
         batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
-        with torch.no_grad(), autocast(options.precision, device):
+        with torch.no_grad():
             for _ in range(times):
-                self.evaluated_forward(self.step.module.normalize(batch.images))
+                self.evaluated_forward(batch.images)
 
     def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
@@ -370,7 +372,7 @@ class Trainer:
         self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         if self.ema is not None:
             self.ema.update(self.epochs_done * self.steps + self.progress.step + 1)
 

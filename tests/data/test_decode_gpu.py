@@ -8,18 +8,20 @@ import shutil
 import threading
 import time
 
+import numba
 import numpy as np
 import pytest
 import torch
 from digit_loaders import CPU, copies
 from equality import same
 from images import draw_folder
+from numba_compilations import compiling_threads
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.read import decode_gpu
+from ffcv_imagenet.data.read import decode_cpu, decode_gpu
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
 from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.kernels import CudaKernels
@@ -68,6 +70,15 @@ def whole_files(kernels, folder, split="train", batch=16):
 
 def open_samples(beton):
     return read_samples(beton, Manifest.read(beton))
+
+
+def test_numba_compiles_before_the_decoding_thread_begins(kernels, digits, monkeypatch):
+    loader, function = gpu_loader(kernels, digits), decode_cpu.decode_batch.py_func
+    monkeypatch.setattr(decode_cpu, "decode_batch", numba.njit(nogil=True)(function))  # not yet compiled
+    with compiling_threads() as threads:
+        copies(loader, 0, 32)
+    assert threads
+    assert set(threads) == {threading.main_thread()}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -1,4 +1,7 @@
-"""Two gloo processes take the step that one process takes on the global batch."""
+"""Several gloo processes take the step that one process takes on the global batch."""
+
+import os
+import shutil
 
 import pytest
 import torch
@@ -154,3 +157,24 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_is_right_for_another_number_of_p
     file = two_ranks[0] / "checkpoints" / "kept_epoch_0001_step_000002.pt"
     world = World(0, 1, 0, 1, torch.device("cpu"))
     assert_close(train_with_state(world, tmp_path, resume=file), one_process)
+
+
+def _compiling_rank(rank, size, folder):
+    """Compile for real, as all ranks of a machine do at once, with one cache."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/cache"
+    torch._inductor.config.compile_threads = 1
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    torch.save(take_steps(World(rank, size, rank, size, torch.device("cpu")), 1, "default"), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_four_processes_compile_into_one_cache(tmp_path):
+    torch.multiprocessing.spawn(_compiling_rank, (4, tmp_path), nprocs=4)
+    before, after = take_steps(World(0, 1, 0, 1, torch.device("cpu")), 1, "off")
+    for rank in range(4):
+        results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(results[0], before, rtol=0, atol=0)
+        torch.testing.assert_close(results[1], after, rtol=1e-9, atol=1e-11)
+    assert any((tmp_path / "cache").iterdir())

@@ -5,16 +5,19 @@ import time
 
 import pytest
 import torch
+import torch._inductor.config
 from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.schedules import make_lr_schedule
-from ffcv_imagenet.train.compile_modes import COMPILE_MODES
-from ffcv_imagenet.train.step import choose_compile, compile_module
+from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
+from ffcv_imagenet.train.evaluation import evaluate
+from ffcv_imagenet.train.step import EvaluationStep, choose_compile, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
 BATCHES, BATCH_SIZE, EPOCHS = 5, 8, 2
@@ -172,6 +175,37 @@ def test_what_is_compiled_without_being_asked():
     assert choose_compile("default", gpu, sync_bn=True) == "default"
 
 
+@pytest.mark.parametrize("mode", CUDA_GRAPH_MODES)
+def test_cuda_graphs_on_several_gpus_are_refused(mode):
+    assert choose_compile(mode, torch.device("cuda")) == mode
+    assert choose_compile(mode, torch.device("cpu"), processes=2) == mode
+    with pytest.raises(ValueError, match=f"training.compile: got {mode}, .* such as --training.compile=default"):
+        choose_compile(mode, torch.device("cuda"), processes=2)
+
+
+class CountedStep(EvaluationStep):
+    """Notes how many images it is given at a time."""
+
+    def forward(self, images):
+        self.sizes = [*getattr(self, "sizes", []), len(images)]
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("flip_tta", [False, True])
+def test_a_compiled_evaluation_keeps_its_shape_to_the_last_image(flip_tta):
+    step = CountedStep(resnet10().double(), Normalize().double(), precision="fp32", device=torch.device("cpu"))
+    loader = DrawnLoader(3, BATCH_SIZE, last=3)
+    plain, filled = (
+        evaluate(step, loader, resolution=32, flip_tta=flip_tta, forward=forward)
+        for forward in (None, lambda images: step(images))
+    )
+    passes = 1 + flip_tta
+    assert step.sizes == ([8, 8, 8, 8, 3, 3] if flip_tta else [8, 8, 3]) + [8] * 3 * passes
+    assert filled.images == plain.images == 2 * BATCH_SIZE + 3
+    assert (filled.top_1, filled.top_5) == (plain.top_1, plain.top_5)
+    assert filled.loss == pytest.approx(plain.loss, rel=1e-12)
+
+
 def test_every_call_that_may_replay_a_graph_begins_a_step(monkeypatch):
     from torch._inductor.cudagraph_trees import MarkStepBox
 
@@ -251,8 +285,8 @@ def snapshot(trainer):
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_the_compiler_gives_the_same_losses_within_rounding(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+@torch._inductor.config.patch(compile_threads=1)
+def test_the_compiler_gives_the_same_losses_within_rounding():
     eager, compiled = (
         trainer_of(DoubleTinyNet, compile=mode, resolution=lambda epoch: 32) for mode in ("off", "default")
     )
@@ -293,7 +327,7 @@ def test_a_number_that_is_read_would_be_noticed():
 
 def test_gradients_stay_where_a_replayed_graph_adds_them():
     plain, replaying = trainer_of(TinyNet), trainer_of(TinyNet)
-    replaying.replays_graphs = True
+    replaying.keeps_gradients = True
     for parameter in replaying.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     places = [parameter.grad.data_ptr() for parameter in replaying.model.parameters()]

@@ -142,6 +142,12 @@ class BatchDecoder:
         self._status = torch.zeros(batch_size, dtype=torch.int32, device=kernels.device)
         self._on_device = self._workspace = torch.empty(0, dtype=torch.uint8, device=kernels.device)
 
+    def compile(self, storage: Storage) -> None:
+        """Have numba compile here and now what :meth:`submit` calls."""
+        none = np.zeros(0, np.int64)
+        pixels, codes = np.zeros((0, 1, 1, 3), np.uint8), np.zeros((0, 1), np.int32)
+        self.decoder.decode(none, self.decoder.boxes(none), pixels, codes, self.decoder.metadata, storage)
+
     def submit(
         self, numbers: np.ndarray, left: np.ndarray, codes: np.ndarray, storage: Storage, slot: Slot
     ) -> Event | None:
@@ -289,6 +295,7 @@ class _GPUBatches:
         allocated = loader.kernels.record()
         for number in range(len(self._slots)):
             self._free.put((number, allocated))
+        loader.batch_decoder.compile(loader.memory_manager.context.state)
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 

@@ -91,7 +91,8 @@ class BatchLoader(FFCVLoader):
 
     Raises:
         FileNotFoundError: the file or its manifest is not there.
-        ValueError: a damaged or foreign file, manifest or index, or more workers than numba has threads.
+        ValueError: a damaged or foreign file, manifest or index, more workers than numba has threads, or threads of
+            numba's that end the process when two loaders decode at once.
     """
 
     #: Share of an epoch's images that the CPU decoded, once it is over.
@@ -118,6 +119,8 @@ class BatchLoader(FFCVLoader):
             raise ValueError(
                 f"data.num_workers: got {num_workers}, allowed are at most {most}, NUMBA_NUM_THREADS (0: automatic)"
             )
+        if numba.threading_layer() == "workqueue":
+            raise ValueError("NUMBA_THREADING_LAYER: got workqueue, allowed are omp and tbb: two loaders share them")
         manifest = manifest or Manifest.read(path)
         self.fname, self.batch_size, self.batches_ahead = str(path), batch_size, BATCHES_AHEAD
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
@@ -275,6 +278,11 @@ class _FileMemory(OSCacheManager):
 class _BatchIterator(EpochIterator):
     """FFCV's iterator, except that an exception in its thread is raised by ``next``, and that it can be closed."""
 
+    def start(self) -> None:
+        """Begin to decode. numba compiles before, in this thread: compiling takes more stack than a thread may have."""
+        self.run_pipeline(0, self.order[:0], 0, None)
+        super().start()
+
     def run(self) -> None:
         on_gpu = self.loader.device.type == "cuda"
         slots, number = self.loader.batches_ahead + 2, 0
@@ -356,9 +364,9 @@ class _BatchIterator(EpochIterator):
         super().close()
         self.join()
         if self.loader.device.type == "cuda":
+            # Copies of batches that nobody has asked for end before their memory, here and there, is given to others.
             for stream in self.cuda_streams:
-                # Whoever is given the memory next shall not meet copies of batches that nobody has asked for.
-                self.current_stream.wait_stream(stream)
+                stream.synchronize()
         _running.discard(self)
 
     def __del__(self) -> None:
