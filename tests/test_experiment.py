@@ -73,7 +73,7 @@ def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_
         torch.testing.assert_close(whole[key], parts[key], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_half_precision_trains(digits, tmp_path, precision):
     train(config(digits, tmp_path, **{"training.precision": precision}))
     assert log(tmp_path)[-1]["val_loss"] < log(tmp_path)[0]["val_loss"]
@@ -148,6 +148,7 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(digits, tmp_path):
     assert [start["command"] for start in params["resumed"]] == [["second"]]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_pruned_but_never_the_best_or_the_last(digits, tmp_path):
     train(config(digits, tmp_path, **{"training.epochs": 4, "checkpoint.keep": 1}))
     lines = log(tmp_path)
@@ -194,6 +195,7 @@ def test_automatic_workers_are_the_smaller_of_share_and_limit(digits, tmp_path, 
         assert loader.num_workers == min(2, limit)
 
 
+@pytest.mark.slow
 def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, tmp_path):
     train(config(digits, tmp_path, **{"training.epochs": 2}))
     before = log(tmp_path)
@@ -224,6 +226,7 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
     assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"run"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_continued_under_another_name(digits, tmp_path):
     whole = config(digits, tmp_path, **{"logging.name": "whole"})
     train(whole)

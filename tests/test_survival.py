@@ -186,6 +186,7 @@ def broken_evaluation(batches):
         yield
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_end_the_training_and_are_no_result(digits, tmp_path):
     with broken_evaluation({2}), pytest.raises(FloatingPointError) as caught:
         train(config(digits, tmp_path))
@@ -221,7 +222,7 @@ def test_a_run_whose_last_epoch_has_no_scores_fails_also_when_it_is_started_agai
         assert checkpoints(tmp_path)[-1] == "epoch_0002.pt"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision):
     seen = []
     update = Trainer._update_weights
@@ -270,6 +271,7 @@ def test_a_hostile_checkpoint_is_refused_wherever_it_is_given(digits, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_the_same(digits):
     # The short form of `make soak`; two processes are killed in test_distributed.
     soak = Path(__file__).parent.parent / "soak" / "kills.py"

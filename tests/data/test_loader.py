@@ -266,6 +266,7 @@ def test_a_changed_resolution_compiles_nothing(digits):
     assert len(decode_batch.signatures) == compiled
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_no_loop(digits, tmp_path):
     script = (
         "import sys, torch; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"

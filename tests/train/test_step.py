@@ -284,6 +284,7 @@ def snapshot(trainer):
     return tensors | of_loss | {"losses": trainer.progress.losses.clone()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @torch._inductor.config.patch(compile_threads=1)
 def test_the_compiler_gives_the_same_losses_within_rounding():
