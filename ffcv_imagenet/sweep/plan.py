@@ -22,9 +22,9 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
+from ffcv_imagenet.manifests import read_manifests
 from ffcv_imagenet.models import check_normalised_batch, check_resolutions
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
-from ffcv_imagenet.resolved import read_data
 from ffcv_imagenet.resume import compared_params, differences, other_micro_batch
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -193,7 +193,7 @@ _check_normalised_batch = functools.cache(check_normalised_batch)
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
     """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
-    train_data, val_data = read_data(config, read=_manifest, show_warnings=False)
+    train_data, val_data = read_manifests(config, read=_manifest, show_warnings=False)
     if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
     params = compared_params(config, train_data, val_data, processes)
