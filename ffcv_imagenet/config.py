@@ -121,7 +121,7 @@ class DataOptions:
     )
     on_error: str = option(
         Choice("fail", "skip"),
-        "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
+        "damaged image: stop, or skip (training: another one of the batch replaces it; validation: it does not count)",
         "fail",
         COMPUTING,
     )
@@ -174,7 +174,7 @@ class ModelOptions:
         Text(), "a torchvision classification model, resnet10, or package.module:name", "resnet18", LEARNING
     )
     blurpool: bool = option(
-        Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False, LEARNING
+        Switch(), "blur before convolutions with stride > 1 and >= 16 input channels", False, LEARNING
     )
     weights: str | None = option(
         OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None, LEARNING
@@ -321,7 +321,7 @@ class CheckpointOptions:
 
     resume: str = option(
         Text(),
-        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a checkpoint or run folder",
+        "none: start a new run; auto: continue from its last whole checkpoint if any; or a checkpoint or run folder",
         "none",
         KEEPING,
     )
@@ -449,7 +449,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Configuration of ``python -m ffcv_imagenet.sweep``, beside what is swept."""
+    """Configuration of ``python -m ffcv_imagenet.sweep``, besides what is swept."""
 
     sweep: SweepOptions = group(SweepOptions)
 

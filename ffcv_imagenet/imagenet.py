@@ -1,4 +1,4 @@
-"""What is customary for ImageNet: defaults of the options that other data may want otherwise."""
+"""ImageNet's customary values: defaults of options that other data sets may need to change."""
 
 #: Mean and standard deviation of the training images per channel (RGB), in 0..1; torchvision's figures.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from ffcv_imagenet.variants import import_named
 
-#: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
+#: Models of our own besides torchvision's: one residual block per stage, for demonstrations on a CPU.
 SMALL_MODELS = {"resnet10": lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)}
 
 # Their auxiliary heads make a tuple of the training output.
@@ -28,7 +28,7 @@ BLURPOOL_MIN_CHANNELS = 16
 
 
 class BlurPoolConv2d(nn.Module):
-    """A convolution behind a fixed [1 2 1] x [1 2 1] / 16 low-pass filter.
+    """A convolution after a fixed [1 2 1] x [1 2 1] / 16 low-pass filter.
 
     For convolutions with stride > 1, against aliasing (Zhang, "Making Convolutional Networks Shift-Invariant Again",
     arXiv 1904.11486; used by libffcv/ffcv-imagenet).

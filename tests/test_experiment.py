@@ -177,8 +177,8 @@ def test_a_micro_batch_of_another_size_is_told_with_what_keeps_it():
     was = {"micro_batch": 24}
     now = {"config": {"training.batch_size": 96, "training.accumulation": 4}, "world_size": 2, "micro_batch": 12}
     assert other_micro_batch(was, now) == (
-        "training.batch_size=96 on 2 processes with training.accumulation=4 are micro-batches of 12 images; to go on "
-        "with a run with micro-batches of 24, allowed is --training.accumulation=2"
+        "training.batch_size=96 on 2 processes with training.accumulation=4 are micro-batches of 12 images; to "
+        "continue a run with micro-batches of 24, allowed is --training.accumulation=2"
     )
     now |= {"world_size": 3, "micro_batch": 8}
     assert other_micro_batch(was, now).endswith(
@@ -203,12 +203,12 @@ def test_a_run_is_neither_written_over_nor_continued_with_other_options(digits, 
         train(config(digits, tmp_path))
     file = tmp_path / "runs" / "run" / "checkpoints" / "epoch_0002.pt"
     for changes, message in [
-        ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to go on"),
+        ({"lr.lr": 0.06}, r"lr.lr: got 0.06, allowed is 0.01 to continue"),
         ({"training.precision": "bf16"}, r"precision: got bf16, allowed is fp32"),
         ({"training.accumulation": 2}, r"micro-batches of 8 .* of 16, allowed is --training.accumulation=1$"),
         ({"data.val": digits / "train.beton", "data.on_wrong_split": "warn"}, r"val_data: got"),
         ({"model.arch": "resnet18"}, r"model.arch: got resnet18"),
-        ({"data.resize": "area"}, r"data.resize: got area, allowed is triangle to go on"),
+        ({"data.resize": "area"}, r"data.resize: got area, allowed is triangle to continue"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(config(digits, tmp_path, **{"checkpoint.resume": "auto"} | changes))

@@ -81,7 +81,7 @@ def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits,
         assert caught.value.code == code
         assert status(tmp_path, "parts") == {"state": "interrupted", "error": None}
         assert file in checkpoints(tmp_path, "parts")
-        assert f"{file}; checkpoint.resume=auto goes on" in capsys.readouterr().err
+        assert f"{file}; checkpoint.resume=auto continues" in capsys.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == before
     train(config(digits, tmp_path, **changes | again))
 
@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(digits, tmp_path):
         assert words in str(caught.value)
     assert checkpoints(tmp_path)[-1] == last
     assert status(tmp_path) == {"state": "failed", "error": str(caught.value)}
-    # It goes on from there when the loss is finite again.
+    # It continues from there when the loss is finite again.
     train_broken(
         config(digits, tmp_path, **{"checkpoint.resume": "auto", "training.on_nonfinite": "skip"}), {2: float("nan")}
     )

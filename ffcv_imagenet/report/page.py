@@ -1,6 +1,6 @@
 """The report as one HTML page: no scripts, nothing loaded from anywhere, the same bytes for the same runs.
 
-``page.html.j2`` is the page, which escapes all texts; here is computed what it shows.
+``page.html.j2`` is the page, which escapes all texts; this module computes what it shows.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class EpochLog:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EpochLog:
-        """The inverse of :meth:`as_line`; what else stands in the line is left out."""
+        """The inverse of :meth:`as_line`; other entries of the line are left out."""
         line = current(line)
         fields = {key: value for key, value in line.items() if key in cls.__dataclass_fields__}
         of_loss = {key.removeprefix(LOSS_COLUMN): v for key, v in line.items() if key.startswith(LOSS_COLUMN)}

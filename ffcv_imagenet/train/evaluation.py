@@ -51,7 +51,7 @@ def evaluate(
         images = _fill_up(batch.images, loader.batch_size) if keeps_shape else batch.images
         logits = predict(images)
         if flip_tta:
-            # A copy, for a replayed CUDA graph writes its output to the same place every time.
+            # A copy, because a replayed CUDA graph writes its output to the same memory every time.
             logits = (logits.clone() + predict(images.flip(3))) / 2
         sums.add(logits[: len(batch.labels)], batch.labels)
         after_batch()
