@@ -15,7 +15,7 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.manifests import read_manifests
-from ffcv_imagenet.models import check_normalised_batch, check_resolutions
+from ffcv_imagenet.models import check_model, check_normalised_batch
 from ffcv_imagenet.train.precision import choose_precision
 from ffcv_imagenet.train.step import choose_compile
 
@@ -89,8 +89,14 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     """
     train_data, val_data = read_manifests(config, show_warnings=world.is_main)
     sides = {config.validation.resolution} if train_data is None else config.extreme_sides()
-    arch, num_classes = config.model.arch, val_data.num_classes
-    check_resolutions(arch, num_classes, sides)
+    arch, num_classes, loss = config.model.arch, val_data.num_classes, config.make_loss()
+    check_model(
+        arch,
+        num_classes,
+        sides,
+        feature_map=loss.reads_local_classes and train_data is not None,
+        linear_head=loss.cosine_scale is not None,
+    )
     if train_data is not None:
         check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
     cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
     "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
-    "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
+    "train": {"script", "augment", "distributed", "losses", "models", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},

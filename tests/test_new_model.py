@@ -9,7 +9,7 @@ from run_folders import read_runs
 from whole_runs import config
 
 from ffcv_imagenet.experiment import evaluate_only, train
-from ffcv_imagenet.models import build_model, check_resolutions
+from ffcv_imagenet.models import build_model, check_model
 from ffcv_imagenet.report.table import table
 from ffcv_imagenet.sweep.plan import make_plan
 
@@ -46,4 +46,4 @@ def test_what_makes_no_model_is_told(name, message):
 
 def test_a_model_whose_output_is_no_logits_is_refused_before_the_start():
     with pytest.raises(ValueError, match=r"model.arch=toy_model:features makes \(2, 4\) of 2 images, .* \(2, 3\)"):
-        check_resolutions("toy_model:features", 3, [32])
+        check_model("toy_model:features", 3, [32])

@@ -1,5 +1,6 @@
 """The step: what it computes, eager and compiled, and that it never waits for the device."""
 
+import copy
 import shutil
 import time
 
@@ -196,13 +197,13 @@ def test_a_compiled_evaluation_keeps_its_shape_to_the_last_image(flip_tta):
     step = CountedStep(resnet10().double(), Normalize().double(), precision="fp32", device=torch.device("cpu"))
     loader = DrawnLoader(3, BATCH_SIZE, last=3)
     plain, filled = (
-        evaluate(step, loader, resolution=32, flip_tta=flip_tta, forward=forward)
+        evaluate(step, loader, resolution=32, flip_tta=flip_tta, top_k=2, forward=forward)
         for forward in (None, lambda images: step(images))
     )
     passes = 1 + flip_tta
     assert step.sizes == ([8, 8, 8, 8, 3, 3] if flip_tta else [8, 8, 3]) + [8] * 3 * passes
     assert filled.images == plain.images == 2 * BATCH_SIZE + 3
-    assert (filled.top_1, filled.top_5) == (plain.top_1, plain.top_5)
+    assert (filled.top_1, filled.top_k) == (plain.top_1, plain.top_k)
     assert filled.loss == pytest.approx(plain.loss, rel=1e-12)
 
 
@@ -319,6 +320,42 @@ def test_no_number_is_read_in_a_step(options):
     trainer = trainer_of(TinyNet if options else resnet10, **options)
     with NoReading():
         trainer.train_epoch(0)
+
+
+@pytest.mark.parametrize("loss", LOSSES.kinds)
+def test_no_loss_reads_a_number_in_a_step(loss):
+    trainer = trainer_of(resnet10, loss, resolution=lambda epoch: 32)
+    with NoReading():
+        trainer.train_epoch(0)
+    assert trainer.progress.losses.isfinite().all()
+
+
+def test_zipf_ranks_by_the_votes_of_the_feature_maps_locations():
+    """At 64 px ResNet's map has 2 x 2 locations."""
+    trainer = trainer_of(resnet10, "zipf_label_smoothing")
+    images, labels, _ = draw_batch(0, BATCH_SIZE, 64)
+    reference, seen = copy.deepcopy(trainer.model).train(), []
+    reference.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    logits = reference(trainer.step.module.normalize(images))
+    local = torch.nn.functional.conv2d(seen[0], reference.fc.weight[:, :, None, None], reference.fc.bias).argmax(1)
+    assert local.shape == (BATCH_SIZE, 2, 2)
+    expected = trainer.loss(logits, labels, local.flatten(1))
+    loss = trainer.step(images, labels)
+    assert loss == expected
+    for one, other in zip(
+        torch.autograd.grad(loss, list(trainer.model.parameters())),
+        torch.autograd.grad(expected, list(reference.parameters())),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_zipfs_votes_are_the_same_compiled():
+    eager, compiled = (
+        trainer_of(resnet10, "zipf_label_smoothing", compile=mode, resolution=lambda epoch: 64)
+        for mode in ("off", "aot_eager")
+    )
+    torch.testing.assert_close(train_losses(compiled), train_losses(eager), rtol=1e-5, atol=0)
 
 
 def test_a_number_that_is_read_would_be_noticed():
