@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
@@ -18,12 +19,13 @@ def train_loader(
     order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
     decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
     options = {"batch_size": batch, "num_workers": workers, "device": device, "on_damaged": on_damaged}
-    return BatchLoader(digits / "train.beton", decoder, order, **options)
+    return CPUBatchLoader(BetonFile.open(digits / "train.beton"), decoder, order, **options)
 
 
 def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail", ratio=IMAGENET_CENTER_CROP):
     options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
-    return BatchLoader(digits / "val.beton", CenterCropDecoder(35, ratio), ShardedOrder(31), **options)
+    file = BetonFile.open(digits / "val.beton")
+    return CPUBatchLoader(file, CenterCropDecoder(35, ratio), ShardedOrder(31), **options)
 
 
 def copies(loader, epoch, resolution):

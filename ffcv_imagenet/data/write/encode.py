@@ -1,7 +1,7 @@
 """From image files to the bytes that are stored, in threads.
 
-What takes time in a file (reading, decoding, encoding, its index) is native code that lets other threads run, so
-threads do what processes would, without starting them and without copying every image between them.
+The slow parts (reading, decoding, encoding, the index) are native code that releases the GIL, so threads are as fast
+as processes, without their start and without copying every image between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image,
 #: Images that a worker encodes at a time.
 CHUNK_SIZE = 8
 
-#: Chunks per worker that may be under way or waiting for their turn; it bounds the memory.
+#: Chunks per worker that may be encoded or waiting for their turn; it bounds the memory.
 CHUNKS_AHEAD = 4
 
 #: Longest side that OpenCV stores as JPEG; FFCV's format ends at 65535.
@@ -131,7 +131,7 @@ def encode_files(
             result: list[EncodedImage | ValueError] | BaseException
             try:
                 result = [encode_file(*file, parameters) for file in zip(paths[files], modes[files], strict=True)]
-            except BaseException as error:  # not of the file: out of memory, or our own mistake
+            except BaseException as error:  # not the file's fault: out of memory, or our own mistake
                 result = error
             with arrived:
                 results[chunk] = result
@@ -163,7 +163,7 @@ def encode_files(
 
 
 def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage | ValueError:
-    """Store an image file, see :func:`encode_content`; returns the reason where that cannot be done."""
+    """Store an image file, see :func:`encode_content`; returns the reason if that cannot be done."""
     try:
         return encode_content(read_file(path), mode, parameters)
     except ValueError as error:
@@ -175,10 +175,10 @@ def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedIma
 
 
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
-    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None.
+    """A JPEG file as it is, if it is small enough and the crop decoder reads it; else None.
 
     Raises:
-        ValueError: Pillow refuses it for its header.
+        ValueError: Pillow refuses its header.
     """
     if not is_jpeg(content):
         return None

@@ -1,7 +1,7 @@
 """Write image folders as .beton files that FFCV reads.
 
-The way of an image: worker threads read and encode it (:mod:`encode`), the main thread packs it into pages in the
-order of the samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
+Worker threads read and encode the images (:mod:`encode`); the main thread packs them into pages in the order of the
+samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
 from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
 from ffcv_imagenet.names import shown
 
-#: All of a name but its bytes that are no UTF-8, which Python keeps as surrogates.
+#: A name without the bytes that are not UTF-8, which Python keeps as surrogates.
 _TEXT = re.compile("[^\udc80-\udcff]+")
 
 #: Images from which the size of the file is estimated.
@@ -59,7 +59,7 @@ def write_splits(
 
     Args:
         root: image folder, see :func:`sources.scan_splits`.
-        out: folder for the files; it is made where missing.
+        out: folder for the files; it is made if missing.
         splits: ``train``, ``val`` or both.
         parameters: how the images are chosen and stored.
         num_workers: encoding threads, 0 for one per usable core.
@@ -166,8 +166,8 @@ def write_split(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         manifest.verify(partial)
-        # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
-        # index knows its .beton; it gets its name last, when all else is in place.)
+        # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
+        # its .beton; it gets its name last, after all the others.)
         for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
             old.unlink(missing_ok=True)
         manifest.write(beton)
@@ -184,7 +184,7 @@ def skipped_list(beton: Path) -> Path:
 
 def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO()
-    # A name on disk is any bytes: those that are no UTF-8 go into the list as they are.
+    # A name on disk is any bytes: those that are not UTF-8 go into the list as they are.
     rows = [(_TEXT.sub(lambda part: shown(part[0]), file), reason) for file, reason in skipped.items()]
     csv.writer(text).writerows([("file", "reason"), *rows])
     write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
@@ -214,7 +214,7 @@ def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, 
 
 
 def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: WriteParameters, num_workers: int) -> None:
-    """Raise OSError where the disk has not the room that a sample of the images lets expect."""
+    """Raise OSError if the disk has less free space than a sample of the images predicts."""
     needed = sum(_expected_bytes(folder, parameters, num_workers) for folder in folders)
     free = shutil.disk_usage(out).free
     if needed > free:
@@ -239,7 +239,7 @@ def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_worker
 
 
 def _identity(beton: Path) -> tuple[int, ...] | None:
-    """What tells a file from one that is put in its place later; None without a file."""
+    """What distinguishes a file from one that replaces it later; None without a file."""
     try:
         status = beton.stat()
     except FileNotFoundError:
@@ -253,7 +253,7 @@ def _warn(split: str, what: str, names: Sequence[str]) -> None:
 
 
 def _progress_bar(split: str, num_samples: int) -> tqdm:
-    # A log file gets a line every half minute, a terminal a line that moves.
+    # A log file gets a line every half minute, a terminal a line that is updated.
     interval = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
         total=num_samples, desc=split, unit=" images", mininterval=interval, maxinterval=interval, dynamic_ncols=True
