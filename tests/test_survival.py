@@ -117,17 +117,17 @@ def test_two_processes_cannot_write_one_run(digits, tmp_path):
 class Broken(Baseline):
     """NaN, infinite, or infinite with gradients that are finite, in the n-th batches."""
 
-    batches: dict
+    batches: dict = field(default_factory=dict)
     seen: list = field(default_factory=list)
 
-    def forward(self, state, logits, target):
+    def forward(self, state, outputs, target):
         self.seen.append(target)
-        return super().forward(state, logits, target) + self.batches.get(len(self.seen), 0)
+        return super().forward(state, outputs, target) + self.batches.get(len(self.seen), 0)
 
 
 def train_broken(cfg, batches):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffcv_imagenet.config.TrainConfig.make_loss", lambda self: Broken(batches))
+        patch.setattr("ffcv_imagenet.config.TrainConfig.make_loss", lambda self: Broken(batches=batches))
         return train(cfg)
 
 

@@ -24,9 +24,8 @@ def train_loader(
 
 def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail", ratio=IMAGENET_CENTER_CROP):
     options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
-    return CPUBatchLoader(
-        BetonFile.open(digits / "val.beton"), CenterCropDecoder(35, ratio), ShardedOrder(31), **options
-    )
+    file = BetonFile.open(digits / "val.beton")
+    return CPUBatchLoader(file, CenterCropDecoder(35, ratio), ShardedOrder(31), **options)
 
 
 def copies(loader, epoch, resolution):
