@@ -22,7 +22,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _CONTAINERS = ("model", "state_dict_best", "state_dict")
 #: The average of the weights in timm's and DeiT's checkpoints.
 _FOREIGN_AVERAGE = "model_ema"
-#: What libffcv/ffcv-imagenet's blur pooling keeps beside its convolution; here it is no part of the weights.
+#: What libffcv/ffcv-imagenet's blur pooling keeps next to its convolution; here it is no part of the weights.
 _BLUR_FILTER = ".blur_filter"
 #: Besides tensors and plain values: the options of a training program and numbers of numpy. Nothing of it runs.
 _HARMLESS: list[Any] = [
