@@ -754,9 +754,9 @@ def group_exists(group):
 #: The command on a file system that does not answer for one file, which is not one from which the size is estimated.
 UNANSWERED = """
 import runpy, sys, time
-from ffcv_imagenet.data.write import encode
-read = encode.read_file
-encode.read_file = lambda path: time.sleep(1000) if path.endswith("cat/004.png") else read(path)
+from ffcv_imagenet.data.sources import folder
+read = folder.read_file
+folder.read_file = lambda path: time.sleep(1000) if path.endswith("cat/004.png") else read(path)
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -82,8 +82,8 @@ class Manifest:
         images_per_class: number of images of each class.
         num_samples: number of images.
         parameters: how the images were chosen and stored.
-        source_folder: last component of the image folder's path.
-        source_digest: hash of the listing of all images of the split, see :class:`sources.ImageFolder`.
+        source_folder: name of the folder or archive that the images came from.
+        source_digest: hash of the listing of all images of the split, see :class:`sources.Source`.
         skipped: files of the split that could not be stored and are left out, with the reason.
         versions: of the packages that decide the bytes.
         num_bytes: size of the .beton.
@@ -91,6 +91,8 @@ class Manifest:
         tables_checksum: of its head and allocation table alone, see :func:`beton.tables_checksum`; compared at every
             opening.
         created: date and time (ISO 8601, UTC).
+        source_format: what the images came in, one of :data:`sources.formats.FORMATS`.
+        class_names: what people call the classes, in their order; empty where the source does not tell.
     """
 
     format_version: int
@@ -107,6 +109,8 @@ class Manifest:
     checksum: str
     tables_checksum: str
     created: str
+    source_format: str = "folder"
+    class_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -144,6 +148,7 @@ class Manifest:
                     f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
                 )
             _add_new_options(content.get("parameters"))
+            content = {"source_format": "folder", "class_names": []} | content  # not in those of earlier versions
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -170,6 +175,8 @@ class Manifest:
     def _check(self) -> None:
         if len(self.images_per_class) != len(self.classes) or sum(self.images_per_class) != self.num_samples:
             raise ValueError("classes, images_per_class and num_samples do not fit together")
+        if self.class_names and len(self.class_names) != len(self.classes):
+            raise ValueError(f"class_names has {len(self.class_names)} names for {len(self.classes)} classes")
         if min(self.images_per_class, default=0) < 0:
             raise ValueError(f"images_per_class is {min(self.images_per_class)}, allowed are numbers >= 0")
         for name, checksum in (("checksum", self.checksum), ("tables_checksum", self.tables_checksum)):
