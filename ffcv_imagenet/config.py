@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ffcv_imagenet.data.sources.formats import FORMATS
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
 from ffcv_imagenet.losses import LOSSES, Loss
@@ -48,7 +49,15 @@ KEEPING = Effect(resumable=True, averaged=True, shown=False)
 class WriteDataOptions:
     """Where the images are."""
 
-    root: str = option(Text(), "folder with train/ and val/, each one folder per class")
+    root: str = option(Text(), "folder or archive: " + "; ".join(f"{name}: {text}" for name, text in FORMATS.items()))
+    format: str = option(
+        Choice("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
+    )
+    class_order: str | None = option(
+        OrNone(Choice("name", "map")),
+        "order of the labels where zip has map files: by the classes' names, or as the maps number them (none: name)",
+        None,
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
-    "config": {"options", "schedules", "imagenet", "losses", "train", "data/write"},
+    "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
     "resolved": {"augment", "config", "distributed", "models", "train", "data/format", "data/read"},
     "loaders": {"resolved", "train", "data/format", "data/read"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ffcv_imagenet.data.sources.pixels import read_file
+from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS, Source, class_difference, listing_digest
 from ffcv_imagenet.names import shown
 
@@ -32,6 +33,16 @@ class ImageFolder(Source):
     def where(self, number: int) -> str:
         """Path of the file of sample ``number``."""
         return f"{self.folder}{os.sep}{self.files[number]}"
+
+
+def looks_like(root: Root) -> bool:
+    """Whether there is a folder of a split."""
+    return any((root.path / split).is_dir() for split in ("train", "val"))
+
+
+def open_splits(root: Root, splits: Sequence[str]) -> dict[str, Source]:
+    """The splits of an image folder; raises as :func:`scan_splits`."""
+    return dict(scan_splits(root.path, splits))
 
 
 def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:

@@ -142,7 +142,7 @@ def write_split(
             raise FileExistsError(f"another process has just written {shown(beton)}")
         writer = BetonWriter(file, len(order), parameters.page_size_mib << 20)
         index = IndexWriter(index_file, len(order))
-        images = encode_samples(source.read, order, modes, parameters, num_workers)
+        images = encode_samples(source.read, order.tolist(), modes, parameters, num_workers)
         with contextlib.closing(images), _progress_bar(split, len(order)) as bar:
             for number, image in zip(order, images, strict=True):
                 if isinstance(image, EncodedImage):
@@ -243,7 +243,7 @@ def _expected_bytes(source: Source, parameters: WriteParameters, num_workers: in
     modes = storage_modes(len(order), parameters)
     drawn = np.linspace(0, len(order) - 1, min(len(order), SPACE_SAMPLE)).astype(int)
     drawn_modes = [modes[number] for number in drawn]
-    encoded = encode_samples(source.read, order[drawn], drawn_modes, parameters, num_workers)
+    encoded = encode_samples(source.read, order[drawn].tolist(), drawn_modes, parameters, num_workers)
     images = [image for image in encoded if isinstance(image, EncodedImage)]
     if not images:
         return 0

@@ -1,0 +1,14 @@
+"""The forms in which data sets come: plain text, so that help texts and configurations need nothing else."""
+
+from __future__ import annotations
+
+#: What ``data.format`` takes, with what ``data.root`` is then. A file of that name in this folder reads it.
+FORMATS = {
+    "folder": "a folder with train/ and val/, each one folder per class",
+    "tar": "a tar archive of such a folder (compressed or not), or a folder with train.tar and val.tar",
+    "zip": "a ZIP archive of such a folder, or a folder with train.zip and val.zip (and train_map.txt, val_map.txt)",
+    "imagenet": "a folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
+}
+
+#: Those that say nothing but where the class folders are; the others go first, because they lie in such files, too.
+GENERAL = ("folder", "tar", "zip")

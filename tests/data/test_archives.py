@@ -1,0 +1,419 @@
+"""Every form in which images come gives the .beton of the unpacked folder."""
+
+import csv
+import io
+import os
+import re
+import struct
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from images import draw, draw_folder
+from PIL import Image
+
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.sources import members as archive_members
+from ffcv_imagenet.data.sources.find import describe, find_sources
+from ffcv_imagenet.data.sources.tar import TarMembers
+from ffcv_imagenet.data.sources.zip import ZipMembers
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_sources, write_splits
+
+BOTH = ("train", "val")
+PARAMETERS = resolve_parameters(mode="proportion", page_size_mib=2)
+SYNSETS = ("n01440764", "n01443537", "n02084071")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """An image folder as ImageNet's; train images are called by their class, those of val by a number."""
+    root = tmp_path_factory.mktemp("images")
+    seed = 0
+    for split, count in (("train", 4), ("val", 2)):
+        for label, name in enumerate(SYNSETS):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                file = f"{name}_{number * 7 + 3}" if split == "train" else f"ILSVRC2012_val_{3 * number + label + 1:08}"
+                Image.fromarray(draw(24, 32, seed)).save(root / split / name / f"{file}.JPEG", quality=90)
+                seed += 1
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(images, tmp_path_factory):
+    """What the writer makes of the folder."""
+    out = tmp_path_factory.mktemp("expected")
+    write_splits(images, out, BOTH, PARAMETERS, num_workers=1)
+    return out
+
+
+def write(root, out, format="auto", splits=BOTH, on_error="fail", **options):
+    sources = find_sources(Path(root), splits, format, **options)
+    write_sources(sources, out, PARAMETERS, num_workers=2, on_error=on_error)
+    return {split: Manifest.read(out / f"{split}.beton") for split in splits}
+
+
+def assert_same(root, expected, out, format, same_digest=True, **options):
+    """``auto`` finds the format, and the files are those of the folder, byte for byte."""
+    for split, manifest in write(root, out, **options).items():
+        assert manifest.source_format == format
+        for end in ("", ".mcu"):
+            assert (out / f"{split}.beton{end}").read_bytes() == (expected / f"{split}.beton{end}").read_bytes()
+        of_folder = Manifest.read(expected / f"{split}.beton")
+        assert manifest.classes == of_folder.classes
+        if same_digest:
+            assert manifest.source_digest == of_folder.source_digest
+
+
+def files_of(folder):
+    """All files in a folder, in an order that is not sorted."""
+    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name[::-1])
+
+
+def add(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def make_tar(path, folder, prefix="", mode="w", format=tarfile.PAX_FORMAT):
+    with tarfile.open(path, mode, format=format) as archive:
+        for file in files_of(folder):
+            archive.add(file, f"{prefix}{file.relative_to(folder)}")
+    return path
+
+
+def make_zip(path, folder, prefix="", compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in files_of(folder):
+            archive.write(file, f"{prefix}{file.relative_to(folder)}")
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_a_tar_of_the_folder(tmp_path, images, expected, suffix):
+    compression = suffix.partition(".")[2]
+    root = make_tar(tmp_path / f"pets.{suffix}", images, "./imagenette/", f"w:{compression}")
+    assert_same(root, expected, tmp_path / "out", "tar")
+
+
+def test_a_tar_by_the_tar_command(tmp_path, images, expected):
+    subprocess.run(["tar", "cf", tmp_path / "pets.tar", "-C", images.parent, images.name], check=True)
+    assert_same(tmp_path / "pets.tar", expected, tmp_path / "out", "tar")
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_for_each_split_with_long_names(tmp_path, images, expected, format):
+    make_tar(tmp_path / "train.tar", images / "train", "./" + "long/" * 60 + "train/", format=format)
+    make_tar(tmp_path / "val.tar", images / "val", format=format)
+    assert_same(tmp_path, expected, tmp_path / "out", "tar")
+
+
+def test_links_in_a_tar(tmp_path, images, expected):
+    folder = tmp_path / "linked"
+    subprocess.run(["cp", "-r", images, folder], check=True)
+    first, second, *_ = sorted((folder / "train" / SYNSETS[0]).iterdir())
+    content = first.read_bytes()
+    second.unlink()
+    os.link(first, second)
+    subprocess.run(["tar", "cf", tmp_path / "hard.tar", "-C", folder, "."], check=True)
+    members = TarMembers(tmp_path / "hard.tar")
+    for file in (first, second):
+        assert members.read(members.find(file.name)) == content
+    second.unlink()
+    second.symlink_to(first.name)
+    subprocess.run(["tar", "cf", tmp_path / "symbolic.tar", "-C", folder, "."], check=True)
+    with pytest.raises(ValueError, match=rf"symbolic\.tar: train/.*/{second.name}: is a link in the archive"):
+        write(tmp_path / "symbolic.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_of_the_folder(tmp_path, images, expected, compression):
+    make_zip(tmp_path / "pets.zip", images, compression=compression)
+    with zipfile.ZipFile(tmp_path / "pets.zip", "a") as archive:  # as macOS leaves them
+        archive.writestr("__MACOSX/train/n01440764/._n01440764_3.JPEG", b"")
+        archive.mkdir("train")
+    assert_same(tmp_path / "pets.zip", expected, tmp_path / "out", "zip")
+
+
+def test_a_zip_for_each_split(tmp_path, images, expected):
+    make_zip(tmp_path / "train.zip", images / "train", "train/")
+    make_zip(tmp_path / "val.zip", images / "val")
+    assert_same(tmp_path, expected, tmp_path / "out", "zip")
+
+
+def test_a_zip_with_64_bit_places(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 3)
+    make_zip(tmp_path / "pets.zip", images)
+    members = ZipMembers(tmp_path / "pets.zip")
+    assert len(members.names) == 18
+    for number, name in enumerate(members.names):
+        assert members.read(number) == (images / name).read_bytes()
+
+
+LABELS = dict(zip(SYNSETS, (2, 0, 1), strict=True))
+
+
+def make_mapped(folder, images, in_archive, in_map, end="\n"):
+    """train.zip and val.zip with their maps; the names in both come from (split, class, file)."""
+    for split in BOTH:
+        lines = []
+        with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
+            for file in files_of(images / split):
+                parts = {"split": split, "name": file.parent.name, "file": file.name}
+                archive.write(file, in_archive[split].format(**parts))
+                lines.append(f"{in_map[split].format(**parts)}\t{LABELS[file.parent.name]}{end}")
+        (folder / f"{split}_map.txt").write_bytes("".join(lines).encode())
+
+
+MAP_FORMS = {
+    "as the MaxSup code documents it": (
+        {"train": "train/{name}/{file}", "val": "val/{file}"},
+        {"train": "{name}/{file}", "val": "{file}"},
+    ),
+    "as the MaxSup code has it": (
+        dict.fromkeys(BOTH, "{split}/{name}/{file}"),
+        dict.fromkeys(BOTH, "{split}/{name}/{file}"),
+    ),
+    "the end of the path": (dict.fromkeys(BOTH, "data/{split}/{name}/{file}"), dict.fromkeys(BOTH, "{name}/{file}")),
+}
+
+
+@pytest.mark.parametrize("form", MAP_FORMS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_zips_with_maps(tmp_path, images, expected, form, end):
+    make_mapped(tmp_path, images, *MAP_FORMS[form], end)
+    assert_same(tmp_path, expected, tmp_path / "out", "zip", same_digest=form != "as the MaxSup code documents it")
+    by_map = find_sources(tmp_path, BOTH, "zip", "map")
+    for source in by_map.values():
+        assert source.classes == tuple(sorted(LABELS, key=LABELS.get))
+        for file, label in zip(source.files, source.labels, strict=True):
+            assert LABELS[file.split("/")[0]] == label
+
+
+def test_maps_that_do_not_fit(tmp_path, images):
+    forms = MAP_FORMS["as the MaxSup code has it"]
+    make_mapped(tmp_path, images, *forms)
+    path = tmp_path / "train_map.txt"
+    text = path.read_text()
+    lines = text.splitlines()
+    for changed, message in [
+        ([*lines, "train/x"], r"train_map\.txt, line 13: got 'train/x', allowed is PATH, a tab and a label"),
+        ([line for line in lines if not line.endswith("1")], r"allowed are all labels from 0 to 2; 1 is missing"),
+        ([*lines, lines[0][:-1] + "7"], r"line 13: .* has label 7 here and \d above"),
+    ]:
+        path.write_text("\n".join(changed))
+        with pytest.raises(ValueError, match=message):
+            find_sources(tmp_path, BOTH)
+    path.write_text(text + "train/n01440764/gone.JPEG\t2\n")
+    message = r"train_map\.txt, line 13: .*train\.zip has no member train/n01440764/gone\.JPEG"
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, tmp_path / "out")
+    skipped = write(tmp_path, tmp_path / "out", on_error="skip")["train"].skipped
+    assert list(skipped) == [f"{path}, line 13"]
+    assert list(csv.reader((tmp_path / "out/train.beton.skipped.csv").open()))[1][0] == f"{path}, line 13"
+
+
+def test_a_name_in_a_map_that_several_members_have(tmp_path, images):
+    make_mapped(tmp_path, images, *MAP_FORMS["as the MaxSup code has it"])
+    with zipfile.ZipFile(tmp_path / "train.zip", "a") as archive:
+        archive.writestr("train/n01443537/n01440764_3.JPEG", b"")
+    path = tmp_path / "train_map.txt"
+    path.write_text(path.read_text() + "n01440764_3.JPEG\t2\n")
+    with pytest.raises(ValueError, match=r"line 13: n01440764_3\.JPEG may be any of 2 members: train/n01440764/"):
+        find_sources(tmp_path, BOTH)
+
+
+def make_imagenet(folder, images, skip=None):
+    """The official archives of the folder's images."""
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
+        for name in reversed(SYNSETS):
+            inner = make_tar(folder / "inner.tar", images / "train" / name)
+            add(outer, f"{name}.tar", inner.read_bytes())
+            inner.unlink()
+    val = sorted(images.glob("val/*/*"), key=lambda path: path.name)
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
+        for file in val:
+            if file.name != skip:
+                add(archive, file.name, file.read_bytes())
+    ids = dict(zip(SYNSETS, (2, 3, 1), strict=True))
+    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    rows = [(ids[name], name, f"words of {name}, other words", 0) for name in SYNSETS] + [(4, "n00001740", "entity", 3)]
+    meta, truth = io.BytesIO(), "".join(f"{ids[file.parent.name]}\n" for file in val)
+    scipy.io.savemat(meta, {"synsets": np.array(rows, fields)})
+    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+        add(archive, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+        add(archive, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
+    return folder
+
+
+def test_the_official_archives_of_imagenet(tmp_path, images, expected):
+    make_imagenet(tmp_path, images)
+    assert_same(tmp_path, expected, tmp_path / "out", "imagenet")
+    assert Manifest.read(tmp_path / "out/val.beton").class_names[0] == "words of n01440764, other words"
+
+
+def test_archives_of_imagenet_that_are_not_whole(tmp_path, images):
+    make_imagenet(tmp_path, images, skip="ILSVRC2012_val_00000002.JPEG")
+    with pytest.raises(ValueError, match=r"ILSVRC2012_img_val\.tar: it has 5 of 6 images"):
+        write(tmp_path, tmp_path / "out")
+    assert write(tmp_path, tmp_path / "out", on_error="skip")["val"].num_samples == 5
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no ILSVRC2012_devkit_t12\.tar\.gz, which has the labels"):
+        find_sources(tmp_path, BOTH)
+    assert find_sources(tmp_path, ["train"])["train"].class_names == ()
+    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no ILSVRC2012_img_val\.tar"):
+        find_sources(tmp_path, BOTH)
+
+
+# Damage
+
+
+def test_a_tar_that_is_cut_off(tmp_path, images):
+    whole = make_tar(tmp_path / "whole.tar", images).read_bytes()
+    last = [number for number, name in enumerate(TarMembers(tmp_path / "whole.tar").names) if name.startswith("train")][
+        -1
+    ]
+    start = int(TarMembers(tmp_path / "whole.tar").starts[last])
+    path = tmp_path / "cut.tar"
+    path.write_bytes(whole[: start + 100])
+    with pytest.raises(ValueError, match=r"cut\.tar: it ends without the mark of an end"):
+        write(path, tmp_path / "out", splits=("train",))
+    skipped = write(path, tmp_path / "out", splits=("train",), on_error="skip")["train"].skipped
+    assert sorted(skipped.values()) == [
+        "it ends without the mark of an end, so that it may be cut off",
+        "the archive ends in the middle of it",
+    ]
+
+
+def test_a_tar_with_a_damaged_header(tmp_path, images):
+    path = make_tar(tmp_path / "pets.tar", images)
+    start = int(TarMembers(path).starts[7]) - 512
+    content = bytearray(path.read_bytes())
+    content[start + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"pets\.tar: it is damaged at byte {start}: bad checksum"):
+        write(path, tmp_path / "out")
+
+
+def test_a_compressed_tar_that_is_cut_off(tmp_path, images):
+    path = make_tar(tmp_path / "pets.tar.gz", images, mode="w:gz")
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"pets\.tar\.gz: it cannot be unpacked to its end: Compressed file ended"):
+        write(path, tmp_path / "out")
+
+
+def test_a_zip_that_is_cut_off(tmp_path, images):
+    path = make_zip(tmp_path / "pets.zip", images)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"pets\.zip: is no whole ZIP archive: its directory, .* is missing"):
+        write(path, tmp_path / "out")
+
+
+def test_a_zip_with_a_wrong_checksum(tmp_path, images):
+    path = make_zip(tmp_path / "pets.zip", images, compression=zipfile.ZIP_STORED)
+    name = "train/n01440764/n01440764_3.JPEG"
+    content = path.read_bytes()
+    jpeg = (images / name).read_bytes()
+    path.write_bytes(content.replace(jpeg, jpeg[:300] + bytes([jpeg[300] ^ 1]) + jpeg[301:]))
+    with pytest.raises(ValueError, match=rf"cannot store {path}: {name}: is damaged: its checksum \(CRC-32\) is wrong"):
+        write(path, tmp_path / "out")
+    assert list(write(path, tmp_path / "out", on_error="skip")["train"].skipped) == [name.partition("/")[2]]
+
+
+def test_a_zip_that_unpacks_to_more_than_it_says(tmp_path, images):
+    path = make_zip(tmp_path / "pets.zip", images)
+    name = b"train/n01440764/bomb.png"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name.decode(), bytes(50_000_000))
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\1\2", 0, content.rindex(name))
+    content[entry + 24 : entry + 28] = struct.pack("<L", 5000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bomb\.png: unpacks to more than the 5000 bytes that the archive says"):
+        write(path, tmp_path / "out")
+
+
+def test_a_member_that_is_too_large_for_an_image_is_not_read(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(archive_members, "MAX_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match=r"\.JPEG: has \d+ bytes in the archive, allowed are 100"):
+        write(make_zip(tmp_path / "pets.zip", images), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../train/n01440764/x.JPEG", "/train/n01440764/x.JPEG", "train/../../x.JPEG"])
+def test_members_outside_of_the_folder_are_refused(tmp_path, name):
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        add(archive, name, b"x")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    for file in ("pets.tar", "pets.zip"):
+        with pytest.raises(ValueError, match=rf"{file}: the member {re.escape(name)} would be unpacked outside"):
+            find_sources(tmp_path / file, BOTH)
+
+
+def test_a_member_that_comes_twice_counts_as_its_last(tmp_path, images):
+    with tarfile.open(make_tar(tmp_path / "pets.tar", images), "a") as archive:
+        add(archive, "train/n01440764/n01440764_3.JPEG", b"last")
+    source = find_sources(tmp_path / "pets.tar", BOTH)["train"]
+    assert source.read(source.files.index("n01440764/n01440764_3.JPEG")) == b"last"
+    assert len(source.files) == 12
+
+
+# What auto finds
+
+
+def test_auto_says_what_it_finds_and_never_guesses(tmp_path, images):
+    assert describe(find_sources(images, BOTH)) == (
+        "format folder: train has 12 images in 3 classes, val has 6 images in 3 classes"
+    )
+    (tmp_path / "train").mkdir()
+    make_tar(tmp_path / "train.tar", images / "train")
+    with pytest.raises(ValueError, match=r"may be any of folder, tar: give --data\.format=folder | tar"):
+        find_sources(tmp_path, ["train"])
+    assert find_sources(tmp_path, ["train"], "tar")["train"].classes == SYNSETS
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes").touch()
+    with pytest.raises(ValueError, match=r"empty is no data set that is known \(it has notes\): expected is folder: a"):
+        find_sources(empty, BOTH)
+    with pytest.raises(ValueError, match=r"notes is no data set that is known"):
+        find_sources(empty / "notes", BOTH)
+    with pytest.raises(FileNotFoundError, match="images not found: /nowhere"):
+        find_sources(Path("/nowhere"), BOTH)
+
+
+def test_an_archive_without_a_split_or_with_two(tmp_path, images):
+    make_tar(tmp_path / "one.tar", images / "train", "imagenet/train/")
+    with pytest.raises(FileNotFoundError, match=r"folder val/<class>/<image> not found in .*one\.tar, .* imagenet"):
+        find_sources(tmp_path / "one.tar", BOTH)
+    make_tar(tmp_path / "two.tar", images.parent)
+    with tarfile.open(tmp_path / "two.tar", "w") as archive:
+        for folder in ("a", "b"):
+            add(archive, f"{folder}/train/cat/1.png", b"")
+    with pytest.raises(ValueError, match=r"has two folders for train, a/train and b/train"):
+        find_sources(tmp_path / "two.tar", BOTH)
+
+
+def test_splits_of_other_classes_are_refused(tmp_path, images):
+    make_tar(tmp_path / "train.tar", images / "train")
+    make_tar(tmp_path / "val.tar", draw_folder(tmp_path / "pets") / "val")
+    with pytest.raises(ValueError, match=r"val\.tar must have the classes of .*train\.tar: 3 missing"):
+        find_sources(tmp_path, BOTH)
+
+
+def test_the_threads_may_read_one_archive_together(tmp_path, images):
+    from concurrent.futures import ThreadPoolExecutor
+
+    source = find_sources(make_zip(tmp_path / "pets.zip", images), ["train"])["train"]
+    numbers = list(range(len(source.files))) * 20
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(source.read, numbers))
+    for number, content in zip(numbers, contents, strict=True):
+        assert content == (images / "train" / source.files[number]).read_bytes()
