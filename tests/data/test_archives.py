@@ -2,10 +2,13 @@
 
 import csv
 import io
+import json
 import os
+import pickle
 import re
 import struct
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,6 +20,7 @@ from images import draw, draw_folder
 from PIL import Image
 
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.sources import cifar
 from ffcv_imagenet.data.sources import members as archive_members
 from ffcv_imagenet.data.sources.find import describe, find_sources
 from ffcv_imagenet.data.sources.tar import TarMembers
@@ -205,7 +209,10 @@ def test_maps_that_do_not_fit(tmp_path, images):
     lines = text.splitlines()
     for changed, message in [
         ([*lines, "train/x"], r"train_map\.txt, line 13: got 'train/x', allowed is PATH, a tab and a label"),
-        ([line for line in lines if not line.endswith("1")], r"allowed are all labels from 0 to 2; 1 is missing"),
+        (
+            [line for line in lines if not line.endswith("1")],
+            r"labels are 0 to 2, allowed are 0, 1, 2 \.\.\.; 1 is missing",
+        ),
         ([*lines, lines[0][:-1] + "7"], r"line 13: .* has label 7 here and \d above"),
     ]:
         path.write_text("\n".join(changed))
@@ -417,3 +424,267 @@ def test_the_threads_may_read_one_archive_together(tmp_path, images):
         contents = list(pool.map(source.read, numbers))
     for number, content in zip(numbers, contents, strict=True):
         assert content == (images / "train" / source.files[number]).read_bytes()
+
+
+# Other forms
+
+
+def make_kaggle(folder, images):
+    """The competition's files, unpacked."""
+    top = folder / "ILSVRC/Data/CLS-LOC"
+    rows = ["ImageId,PredictionString"]
+    for file in sorted(images.glob("*/*/*")):
+        split, name = file.parts[-3:-1]
+        target = top / split / (f"{name}/{file.name}" if split == "train" else file.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+        if split == "val":
+            rows.append(f"{file.stem},{name} 85 1 499 272 {name} 1 2 3 4")
+    (folder / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
+    (folder / "LOC_synset_mapping.txt").write_text("".join(f"{name} a {name}, another\n" for name in SYNSETS))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar.gz"])
+def test_the_competition_of_kaggle(tmp_path, images, expected, form):
+    folder = root = make_kaggle(tmp_path / "kaggle", images)
+    if form == "zip":
+        root = make_zip(tmp_path / "imagenet-object-localization-challenge.zip", folder)
+    elif form == "tar.gz":  # its CSV files are downloaded next to it
+        make_tar(tmp_path / "imagenet_object_localization_patched2019.tar.gz", folder / "ILSVRC", "ILSVRC/", "w:gz")
+        for file in folder.glob("LOC*"):
+            file.rename(tmp_path / file.name)
+        root = tmp_path
+    assert_same(root, expected, tmp_path / "out", "kaggle")
+    assert Manifest.read(tmp_path / "out/train.beton").class_names[0] == "a n01440764, another"
+
+
+def test_the_competition_of_kaggle_with_other_labels_than_images(tmp_path, images):
+    folder = make_kaggle(tmp_path, images)
+    solution = folder / "LOC_val_solution.csv"
+    lines = solution.read_text().splitlines()
+    solution.write_text("\n".join([*lines[:-1], lines[-1].replace(lines[-1][:23], "ILSVRC2012_val_00000099")]))
+    with pytest.raises(ValueError, match=r"LOC_val_solution\.csv, line 7: .*val has no image ILSVRC2012_val_00000099"):
+        write(folder, tmp_path / "out")
+    assert write(folder, tmp_path / "out", on_error="skip")["val"].num_samples == 5
+    solution.unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no LOC_val_solution\.csv"):
+        find_sources(folder, BOTH)
+
+
+CIFAR_NAMES = ("airplane", "automobile", "bird")
+
+
+@pytest.fixture(scope="module")
+def small_images():
+    """Pixels [N, 3, 32, 32] and labels by file of CIFAR-10."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.integers(0, 256, (4, 3, 32, 32), np.uint8), rng.permutation([0, 1, 2, number % 3]))
+        for number, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"])
+    }
+
+
+@pytest.fixture(scope="module")
+def small_expected(small_images, tmp_path_factory):
+    """What the writer makes of the images of CIFAR as PNG files in folders."""
+    root = tmp_path_factory.mktemp("small")
+    for split in BOTH:
+        files = [file for file in small_images if (file == "test_batch") == (split == "val")]
+        pixels, labels = (np.concatenate([small_images[file][part] for file in files]) for part in (0, 1))
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            folder = root / split / CIFAR_NAMES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:05}.png")
+    write_splits(root, root, BOTH, PARAMETERS, num_workers=1)
+    return root
+
+
+def make_cifar(folder, small_images, version, protocol=2):
+    batches = folder / version
+    batches.mkdir(parents=True)
+    files = dict(small_images)
+    if version.startswith("cifar-100"):
+        train = [files[f"data_batch_{n}"] for n in range(1, 6)]
+        files = {"train": tuple(map(np.concatenate, zip(*train, strict=True))), "test": files["test_batch"]}
+    for name, (pixels, labels) in files.items():
+        rows = pixels.reshape(len(pixels), -1)
+        if version.endswith(("py", "python")):
+            key = b"fine_labels" if version.startswith("cifar-100") else b"labels"
+            content = pickle.dumps({b"data": rows, key: labels.tolist(), b"batch_label": b"x"}, protocol=protocol)
+            (batches / name).write_bytes(content)
+        else:
+            first = [labels * 0, labels] if version.startswith("cifar-100") else [labels]
+            (batches / f"{name}.bin").write_bytes(np.column_stack([*first, rows]).astype(np.uint8).tobytes())
+    names = [name.encode() for name in CIFAR_NAMES]
+    if version == "cifar-10-batches-py":
+        (batches / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=protocol))
+    elif version == "cifar-100-python":
+        (batches / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, protocol=protocol))
+    else:
+        file = "batches.meta.txt" if version == "cifar-10-batches-bin" else "fine_label_names.txt"
+        (batches / file).write_text("\n".join(CIFAR_NAMES) + "\n\n")
+    return batches
+
+
+@pytest.mark.parametrize("form", ["tar.gz", "folder"])
+@pytest.mark.parametrize("version", cifar.VERSIONS)
+def test_cifar_as_it_is_published(tmp_path, small_images, small_expected, version, form):
+    root = make_cifar(tmp_path / "files", small_images, version)
+    if form == "tar.gz":
+        root = make_tar(tmp_path / f"{version}.tar.gz", tmp_path / "files", mode="w:gz")
+    assert_same(root, small_expected, tmp_path / "out", "cifar", same_digest=False)
+
+
+def test_a_pickle_of_cifar_runs_no_code(tmp_path, small_images):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/run",)
+
+    root = make_cifar(tmp_path, small_images, "cifar-10-batches-py")
+    (root / "data_batch_3").write_bytes(pickle.dumps({b"data": Hostile(), b"labels": [0]}))
+    with pytest.raises(ValueError, match=r"data_batch_3 is not CIFAR's: .*the pickle calls posix\.system, .* not run"):
+        find_sources(root, BOTH)
+    assert not (tmp_path / "run").exists()
+    (root / "data_batch_3").write_bytes(b"\x80")
+    with pytest.raises(ValueError, match=r"data_batch_3 is not CIFAR's"):
+        find_sources(root, BOTH)
+    (root / "data_batch_3").unlink()
+    with pytest.raises(ValueError, match="has no member data_batch_3"):
+        find_sources(root, BOTH)
+
+
+def test_the_digest_of_cifar_tells_other_pixels(tmp_path, small_images):
+    root = make_cifar(tmp_path, small_images, "cifar-10-batches-bin")
+    before = find_sources(root, BOTH)["val"].digest
+    file = root / "test_batch.bin"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    assert find_sources(root, BOTH)["val"].digest != before
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+@pytest.mark.parametrize("header", ["", "label,path,split\n"])
+def test_csv_files(tmp_path, images, expected, numbers, header):
+    lines = []
+    for file in files_of(images):
+        if file.suffix == ".JPEG":
+            split, name = file.parts[-3:-1]
+            label = SYNSETS.index(name) if numbers else name
+            path = os.path.relpath(file, tmp_path)
+            split = "validation" if split == "val" else split
+            lines.append(f"{label},{path},{split}\n" if header else f"{path},{label},{split}\n")
+    (tmp_path / "images.csv").write_text(header + "".join(lines))
+    out = tmp_path / "out"
+    for split, manifest in write(tmp_path / "images.csv", out).items():
+        assert manifest.source_format == "csv"
+        assert (out / f"{split}.beton").read_bytes() == (expected / f"{split}.beton").read_bytes()
+        assert manifest.classes == (("class_0", "class_1", "class_2") if numbers else SYNSETS)
+    (tmp_path / "images.csv").write_text(header + "".join([*lines, "only\n"]))
+    with pytest.raises(
+        ValueError, match=rf"images\.csv, line {len(lines) + 1 + bool(header)}: got \['only'\], allowed"
+    ):
+        find_sources(tmp_path / "images.csv", BOTH)
+
+
+def test_a_csv_file_for_each_split(tmp_path, images, expected):
+    for split in BOTH:
+        rows = [f"{os.path.relpath(file, tmp_path)},{file.parent.name}" for file in files_of(images / split)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    assert_same(tmp_path, expected, tmp_path / "out", "csv", same_digest=False)
+    (tmp_path / "val.csv").write_text("gone.jpg,n01440764\n")
+    with pytest.raises(ValueError, match=r"val\.csv must have the classes of .*train\.csv: 2 missing"):
+        find_sources(tmp_path, BOTH)
+
+
+def make_shards(folder, images, form, count=2):
+    """WebDataset shards whose samples lie in no order; ``form`` says where the label is."""
+    folder.mkdir(exist_ok=True)
+    for split in BOTH:
+        files = files_of(images / split)
+        for shard in range(count):
+            with tarfile.open(folder / f"imagenet-{split}-{shard:03}.tar", "w") as archive:
+                add(archive, "__info__.txt", b"a shard")
+                for file in files[shard::count]:
+                    label = SYNSETS.index(file.parent.name)
+                    parts = {"cls": {"cls": f"{label}\n"}, "json": {"json": json.dumps({"label": label})}}.get(form, {})
+                    start = f"{file.parent.name}/" if form == "folder" else ""
+                    add(archive, f"{start}{file.stem}.jpg", file.read_bytes())
+                    for kind, text in parts.items():
+                        add(archive, f"{start}{file.stem}.{kind}", text.encode())
+    return folder
+
+
+@pytest.mark.parametrize("form", ["cls", "json", "folder"])
+@pytest.mark.parametrize("pattern", [False, True])
+def test_shards_of_webdataset(tmp_path, images, expected, form, pattern):
+    root = make_shards(tmp_path / "shards", images, form)
+    out = tmp_path / "out"
+    for split, manifest in write(root / "imagenet-{train,val}-{000..001}.tar" if pattern else root, out).items():
+        assert manifest.source_format == "webdataset"
+        assert manifest.classes == (SYNSETS if form == "folder" else ("class_0", "class_1", "class_2"))
+        assert manifest.source_folder == "shards"
+        assert (out / f"{split}.beton").read_bytes() == (expected / f"{split}.beton").read_bytes()
+
+
+def test_one_shard_for_one_split(tmp_path, images, expected):
+    shard = make_shards(tmp_path / "shards", images, "cls", count=1) / "imagenet-val-000.tar"
+    write(shard.rename(tmp_path / "images.tar"), tmp_path / "out", splits=("val",))
+    assert (tmp_path / "out/val.beton").read_bytes() == (expected / "val.beton").read_bytes()
+
+
+def test_shards_that_are_not_whole(tmp_path, images):
+    root = make_shards(tmp_path / "shards", images, "json")
+    with pytest.raises(FileNotFoundError, match=r"imagenet-train-002\.tar, one of the 3 that .* stands for"):
+        find_sources(root / "imagenet-train-{000..002}.tar", ["train"])
+    with tarfile.open(root / "imagenet-val-001.tar", "a") as archive:
+        add(archive, "x.jpg", b"")
+        add(archive, "x.json", b"[]")
+    with pytest.raises(ValueError, match=r"imagenet-val-001\.tar: x\.json: allowed is a JSON object with a label in"):
+        find_sources(root, BOTH)
+    for file in root.glob("*val*"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no \.tar file with val in its name .*--write\.splits=train"):
+        find_sources(root, BOTH)
+
+
+def make_parquet(folder, images, class_names=SYNSETS):
+    """Shards as on the hub, the rows in no order."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    folder.mkdir()
+    for split, name in (("train", "train"), ("val", "validation")):
+        files = files_of(images / split)
+        for shard in range(2):
+            rows = [
+                {"image": {"bytes": f.read_bytes(), "path": f.name}, "label": SYNSETS.index(f.parent.name)}
+                for f in files[shard::2]
+            ]
+            features = {"label": {"names": list(class_names), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+            metadata = {"huggingface": json.dumps({"info": {"features": features}})} if class_names else {}
+            table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
+            path = folder / f"{name}-{shard:05}-of-00002.parquet"
+            parquet.write_table(table, path, row_group_size=3)
+    return folder
+
+
+def test_parquet_shards(tmp_path, images, expected):
+    root = make_parquet(tmp_path / "data", images)
+    assert_same(tmp_path, expected, tmp_path / "out", "parquet", same_digest=False)
+    content = bytearray((root / "validation-00001-of-00002.parquet").read_bytes())
+    (root / "validation-00001-of-00002.parquet").write_bytes(content[:-100])
+    with pytest.raises(ValueError, match=r"validation-00001-of-00002\.parquet cannot be read"):
+        find_sources(tmp_path, BOTH)
+
+
+def test_parquet_shards_without_class_names(tmp_path, images):
+    make_parquet(tmp_path / "data", images, class_names=())
+    assert find_sources(tmp_path, BOTH)["val"].classes == ("class_0", "class_1", "class_2")
+
+
+def test_parquet_without_pyarrow_is_a_line(tmp_path, monkeypatch):
+    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match="reading Parquet files needs pyarrow: pip install pyarrow"):
+        find_sources(tmp_path, ["train"])

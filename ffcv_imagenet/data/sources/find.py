@@ -28,9 +28,8 @@ def find_sources(
         FileNotFoundError: ``root`` or a split is not there.
         ValueError: it has no format that is known, or more than one; or it is damaged.
     """
-    if not root.exists():
-        raise FileNotFoundError(f"images not found: {shown(root)}")
     opened = Root(root, class_order or "name")
+    assert opened.paths  # all are there
     chosen = recognise(opened) if format == "auto" else format
     if class_order is not None and chosen != "zip":
         raise ValueError(f"data.class_order: got {class_order}, but it applies only with data.format=zip")

@@ -115,6 +115,7 @@ def arrange(
     classes: Sequence[str] | None = None,
     names: Mapping[str, str] | None = None,
     damage: Mapping[str, str] | None = None,
+    content: str = "",
 ) -> PackedImages:
     """A split from the members of each class, in the order that they would have in a folder.
 
@@ -128,6 +129,7 @@ def arrange(
         classes: their order; None: sorted by name, as in a folder.
         names: what people call the classes, where that is known of all.
         damage: see :class:`Source`; None: that of ``members``.
+        content: tells other images, where the sizes of files do not.
 
     Raises:
         ValueError: a class without images.
@@ -146,6 +148,7 @@ def arrange(
         files += ["/".join(filter(None, (name_of_class, folder, file))) for folder, file, _ in paths]
         chosen.append(np.array([number for *_, number in paths], np.int64))
     order = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+    listed = list(zip(files, members.sizes[order].tolist(), strict=True))
     return PackedImages(
         format=format,
         place=place,
@@ -153,7 +156,7 @@ def arrange(
         classes=tuple(classes),
         files=files,
         labels=np.repeat(np.arange(len(classes)), [len(numbers) for numbers in chosen]).astype(np.int64),
-        digest=listing_digest(classes, zip(files, members.sizes[order].tolist(), strict=True)),
+        digest=listing_digest(classes, listed + ([(content, 0)] if content else [])),
         class_names=tuple(names[c] for c in classes) if names and set(classes) <= set(names) else (),
         damage=members.damage if damage is None else damage,
         members=members,
@@ -225,6 +228,21 @@ def top_of_classes(members: Members) -> str:
             break
         top = deeper
     return top
+
+
+def class_of_label(labels: Iterable[int], place: str) -> dict[int, str]:
+    """Names for classes that have none but a number.
+
+    Raises:
+        ValueError: the labels are not 0, 1, 2 ... without a gap.
+    """
+    found = sorted(set(labels))
+    if found != list(range(len(found))):
+        missing = next((label for label in range(len(found)) if label not in set(found)), len(found))
+        low, high = found[0], found[-1]
+        raise ValueError(f"{shown(place)}: labels are {low} to {high}, allowed are 0, 1, 2 ...; {missing} is missing")
+    width = len(str(len(found) - 1))
+    return {label: f"class_{label:0{width}}" for label in found}
 
 
 def check_classes(sources: Mapping[str, Source], train: Source | None = None) -> None:

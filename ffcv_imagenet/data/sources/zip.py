@@ -23,6 +23,7 @@ from ffcv_imagenet.data.sources.members import (
     Members,
     PackedImages,
     arrange,
+    class_of_label,
     is_image,
     safe_name,
 )
@@ -218,10 +219,7 @@ def _mapped(train_names: dict[int, str], split: str, members: Members, root: Roo
     by_label: dict[int, list[int]] = {}
     for number, label_number in label_of.items():
         by_label.setdefault(label_number, []).append(number)
-    if sorted(by_label) != list(range(len(by_label))):
-        missing = next(label for label in range(len(by_label)) if label not in by_label)
-        raise ValueError(f"{shown(path)}: allowed are all labels from 0 to {max(by_label)}; {missing} is missing")
-    names = _class_names(members, by_label, train_names)
+    names = _class_names(members, by_label, train_names, str(path))
     train_names.update(train_names or names)
     classes = list(names.values()) if root.class_order == "map" else sorted(names.values())
     return arrange(
@@ -236,11 +234,12 @@ def _mapped(train_names: dict[int, str], split: str, members: Members, root: Roo
     )
 
 
-def _class_names(members: Members, by_label: dict[int, list[int]], train: dict[int, str]) -> dict[int, str]:
+def _class_names(members: Members, by_label: dict[int, list[int]], train: dict[int, str], place: str) -> dict[int, str]:
     """For each label the folder of its members.
 
     Where they have none of their own, or share it with another label: what ``train`` says, else ``class_<label>``.
     """
+    numbered = class_of_label(by_label, place)
     folders = {
         label: {members.names[number].rpartition("/")[0].rpartition("/")[2] for number in numbers}
         for label, numbers in sorted(by_label.items())
@@ -250,8 +249,7 @@ def _class_names(members: Members, by_label: dict[int, list[int]], train: dict[i
         return dict(zip(folders, found, strict=True))
     if train.keys() == by_label.keys():
         return train
-    width = len(str(max(folders)))
-    return {label: f"class_{label:0{width}}" for label in folders}
+    return numbered
 
 
 class _Finder:
