@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> None:
     splits = options.pop("splits")
     parameters = resolve_parameters(**options)
     root = Path(config.data.root).expanduser()
-    sources = find_sources(root, splits, config.data.format, config.data.class_order)
+    names = Path(config.data.class_names).expanduser() if config.data.class_names else None
+    sources = find_sources(root, splits, config.data.format, config.data.class_order, names)
     print(f"{shown(root)}: {describe(sources)}", flush=True)
     write_sources(sources, Path(config.out.dir).expanduser(), parameters, **others)
 

@@ -53,6 +53,11 @@ class WriteDataOptions:
     format: str = option(
         Choice("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
     )
+    class_names: str | None = option(
+        OrNone(Text()),
+        "file of names that people use, for the manifest: a line for each class, 'n01440764 tench' or 'tench'",
+        None,
+    )
     class_order: str | None = option(
         OrNone(Choice("name", "map")),
         "order of the labels where zip has map files: by the classes' names, or as the maps number them (none: name)",

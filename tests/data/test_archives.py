@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -688,3 +689,74 @@ def test_parquet_without_pyarrow_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match="reading Parquet files needs pyarrow: pip install pyarrow"):
         find_sources(tmp_path, ["train"])
+
+
+CLASSES_OF_CUB = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
+
+
+def make_cub(folder, root):
+    """CUB_200_2011 of the images of an image folder with two classes."""
+    top = folder / "CUB_200_2011"
+    lists = {"images": [], "image_class_labels": [], "train_test_split": []}
+    for number, file in enumerate(files_of(root), 1):
+        split, name = file.parts[-3:-1]
+        path = f"{name}/{split}_{file.name}"
+        (top / "images" / name).mkdir(parents=True, exist_ok=True)
+        (top / "images" / path).write_bytes(file.read_bytes())
+        lists["images"].append(f"{number} {path}")
+        lists["image_class_labels"].append(f"{number} {CLASSES_OF_CUB.index(name) + 1}")
+        lists["train_test_split"].append(f"{number} {int(split == 'train')}")
+    lists["classes"] = [f"{number} {name}" for number, name in enumerate(CLASSES_OF_CUB, 1)]
+    for name, lines in lists.items():
+        (top / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return top
+
+
+@pytest.mark.parametrize("form", ["folder", "tgz"])
+def test_cub(tmp_path, form):
+    images = draw_folder(tmp_path / "images", classes=CLASSES_OF_CUB)
+    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
+    root = make_cub(tmp_path / "files", images)
+    if form == "tgz":
+        root = make_tar(tmp_path / "CUB_200_2011.tgz", tmp_path / "files", mode="w:gz")
+    assert_same(root, tmp_path / "expected", tmp_path / "out", "cub", same_digest=False)
+    assert Manifest.read(tmp_path / "out/val.beton").class_names == ("Black footed Albatross", "Laysan Albatross")
+
+
+@pytest.mark.parametrize("form", ["folder", "tgz"])
+def test_stanford_cars(tmp_path, form):
+    classes = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012")
+    images = draw_folder(tmp_path / "images", classes=classes, extension=".jpg")
+    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
+    root = tmp_path / "cars"
+    (root / "devkit").mkdir(parents=True)
+    for split, folder, labels in (
+        ("train", "cars_train", "devkit/cars_train_annos.mat"),
+        ("val", "cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        (root / folder).mkdir()
+        rows = []
+        for number, file in enumerate(sorted(images.glob(f"{split}/*/*")), 1):
+            (root / folder / f"{number:05}.jpg").write_bytes(file.read_bytes())
+            rows.append((1, classes.index(file.parent.name) + 1, f"{number:05}.jpg"))
+        kinds = [("bbox_x1", "O"), ("class", "O"), ("fname", "O")]
+        scipy.io.savemat(root / labels, {"annotations": np.array(rows, kinds)})
+    scipy.io.savemat(root / "devkit/cars_meta.mat", {"class_names": np.array(classes, object)})
+    if form == "tgz":
+        for folder, archive in (("cars_train", "cars_train"), ("cars_test", "cars_test"), ("devkit", "car_devkit")):
+            make_tar(root / f"{archive}.tgz", root / folder, f"{folder}/", "w:gz")
+            shutil.rmtree(root / folder)
+    assert_same(root, tmp_path / "expected", tmp_path / "out", "cars", same_digest=False)
+    (root / "cars_test_annos_withlabels.mat").write_bytes(b"MATLAB 5.0")
+    with pytest.raises(ValueError, match=r"cars_test_annos_withlabels\.mat cannot be read"):
+        find_sources(root, BOTH)
+
+
+def test_names_of_classes_from_a_file(tmp_path, images):
+    file = tmp_path / "names.txt"
+    for text in ("n02084071 dog\nn01440764 tench\n\nn01443537 great fish\n", "tench\ngreat fish\ndog\n"):
+        file.write_text(text)
+        assert find_sources(images, BOTH, class_names=file)["val"].class_names == ("tench", "great fish", "dog")
+    file.write_text("tench\n")
+    with pytest.raises(ValueError, match=r"names\.txt has 1 lines, allowed are a line for each of the 3 classes"):
+        find_sources(images, BOTH, class_names=file)

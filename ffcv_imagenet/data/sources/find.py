@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,11 @@ from ffcv_imagenet.names import shown
 
 
 def find_sources(
-    root: Path, splits: Sequence[str], format: str = "auto", class_order: str | None = None
+    root: Path,
+    splits: Sequence[str],
+    format: str = "auto",
+    class_order: str | None = None,
+    class_names: Path | None = None,
 ) -> dict[str, Source]:
     """The images of each split.
 
@@ -23,6 +28,8 @@ def find_sources(
         splits: ``train``, ``val``.
         format: one of FORMATS, or ``auto``: look which one it is.
         class_order: ``name`` or ``map`` (with labels of a map file: their order); None: ``name``.
+        class_names: file of the names that people use, a line for each class: ``n01440764 tench`` or, in the order of
+            the labels, ``tench``.
 
     Raises:
         FileNotFoundError: ``root`` or a split is not there.
@@ -33,7 +40,26 @@ def find_sources(
     chosen = recognise(opened) if format == "auto" else format
     if class_order is not None and chosen != "zip":
         raise ValueError(f"data.class_order: got {class_order}, but it applies only with data.format=zip")
-    return _module(chosen).open_splits(opened, splits)
+    sources = _module(chosen).open_splits(opened, splits)
+    if class_names is None:
+        return sources
+    return {split: _named(source, class_names) for split, source in sources.items()}
+
+
+def _named(source: Source, file: Path) -> Source:
+    """A source with the classes' names from a file."""
+    if not file.is_file():
+        raise FileNotFoundError(f"data.class_names: no such file: {shown(file)}")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    by_class = {name: words.strip() for name, _, words in (line.partition(" ") for line in lines)}
+    if all(by_class.get(name) for name in source.classes):
+        return dataclasses.replace(source, class_names=tuple(by_class[name] for name in source.classes))
+    if len(lines) != len(source.classes):
+        raise ValueError(
+            f"data.class_names: {shown(file)} has {len(lines)} lines, allowed are a line for each of the "
+            f"{len(source.classes)} classes in the order of the labels, or lines such as {source.classes[0]} NAME"
+        )
+    return dataclasses.replace(source, class_names=tuple(lines))
 
 
 def recognise(root: Root) -> str:

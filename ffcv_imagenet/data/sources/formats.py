@@ -10,8 +10,10 @@ FORMATS = {
     "imagenet": "a folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
     "kaggle": "imagenet-object-localization-challenge.zip, or the folder that it unpacks to",
     "cifar": "cifar-10-python.tar.gz, cifar-10-binary.tar.gz or those of CIFAR-100, or the folder of one",
-    "webdataset": "a folder of shards with train and val in their names, or a pattern: shard-{train,val}-{000..146}.tar",
+    "webdataset": "a folder of shards with train and val in their names, or a pattern: a-{train,val}-{000..146}.tar",
     "parquet": "a folder of shards as on the Hugging Face hub (train-00000-of-00294.parquet), or a pattern",
+    "cub": "CUB_200_2011.tgz, or the folder that it unpacks to",
+    "cars": "a folder with cars_train, cars_test, devkit (or their .tgz) and cars_test_annos_withlabels.mat",
     "csv": "a CSV file with path,label,split, or a folder with train.csv and val.csv",
 }
 
