@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import ffcv_imagenet.data.adopt
+import ffcv_imagenet.data.extract
 import ffcv_imagenet.data.index
+import ffcv_imagenet.data.show
 import ffcv_imagenet.data.verify
 import ffcv_imagenet.report.command
 import ffcv_imagenet.sweep.__main__
@@ -19,6 +22,9 @@ COMMANDS = {
     "write_datasets.py": write_datasets.main,
     "ffcv_imagenet.sweep": ffcv_imagenet.sweep.__main__.main,
     "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
+    "ffcv_imagenet.data.adopt": ffcv_imagenet.data.adopt.main,
+    "ffcv_imagenet.data.extract": ffcv_imagenet.data.extract.main,
+    "ffcv_imagenet.data.show": ffcv_imagenet.data.show.main,
     "ffcv_imagenet.data.index": ffcv_imagenet.data.index.main,
     "ffcv_imagenet.data.verify": ffcv_imagenet.data.verify.main,
 }

@@ -33,7 +33,7 @@ MAX_PIXELS = 178_956_970
 #: What a .beton without a manifest is, and what to do.
 WITHOUT_MANIFEST = (
     "it is a file of stock FFCV, or its manifest is lost; nothing tells its classes and how it was made. Write it anew "
-    "from the images with write_datasets.py, which writes both"
+    "from the images with write_datasets.py, or make a manifest for it with python -m ffcv_imagenet.data.adopt"
 )
 
 
