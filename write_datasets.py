@@ -18,15 +18,18 @@ def main(argv: Sequence[str]) -> None:
     from ffcv_imagenet.data.sources.find import describe, find_sources
     from ffcv_imagenet.data.write.parameters import resolve_parameters
     from ffcv_imagenet.data.write.splits import write_sources
+    from ffcv_imagenet.data.write.subsets import choose_classes
 
     options = dataclasses.asdict(config.write)
     options |= options.pop("of_mode")
     others = {key: options.pop(key) for key in ("num_workers", "overwrite", "on_error")}
-    splits = options.pop("splits")
+    splits, classes = options.pop("splits"), options.pop("classes")
     parameters = resolve_parameters(**options)
     root = Path(config.data.root).expanduser()
     names = Path(config.data.class_names).expanduser() if config.data.class_names else None
     sources = find_sources(root, splits, config.data.format, config.data.class_order, names)
+    if classes is not None:
+        sources = choose_classes(sources, classes)
     print(f"{shown(root)}: {describe(sources)}", flush=True)
     write_sources(sources, Path(config.out.dir).expanduser(), parameters, **others)
 

@@ -78,7 +78,9 @@ class WriteOptions:
 
     splits: tuple[str, ...] = option(Words("train", "val"), "splits to write", ("train", "val"))
     preset: str | None = option(
-        OrNone(Choice("rn50", "rn18")), "a published data set; single options override it", None
+        OrNone(Choice("rn50", "rn18", "cifar", "cifar_lt", "imagenette")),
+        "a published data set; single options override it",
+        None,
     )
     mode: str | None = option(OrNone(VariantName(MODES)), "storage (none: the preset's, else jpg)", None)
     of_mode: Mapping[str, Any] = variant_options(MODES)
@@ -90,6 +92,17 @@ class WriteOptions:
     )
     num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
+    classes: str | None = option(
+        OrNone(Text()), "write only the first so many classes, or those that a text file names, one a line", None
+    )
+    per_class: int | None = option(
+        OrNone(Integer(1)), "write at most so many images of each class, drawn by the seed", None
+    )
+    imbalance: str | None = option(
+        OrNone(Text()),
+        "long-tailed training images, exp:RATIO or step:RATIO (exp:100 of CIFAR-10: 5000 to 50 images, as published)",
+        None,
+    )
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)

@@ -55,6 +55,8 @@ class WriteParameters:
         seed: of the compressed share, the subset and the shuffle.
         page_size_mib: FFCV's page size.
         max_pixels: files of images with more pixels are refused.
+        per_class: images drawn from each class, at most; None for all.
+        imbalance: ``exp:RATIO`` or ``step:RATIO``, see :func:`subsets.long_tail`; None keeps the classes as they are.
     """
 
     mode: str
@@ -69,6 +71,8 @@ class WriteParameters:
     seed: int
     page_size_mib: int
     max_pixels: int
+    per_class: int | None = None
+    imbalance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,10 +222,12 @@ def _block_digest(path: Path, start: int) -> bytes:
 
 
 def _add_new_options(parameters: Any) -> None:
-    """Complete the parameters of a manifest that was written before the options ``resize`` and ``max_pixels``."""
+    """Complete the parameters of a manifest that was written before some options were there."""
     if isinstance(parameters, dict) and {"max_resolution", "page_size_mib"} <= set(parameters):
         parameters.setdefault("resize", None if parameters["max_resolution"] is None else "by_file_type")
         parameters.setdefault("max_pixels", MAX_PIXELS)
+        parameters.setdefault("per_class", None)
+        parameters.setdefault("imbalance", None)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

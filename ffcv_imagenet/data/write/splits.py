@@ -34,6 +34,7 @@ from ffcv_imagenet.data.write.encode import EncodedImage, encode_samples
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter, beton_size
 from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
+from ffcv_imagenet.data.write.subsets import draw
 from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
 from ffcv_imagenet.names import shown
 
@@ -84,7 +85,10 @@ def write_sources(
         OSError: the output cannot be written, or will not fit on the disk.
     """
     todo = []
-    for split, source in sources.items():
+    for split, whole in sources.items():
+        # Validation stays as it is: it measures all classes alike.
+        of_split = parameters if split == "train" else dataclasses.replace(parameters, imbalance=None)
+        source = draw(whole, of_split)
         if parameters.subset > len(source.files):
             raise ValueError(
                 f"write.subset: got {parameters.subset}, but {shown(source.place)} has {len(source.files)} images"
@@ -95,18 +99,18 @@ def write_sources(
         there = _identity(beton)
         if source.repeated:
             _warn(split, "folders are left out, because they are read under another name", source.repeated)
-        if not overwrite and _is_finished(beton, source, parameters, on_error):
+        if not overwrite and _is_finished(beton, source, of_split, on_error):
             if not EntryIndex.path(beton).is_file():
                 write_index(beton, num_workers)
             print(f"{split}: {shown(beton)} is there already, with these options: nothing to do")
         else:
-            todo.append((split, source, beton, there))
+            todo.append((split, source, of_split, beton, there))
     out.mkdir(parents=True, exist_ok=True)
     workers = num_workers or len(os.sched_getaffinity(0))
-    _check_free_space(out, [source for _, source, _, _ in todo], parameters, workers)
-    for split, source, beton, there in todo:
+    _check_free_space(out, [(source, of_split) for _, source, of_split, *_ in todo], workers)
+    for split, source, of_split, beton, there in todo:
         start = time.monotonic()
-        manifest = write_split(split, source, beton, parameters, workers, on_error, there)
+        manifest = write_split(split, source, beton, of_split, workers, on_error, there)
         seconds = time.monotonic() - start
         print(
             f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, {_readable(manifest.num_bytes)}, "
@@ -227,9 +231,9 @@ def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_er
     )
 
 
-def _check_free_space(out: Path, sources: Sequence[Source], parameters: WriteParameters, num_workers: int) -> None:
+def _check_free_space(out: Path, todo: Sequence[tuple[Source, WriteParameters]], num_workers: int) -> None:
     """Raise OSError where the disk has not the room that a sample of the images lets expect."""
-    needed = sum(_expected_bytes(source, parameters, num_workers) for source in sources)
+    needed = sum(_expected_bytes(source, parameters, num_workers) for source, parameters in todo)
     free = shutil.disk_usage(out).free
     if needed > free:
         raise OSError(
