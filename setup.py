@@ -1,6 +1,7 @@
 """Builds the native crop decoder; everything else stands in pyproject.toml."""
 
 import subprocess
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -22,6 +23,8 @@ setup(
             "ffcv_imagenet.native._native",
             sources=sorted(str(path) for path in Path("ffcv_imagenet/native").glob("*.c")),
             depends=sorted(str(path) for path in Path("ffcv_imagenet/native").glob("*.h")),
+            # So that a library built from another fic.h is told at import, instead of a crash at the first call.
+            define_macros=[("FIC_INTERFACE", f'"{zlib.crc32(Path("ffcv_imagenet/native/fic.h").read_bytes()):08x}"')],
             include_dirs=pkg_config("--cflags-only-I"),
             library_dirs=pkg_config("--libs-only-L"),
             libraries=pkg_config("--libs-only-l"),

@@ -159,7 +159,7 @@ class ProjectStep:
             model = model.to(memory_format=torch.channels_last)
         self.trainer = Trainer(
             model=model,
-            loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), CLASSES).to(device),
+            loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), [1] * CLASSES, 1).to(device),
             normalize=Normalize().to(device),
             optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
             if variant.fused

@@ -371,7 +371,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check what involves several options; raises OptionsError with everything that does not go together."""
         mistakes = [*self._data_mistakes(), *self._resolution_mistakes()]
-        for make in (self.make_lr, self.make_loss):
+        for make in (self.make_lr, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
             try:
                 make()
             except ValueError as error:

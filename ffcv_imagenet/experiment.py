@@ -154,11 +154,12 @@ def _run_path(config: TrainConfig, recipe: str) -> Path:
 
 
 def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
-    config, world, training = start.config, start.world, start.config.training
+    config, world, training, train_data = start.config, start.world, start.config.training, start.train_data
+    assert train_data is not None
     train_loader, model = make_train_loader(start), make_model(start)
     return Trainer(
         model=model,
-        loss=LossModule(config.make_loss(), start.num_classes).to(world.device),
+        loss=LossModule(config.make_loss(), train_data.images_per_class, training.epochs).to(world.device),
         optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
         train_loader=train_loader,
         val_loader=make_val_loader(start),
@@ -188,7 +189,12 @@ def make_model(start: Resolved) -> nn.Module:
     """The network, with the weights that the options name, on the device of ``start``."""
     config, world = start.config, start.world
     torch.manual_seed(config.training.seed)
-    model = build_model(config.model.arch, start.num_classes, blurpool=config.model.blurpool)
+    model = build_model(
+        config.model.arch,
+        start.num_classes,
+        blurpool=config.model.blurpool,
+        cosine_scale=config.make_loss().cosine_scale,
+    )
     if config.model.weights is not None:
         loaded = load_weights(model, Path(config.model.weights), config.model.arch)
         if world.is_main:

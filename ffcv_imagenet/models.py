@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
 
 #: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
@@ -52,21 +53,39 @@ class BlurPoolConv2d(nn.Module):
         return F.conv2d(blurred, conv.weight, conv.bias, groups=conv.groups)
 
 
+class CosineHead(nn.Module):
+    """``scale`` times the cosine between features ``[B, F]`` and each class's vector; in place of a linear layer.
+
+    It begins with the directions of that layer's rows, and computes in float32 under autocast.
+    """
+
+    def __init__(self, linear: nn.Linear, scale: float):
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(linear.weight.detach(), dim=1))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, F]`` to logits ``[B, K]``."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.scale * F.linear(F.normalize(x.to(self.weight.dtype), dim=1), F.normalize(self.weight, dim=1))
+
+
 def list_archs() -> list[str]:
     """Names that :func:`build_model` takes."""
     return sorted([*SMALL_MODELS, *torchvision.models.list_models(module=torchvision.models)])
 
 
-def build_model(arch: str, num_classes: int, *, blurpool: bool = False) -> nn.Module:
+def build_model(arch: str, num_classes: int, *, blurpool: bool = False, cosine_scale: float | None = None) -> nn.Module:
     """A freshly initialised classification model (torch's global generator decides the weights).
 
     Args:
         arch: a torchvision classification model, or one of :data:`SMALL_MODELS`.
         num_classes: K, the length of its output.
         blurpool: put :class:`BlurPoolConv2d` around every convolution with stride > 1 and at least 16 input channels.
+        cosine_scale: exchange the last layer for a :class:`CosineHead` of this scale; None leaves it as it is.
 
     Raises:
-        ValueError: an unknown ``arch``.
+        ValueError: an unknown ``arch``, or one without a linear last layer where ``cosine_scale`` needs it.
     """
     if arch in SMALL_MODELS:
         model: nn.Module = SMALL_MODELS[arch](num_classes)
@@ -78,17 +97,77 @@ def build_model(arch: str, num_classes: int, *, blurpool: bool = False) -> nn.Mo
         raise ValueError(f"model.arch: got {arch!r}, allowed is a torchvision model, such as {', '.join(similar)}")
     if blurpool:
         _apply_blurpool(model)
+    if cosine_scale is not None:
+        name = _last_linear(model, arch, num_classes)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, CosineHead(model.get_submodule(name), cosine_scale))  # type: ignore[arg-type]
     return model
 
 
-def check_resolutions(arch: str, num_classes: int, resolutions: Collection[int]) -> None:
-    """Check that a model takes images of these sides, without computing anything.
+def _last_linear(model: nn.Module, arch: str, num_classes: int) -> str:
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == num_classes]
+    if not linear:
+        raise ValueError(f"model.arch: got {arch}, allowed with this loss.name is a model whose last layer is linear")
+    return linear[-1]
+
+
+def classify_locally(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``model(images)`` gives, and the class that its head gives to every location of the last feature map.
+
+    Args:
+        model: one of :data:`WITH_FEATURE_MAP`.
+        images: [B, 3, H, W].
+
+    Returns:
+        Logits [B, K], the same as the model's, and classes [B, L] int64 of the L locations row by row, without dropout
+        and without a gradient.
+    """
+    if isinstance(model, ResNet):
+        x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+        features = model.layer4(model.layer3(model.layer2(model.layer1(x))))
+        logits, head = model.fc(torch.flatten(model.avgpool(features), 1)), model.fc
+    else:
+        assert isinstance(model, MobileNetV2)
+        features = model.features(images)
+        logits = model.classifier(torch.flatten(F.adaptive_avg_pool2d(features, (1, 1)), 1))
+        head = model.classifier[-1]
+    with torch.no_grad():
+        return logits, head(features.permute(0, 2, 3, 1).flatten(1, 2)).argmax(dim=2)
+
+
+#: Models that :func:`classify_locally` takes.
+WITH_FEATURE_MAP = (ResNet, MobileNetV2)
+
+
+def check_model(
+    arch: str,
+    num_classes: int,
+    resolutions: Collection[int],
+    *,
+    feature_map: bool = False,
+    linear_head: bool = False,
+) -> None:
+    """Check that a model takes images of these sides and has what a loss needs, without computing anything.
+
+    Args:
+        arch: see :func:`build_model`.
+        num_classes: K.
+        resolutions: sides of the images in pixels.
+        feature_map: :func:`classify_locally` has to take it.
+        linear_head: :func:`build_model` has to take it with a ``cosine_scale``.
 
     Raises:
-        ValueError: the model cannot take images of one of the ``resolutions``.
+        ValueError: it does not.
     """
     with torch.device("meta"):
         model = build_model(arch, num_classes).eval()
+        if feature_map and not isinstance(model, WITH_FEATURE_MAP):
+            raise ValueError(
+                f"model.arch: got {arch}, allowed with loss.ranking=dense is a ResNet or mobilenet_v2, whose feature "
+                "map it reads; for others give --loss.ranking=logits"
+            )
+        if linear_head:
+            _last_linear(model, arch, num_classes)
         for side in sorted(resolutions):
             try:
                 model(torch.empty(2, 3, side, side))

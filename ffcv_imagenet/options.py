@@ -435,7 +435,10 @@ def options_of(kind: type, values: Mapping[str, Any] | None = None) -> dict[str,
             chosen = str((values or {}).get(variants.key, chooses.default))
             for key, fields in variants.options(*([chosen] if ":" in chosen else [])).items():
                 metadata = (fields.get(chosen) or next(iter(fields.values()))).metadata
-                optional = option(OrNone(metadata["checker"]), metadata["help"], None, chooses.metadata["effect"])
+                checker = metadata["checker"]
+                if not isinstance(checker, OrNone):
+                    checker = OrNone(checker)
+                optional = option(checker, metadata["help"], None, chooses.metadata["effect"])
                 optional.name = key
                 found[f"{name}.{key}"] = optional
     return found

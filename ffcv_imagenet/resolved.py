@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.models import check_normalised_batch, check_resolutions
+from ffcv_imagenet.manifests import read_manifests
+from ffcv_imagenet.models import check_model, check_normalised_batch
 from ffcv_imagenet.train.precision import choose_precision
 from ffcv_imagenet.train.step import choose_compile
 
@@ -83,10 +82,16 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     Raises:
         ValueError, FileNotFoundError: a user's mistake.
     """
-    train_data, val_data = read_data(config, show_warnings=world.is_main)
+    train_data, val_data = read_manifests(config, show_warnings=world.is_main)
     sides = {config.validation.resolution} if train_data is None else config.extreme_sides()
-    arch, num_classes = config.model.arch, val_data.num_classes
-    check_resolutions(arch, num_classes, sides)
+    arch, num_classes, loss = config.model.arch, val_data.num_classes, config.make_loss()
+    check_model(
+        arch,
+        num_classes,
+        sides,
+        feature_map=loss.reads_local_classes and train_data is not None,
+        linear_head=loss.cosine_scale is not None,
+    )
     if train_data is not None:
         check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
     cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
@@ -107,47 +112,3 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         train_decoder=decoder(config.data.train),
         val_decoder=decoder(config.data.val),
     )
-
-
-def read_data(
-    config: TrainConfig, *, read: Callable[[Path], Manifest] = Manifest.read, show_warnings: bool = True
-) -> tuple[Manifest | None, Manifest]:
-    """The manifests of the training images (None with training.eval_only) and of the validation images.
-
-    Args:
-        config: names the files.
-        read: reads a manifest.
-        show_warnings: on stderr.
-
-    Raises:
-        FileNotFoundError: a file or its manifest is not there.
-        ValueError: a damaged file, other classes, or the splits of :func:`_split_mistakes`.
-    """
-    if config.data.val is None:
-        raise ValueError("data.val is required: give --data.val=FILE.beton")
-    val_data = read(Path(config.data.val))
-    if config.training.eval_only:
-        return None, val_data
-    assert config.data.train is not None  # Checked with the configuration.
-    train_data = read(Path(config.data.train))
-    if train_data.classes != val_data.classes:
-        raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
-    if mistakes := _split_mistakes(config, train_data, val_data):
-        if config.data.on_wrong_split == "fail":
-            raise ValueError("; ".join(mistakes) + " (--data.on_wrong_split=warn to go on)")
-        if show_warnings:
-            print(f"warning: {'; '.join(mistakes)}", file=sys.stderr)
-    return train_data, val_data
-
-
-def _split_mistakes(config: TrainConfig, train_data: Manifest, val_data: Manifest) -> list[str]:
-    """Validation images to train on, training images to validate on, or the same for both."""
-    files = (("data.train", config.data.train, train_data, "train"), ("data.val", config.data.val, val_data, "val"))
-    mistakes = [
-        f"{key}: got {file}, which was written as the split {data.split}, allowed is the split {wanted}"
-        for key, file, data, wanted in files
-        if data.split != wanted
-    ]
-    if train_data.checksum == val_data.checksum:
-        mistakes.append(f"data.train and data.val hold the same images: {config.data.train} and {config.data.val}")
-    return mistakes

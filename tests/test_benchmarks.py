@@ -17,6 +17,7 @@ from images import draw_folder
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.read.orders import ShuffledOrder
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
 from ffcv_imagenet.native import read_image
 from ffcv_imagenet.options import build, read_yaml
@@ -241,6 +242,17 @@ def test_operations_and_bytes_of_a_step(benchmark_module):
     assert cost.bytes / 1e6 == pytest.approx(179, abs=1)
     assert cost.limit(798e12, 3.0e12) == (pytest.approx(16_750, rel=0.01), "bytes")
     assert cost.limit(798e12, 30e12) == (pytest.approx(64_200, rel=0.01), "operations")
+
+
+def test_losses(benchmark_module, tmp_path, capsys):
+    module, file = benchmark_module("losses"), tmp_path / "table.md"
+    module.main(f"--batch 4 --classes 8 --locations 4 --rounds 2 --device cpu --threads 1 --markdown {file}".split())
+    text = capsys.readouterr().out
+    assert text == file.read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["loss", module.PLAIN, *LOSSES.kinds, *module.MORE]
+    assert "| F.cross_entropy | " in text
+    assert re.search(r"\| zipf_label_smoothing \| [\d.]+ \| [\d.]+ \| 4 \|", text)
 
 
 def test_pixels(benchmark_module, photographs, capsys):

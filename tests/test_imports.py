@@ -28,10 +28,11 @@ MAY_IMPORT = {
     "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
     "data": {"names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
-    "train": {"script", "augment", "distributed", "losses", "data/read", "run"},
+    "train": {"script", "augment", "distributed", "losses", "models", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
-    "resolved": {"augment", "config", "distributed", "models", "train", "data/format", "data/read"},
+    "manifests": {"config", "data/format"},
+    "resolved": {"augment", "config", "distributed", "manifests", "models", "train", "data/format", "data/read"},
     "loaders": {"resolved", "train", "data/format", "data/read"},
     "evaluated": {"config", "options", "resume", "run"},
     "experiment": {
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     },
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "names", "options", "report", "resolved", "resume", "run", "script",
+        "config", "files", "losses", "models", "names", "options", "report", "manifests", "resume", "run", "script",
         "data/format", "data/read",
     },
 }  # fmt: skip

@@ -3,7 +3,15 @@ import torch
 import torchvision
 from torch import nn
 
-from ffcv_imagenet.models import BlurPoolConv2d, build_model, check_normalised_batch, check_resolutions, list_archs
+from ffcv_imagenet.models import (
+    BlurPoolConv2d,
+    CosineHead,
+    build_model,
+    check_model,
+    check_normalised_batch,
+    classify_locally,
+    list_archs,
+)
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.weights import load_weights
 from ffcv_imagenet.train.optim import make_sgd, parameter_groups, set_lr
@@ -28,9 +36,56 @@ def test_every_listed_arch_is_a_classification_model():
 
 
 def test_a_resolution_that_the_model_cannot_take_is_refused():
-    check_resolutions("resnet18", 10, {32, 224})
+    check_model("resnet18", 10, {32, 224})
     with pytest.raises(ValueError, match="vit_b_16 cannot take images of 160 x 160"):
-        check_resolutions("vit_b_16", 10, {160, 224})
+        check_model("vit_b_16", 10, {160, 224})
+
+
+@pytest.mark.parametrize(("arch", "side"), [("resnet10", 64), ("mobilenet_v2", 64)])
+def test_locations_are_classified_and_the_logits_are_the_models(arch, side):
+    model = build_model(arch, 7, blurpool=arch == "resnet10").train()
+    images, maps = torch.randn(4, 3, side, side), []
+    last = model.layer4 if arch == "resnet10" else model.features
+    last.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    torch.manual_seed(0)  # of the dropout
+    expected = model(images)
+    torch.manual_seed(0)
+    logits, local = classify_locally(model, images)
+    assert torch.equal(logits, expected)
+    head = model.fc if arch == "resnet10" else model.classifier[1]
+    everywhere = nn.functional.conv2d(maps[0], head.weight[:, :, None, None], head.bias)
+    torch.testing.assert_close(everywhere.argmax(1).flatten(1), local)
+    assert local.shape == (4, 4)
+    assert not local.requires_grad
+
+
+def test_a_model_without_a_map_of_features_or_a_linear_head_is_refused():
+    check_model("resnet18", 10, {32}, feature_map=True, linear_head=True)
+    check_model("mobilenet_v2", 10, {32}, feature_map=True)
+    with pytest.raises(ValueError, match=r"model.arch: got vgg11, allowed .* --loss.ranking=logits"):
+        check_model("vgg11", 10, {32}, feature_map=True)
+    with pytest.raises(ValueError, match=r"model.arch: got squeezenet1_1, allowed .* last layer is linear"):
+        check_model("squeezenet1_1", 10, {64}, linear_head=True)
+
+
+@pytest.mark.parametrize("arch", ["resnet10", "mobilenet_v2", "vit_b_16", "densenet121"])
+def test_a_cosine_head_takes_the_last_layers_place(arch):
+    with torch.device("meta"):
+        model = build_model(arch, 7, cosine_scale=30.0)
+        names = {name for name, _ in build_model(arch, 7).named_parameters()}
+    (head,) = [name for name, module in model.named_modules() if isinstance(module, CosineHead)]
+    assert names - {name for name, _ in model.named_parameters()} == {f"{head}.bias"}
+
+
+def test_a_cosine_head_gives_cosines_also_under_autocast():
+    linear, x = nn.Linear(5, 3), torch.randn(4, 5)
+    head = CosineHead(linear, 30.0)
+    expected = torch.stack([30 * torch.cosine_similarity(x, row[None]) for row in linear.weight], dim=1)
+    torch.testing.assert_close(head(x), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(x), head(x).float())
+        torch.testing.assert_close(head(x), expected)
+    assert torch.autograd.gradcheck(head.double(), x.double().requires_grad_())
 
 
 def test_batch_normalisation_of_a_single_value_is_refused():

@@ -292,7 +292,8 @@ def test_a_configuration_records_the_options_that_apply_given_or_not():
     }
     flat = flatten(build(TrainConfig, values))
     of_loss = {key: value for key, value in flat.items() if key.startswith("loss.")}
-    assert of_loss == {"loss.name": "maxsup", "loss.alpha_start": 0.1, "loss.alpha_end": 0.4}
+    weights = {"loss.class_weights": "none", "loss.effective_beta": 0.9999, "loss.reweight_epoch": 0}
+    assert of_loss == {"loss.name": "maxsup", "loss.alpha_start": 0.1, "loss.alpha_end": 0.4} | weights
     # Earlier versions wrote None for what was not given or did not apply.
     earlier = dict.fromkeys(("loss.alpha_start", "loss.smoothing", "lr.step_ratio")) | flat
     earlier |= {"loss.alpha_start": None}

@@ -1,6 +1,7 @@
 """Every shipped recipe is read strictly, builds its model, and takes a step in a shrunk copy."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,14 @@ import torch
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.experiment import train
 from ffcv_imagenet.models import build_model
-from ffcv_imagenet.options import build, read_yaml
+from ffcv_imagenet.options import build, flatten, read_yaml
+from ffcv_imagenet.report.paper import published_figures
 
 RECIPES = sorted((Path(__file__).parent.parent / "rn_configs").glob("*.yaml"))
+#: The table of the paper's losses in rn_configs/README.md.
+PAPERS_LOSSES = [
+    line for line in RECIPES[0].with_name("README.md").read_text().splitlines() if "| `--loss.name=" in line
+]
 DATA = {"data.train": "train.beton", "data.val": "val.beton"}
 RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
 
@@ -23,7 +29,11 @@ def read(name):
 def test_all_recipes_are_there():
     published = {f"rn{depth}_{epochs}_epochs" for depth in (18, 50) for epochs in RAMPS}
     assert {r.stem for r in RECIPES} == published | {
+        "rn18_maxsup_paper",
         "rn50_maxsup_paper",
+        "rn101_maxsup_paper",
+        "mobilenet_v2_maxsup_paper",
+        "rn50_maxsup_table10",
         "rn50_maxsup_released",
         "digits",
         "imagenette",
@@ -44,6 +54,38 @@ def test_published_recipes(depth, epochs, lr, batch, decay):
     assert (recipe.resolution.start_ramp, recipe.resolution.end_ramp) == RAMPS[epochs]
     assert recipe.validation.resolution == 256
     assert recipe.validation.flip_tta
+
+
+@pytest.mark.parametrize("depth", [18, 50, 101])
+def test_the_papers_resnets_differ_in_depth_only(depth):
+    recipe, other = (flatten(read(f"rn{d}_maxsup_paper")) for d in (depth, 50))
+    assert recipe.pop("model.arch") == f"resnet{depth}"
+    assert recipe == {key: value for key, value in other.items() if key != "model.arch"}
+
+
+def test_the_papers_other_recipes():
+    mobile, table10 = read("mobilenet_v2_maxsup_paper"), read("rn50_maxsup_table10")
+    assert (mobile.model.arch, mobile.training.epochs, mobile.training.weight_decay) == ("mobilenet_v2", 300, 4e-5)
+    assert [mobile.make_lr()(e) for e in (0, 0.5, 1, 2)] == pytest.approx([0.045, 0.045, 0.0441, 0.043218])
+    assert (table10.training.epochs, table10.training.batch_size) == (90, 512)
+    assert [table10.make_lr()(e) for e in (0, 30, 60)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("line", PAPERS_LOSSES)
+def test_every_loss_of_the_papers_table_has_its_options(line):
+    """As rn_configs/README.md says them."""
+    options = dict(word.removeprefix("--").split("=") for word in re.findall(r"--loss[.\w]*=[\w.-]+", line))
+    config = build(TrainConfig, read_yaml(RECIPES[-1].with_name("rn50_maxsup_paper.yaml")) | DATA | options)
+    scheduled = [config.make_loss().scheduled(epoch, 200) for epoch in (0.0, 200.0)]
+    if config.loss.name == "label_smoothing":
+        assert scheduled == [{"smoothing": pytest.approx(0.1)}, {"smoothing": pytest.approx(0.2)}]
+    if config.loss.name == "maxsup":
+        assert scheduled == [{"alpha": pytest.approx(0.1)}, {"alpha": pytest.approx(0.2)}]
+
+
+def test_the_papers_losses_are_those_of_its_table():
+    names = re.findall(r"`--loss.name=(\w+)", "\n".join(PAPERS_LOSSES))
+    assert names == list(dict.fromkeys(row.loss for row in published_figures()))
 
 
 def test_the_papers_recipes():

@@ -10,8 +10,9 @@ import torch._inductor.config
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.manifests import read_manifests
 from ffcv_imagenet.options import build
-from ffcv_imagenet.resolved import read_data, resolve
+from ffcv_imagenet.resolved import resolve
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,9 @@ def test_validation_images_are_not_trained_on_unless_on_purpose(digits, tmp_path
     (tmp_path / "copy.beton.json").write_text(json.dumps(manifest))
     values = {"data.train": str(files[train]), "data.val": str(files[val])}
     with pytest.raises(ValueError, match=r"--data.on_wrong_split=warn to go on") as error:
-        read_data(build(TrainConfig, values))
+        read_manifests(build(TrainConfig, values))
     assert all(message.format(**files) in str(error.value) for message in messages)
-    data = read_data(build(TrainConfig, values | {"data.on_wrong_split": "warn"}))
+    data = read_manifests(build(TrainConfig, values | {"data.on_wrong_split": "warn"}))
     assert [manifest.num_samples for manifest in data] == [31 if name == "val" else 96 for name in (train, val)]
     shown = capsys.readouterr().err
     assert shown.startswith("warning: ")

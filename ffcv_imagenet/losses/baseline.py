@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ffcv_imagenet.losses.loss import Loss
+from ffcv_imagenet.losses.cross_entropy import CrossEntropyLoss
+from ffcv_imagenet.losses.loss import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Baseline(Loss):
+class Baseline(CrossEntropyLoss):
     """Cross entropy of the softmax of the logits: ``log sum_k exp z_k - z_target``."""
 
-    def forward(self, state: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits, target)
+        return self.cross_entropy(state, outputs.log_p, target)

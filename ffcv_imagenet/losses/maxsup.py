@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ffcv_imagenet.losses.loss import Loss
+from ffcv_imagenet.losses.cross_entropy import CrossEntropyLoss
+from ffcv_imagenet.losses.loss import Outputs
 from ffcv_imagenet.options import Real, option
 from ffcv_imagenet.schedules import linear
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MaxSup(Loss):
+class MaxSup(CrossEntropyLoss):
     """Max suppression: cross entropy ``+ alpha * (z_max - mean_k z_k)``.
 
     Penalises the largest logit whether or not it is the right class, so that wrong and confident predictions are
@@ -29,16 +30,16 @@ class MaxSup(Loss):
     alpha_start: float = option(Real(0), "weight of the penalty at the start", 0.1)
     alpha_end: float = option(Real(0), "weight of the penalty at the end", 0.2)
 
-    def scheduled(self, progress: float) -> dict[str, float]:
+    def scheduled(self, epoch: float, epochs: int) -> dict[str, float]:
         """See :meth:`Loss.scheduled`."""
-        return {"alpha": linear(progress, self.alpha_start, self.alpha_end)}
+        return {"alpha": linear(epoch / epochs, self.alpha_start, self.alpha_end)} | super().scheduled(epoch, epochs)
 
-    def forward(self, state: Mapping[str, Tensor], logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""
-        from torch.nn.functional import cross_entropy
+        from ffcv_imagenet.losses.gradient import top_excess
 
         # In this order: with the maximum first, torch 2.11's compiler gives it a wrong gradient on a CPU.
-        loss = cross_entropy(logits, target)
-        penalty = logits.max(dim=1).values - logits.mean(dim=1)
+        loss = self.cross_entropy(state, outputs.log_p, target)
+        penalty = top_excess(outputs.logits)
         state["penalty"].add_(penalty.detach().sum())
         return loss + state["alpha"] * penalty.mean()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,25 @@ from ffcv_imagenet.native import _native  # type: ignore[attr-defined]
 
 #: The shared library, whose functions are plain C.
 LIBRARY = Path(_native.__file__)
+
+
+#: The functions' declarations.
+HEADER = Path(__file__).with_name("fic.h")
+
+
+def check_interface(built_from: str, header: Path) -> None:
+    """Check that the library was built from ``header``; ``built_from`` is the checksum that it was built with.
+
+    Raises:
+        ImportError: it was not: the source is newer, and calls would go wrong.
+    """
+    if built_from != f"{zlib.crc32(header.read_bytes()):08x}":
+        raise ImportError(
+            f"{LIBRARY} was built from another {header.name}: build it again (make setup, or pip install .)"
+        )
+
+
+check_interface(_native.interface, HEADER)
 
 
 def load_library(path: Path) -> ctypes.CDLL:

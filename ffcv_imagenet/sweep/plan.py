@@ -22,9 +22,9 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
-from ffcv_imagenet.models import check_normalised_batch, check_resolutions
+from ffcv_imagenet.manifests import read_manifests
+from ffcv_imagenet.models import check_model, check_normalised_batch
 from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
-from ffcv_imagenet.resolved import read_data
 from ffcv_imagenet.resume import compared_params, differences, other_micro_batch
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -187,18 +187,24 @@ def _manifest(path: Path) -> Manifest:
     return Manifest.read(path)
 
 
-_check_resolutions = functools.cache(check_resolutions)
+_check_model = functools.cache(check_model)
 _check_normalised_batch = functools.cache(check_normalised_batch)
 
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
     """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
-    train_data, val_data = read_data(config, read=_manifest, show_warnings=False)
+    train_data, val_data = read_manifests(config, read=_manifest, show_warnings=False)
     if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
     params = compared_params(config, train_data, val_data, processes)
-    arch, num_classes = config.model.arch, val_data.num_classes
-    _check_resolutions(arch, num_classes, config.extreme_sides())
+    arch, num_classes, loss = config.model.arch, val_data.num_classes, config.make_loss()
+    _check_model(
+        arch,
+        num_classes,
+        config.extreme_sides(),
+        feature_map=loss.reads_local_classes,
+        linear_head=loss.cosine_scale is not None,
+    )
     _check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(processes))
     ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
     file = folder / "params.json"

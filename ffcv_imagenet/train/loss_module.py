@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ffcv_imagenet.distributed import sum_over_ranks
-from ffcv_imagenet.losses import Loss
+from ffcv_imagenet.losses import Loss, Outputs
 
-#: The buffer that counts images, by which the sums of a loss's columns are divided.
+#: Columns of every loss: means over the training images of the largest logit, of the target's, and of whether a
+#: prediction is confident and wrong: another class than the target has more than :data:`CONFIDENT` of the softmax.
+COLUMNS = ("top_logit", "target_logit", "confident_wrong")
+#: More than all other classes together.
+CONFIDENT = 0.5
+#: The buffer that counts images, by which the sums of the columns are divided.
 _COUNT = "num_images"
 
 
@@ -19,21 +25,23 @@ class LossModule(nn.Module):
 
     Args:
         loss: computes; it is not changed.
-        num_classes: K.
+        images_per_class: numbers of training images of the K classes.
+        epochs: of the training.
 
     Raises:
-        ValueError: the loss uses a name twice.
+        ValueError: the loss uses a name twice, or does not fit the classes or the epochs.
     """
 
-    def __init__(self, loss: Loss, num_classes: int):
+    def __init__(self, loss: Loss, images_per_class: Sequence[int], epochs: int):
         super().__init__()
-        self.loss = loss
+        self.loss, self.epochs = loss, epochs
         # Scheduled numbers lie on the device, so that a new value is neither a recompilation nor a wait for it.
-        scheduled = {name: torch.tensor(float(value)) for name, value in loss.scheduled(0.0).items()}
-        columns = {name: torch.zeros((), dtype=torch.float64) for name in (*loss.columns, _COUNT) if loss.columns}
-        sums = loss.sums(num_classes)
-        self._sums = (*sums, *columns)
-        groups = (scheduled, loss.state(num_classes), sums, columns)
+        scheduled = {name: torch.tensor(float(value)) for name, value in loss.scheduled(0.0, epochs).items()}
+        sums = loss.sums(len(images_per_class))
+        columns = {name: torch.zeros((), dtype=torch.float64) for name in (*loss.columns, *COLUMNS, _COUNT)}
+        self._scheduled, self._sums = (*scheduled,), (*sums, *columns)
+        self._columns = (*loss.columns, *COLUMNS)
+        groups = (scheduled, loss.state(images_per_class), sums, columns)
         self._names = tuple(name for group in groups for name in group)
         if len(set(self._names)) < len(self._names):
             raise ValueError(f"{type(loss).__name__} uses a name twice: {', '.join(self._names)}")
@@ -46,19 +54,43 @@ class LossModule(nn.Module):
         """The buffers by name."""
         return {name: getattr(self, name) for name in self._names}
 
-    def set_progress(self, progress: float) -> None:
-        """Set the scheduled numbers for a share ``progress`` in 0..1 of the training done."""
-        for name, value in self.loss.scheduled(progress).items():
+    def changed_by_steps(self) -> list[Tensor]:
+        """The buffers that a training step changes."""
+        return [getattr(self, name) for name in self._sums]
+
+    def set_epoch(self, epoch: float) -> None:
+        """Set the scheduled numbers for a fractional ``epoch``."""
+        for name, value in self.loss.scheduled(epoch, self.epochs).items():
             getattr(self, name).fill_(value)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar; half-precision ``logits [B, K]`` are raised to float32 first."""
+    def forward(self, logits: Tensor, target: Tensor, local_classes: Tensor | None = None) -> Tensor:
+        """Mean loss of a batch, a scalar; half-precision ``logits [B, K]`` are raised to float32 first.
+
+        Args:
+            logits: the model's output.
+            target: [B] int64; for some losses also [B, K], shares of the classes.
+            local_classes: see :class:`~ffcv_imagenet.losses.Outputs`.
+        """
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        outputs = Outputs(logits, logits.log_softmax(dim=1), local_classes)
+        loss = self.loss.forward(self.state, outputs, target)
+        self._observe(logits.detach(), outputs.log_p.detach(), target)
+        return loss
+
+    def _observe(self, logits: Tensor, log_p: Tensor, target: Tensor) -> None:
+        """Add to the columns of every loss; no exponential of all logits is needed, and no wait for the device."""
+        top = log_p.amax(dim=1)
+        if target.ndim == 1:
+            own, own_logit = (values.gather(1, target[:, None])[:, 0] for values in (log_p, logits))
+        else:
+            own, own_logit = log_p.where(target > 0, -torch.inf).amax(dim=1), (target * logits).sum(dim=1)
+        wrong = (top > math.log(CONFIDENT)) & (own < top)
         state = self.state
-        if self.loss.columns:
-            state[_COUNT].add_(len(logits))
-        return self.loss.forward(state, logits, target)
+        state["top_logit"].add_((top + (logits[:, 0] - log_p[:, 0])).sum())  # The difference is that of all classes.
+        state["target_logit"].add_(own_logit.sum())
+        state["confident_wrong"].add_(wrong.sum())
+        state[_COUNT].add_(len(logits))
 
     @torch.no_grad()
     def end_epoch(self) -> dict[str, float]:
@@ -67,19 +99,20 @@ class LossModule(nn.Module):
         for name in self._sums:
             sum_over_ranks(state[name])
         loss.end_epoch(state)
-        last = {name: state[name].double() for name in loss.scheduled(0.0)}
-        means = {name: state[name] / state[_COUNT] for name in loss.columns}
-        columns = last | means
+        last = {name: state[name].double() for name in self._scheduled}
+        columns = last | {name: state[name] / state[_COUNT] for name in self._columns}
         for name in self._sums:
             state[name].zero_()
-        return dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True)) if columns else {}
+        return dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
 
     def state_over_ranks(self) -> dict[str, Tensor]:
         """The state of all ranks together: what is summed over an epoch as the sum. Called on every rank."""
         return {name: sum_over_ranks(v.clone()) if name in self._sums else v for name, v in self.state.items()}
 
     def load_state_over_ranks(self, state: dict[str, Tensor], *, is_main: bool) -> None:
-        """Go back to a state of any number of ranks: rank 0 has its sums, and the others add to zero."""
-        zeros: dict[str, Any] = {name: torch.zeros_like(self.state[name]) for name in self._sums}
-        # Checkpoints from before the loss had these columns lack their sums.
-        self.load_state_dict(zeros | state if is_main else zeros | {n: v for n, v in state.items() if n not in zeros})
+        """Go back to a state of any number of ranks: rank 0 has its sums, and the others add to zero.
+
+        What the state lacks, because it is of a version before the loss had it, is as at the start.
+        """
+        summed = {name: torch.zeros_like(self.state[name]) for name in self._sums}
+        self.load_state_dict(self.state | summed | state | ({} if is_main else summed))

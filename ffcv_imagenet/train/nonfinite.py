@@ -20,16 +20,16 @@ class NonfinitePolicy:
     one of the checks is called.
 
     Args:
-        module: its buffers are restored when a step is skipped.
+        buffers: what a step changes beside weights and momenta, restored when it is skipped.
         skip: skip such steps, for which the optimizer must be a fused one; else the next check raises.
         world: this process among all.
         where: after which step of the epoch (counted from 0), as the end of an error message.
     """
 
-    def __init__(self, module: nn.Module, *, skip: bool, world: World, where: Callable[[int], str]):
+    def __init__(self, buffers: Iterable[Tensor], *, skip: bool, world: World, where: Callable[[int], str]):
         self.skip = skip
         self._world, self._where = world, where
-        self._buffers = list(module.buffers()) if skip else []
+        self._buffers = list(buffers) if skip else []
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
 
     def begin_step(self) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.models import classify_locally
 from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.precision import autocast
@@ -29,7 +30,7 @@ class TrainingStep(nn.Module):
     """A batch's mean loss: normalisation, ``model`` under autocast, ``loss`` (in float32).
 
     Args:
-        model: on ``device``.
+        model: on ``device``; one that :func:`~ffcv_imagenet.models.classify_locally` takes where the loss reads that.
         loss: on ``device``.
         normalize: from uint8 images to the model's input; on ``device``.
         precision: bf16, fp16 or fp32.
@@ -47,6 +48,9 @@ class TrainingStep(nn.Module):
         """``images [B, 3, H, W]`` (uint8, or normalised already) and ``labels [B] int64`` to a scalar."""
         images = self.normalize(images)
         with autocast(self.precision, self.device):
+            if self.loss.loss.reads_local_classes:
+                logits, local_classes = classify_locally(self.model, images)
+                return self.loss(logits, labels, local_classes)
             return self.loss(self.model(images), labels)
 
 

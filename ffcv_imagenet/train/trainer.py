@@ -137,7 +137,12 @@ class Trainer:
             self.evaluated_model, normalize, precision=options.precision, device=world.device
         )
         self.evaluated_forward = compile_module(self.evaluated_step, options.compile, 1)
-        self.nonfinite = NonfinitePolicy(self.step.module, skip=options.skip_nonfinite, world=world, where=self._where)
+        self.nonfinite = NonfinitePolicy(
+            [*model.buffers(), *loss.changed_by_steps()],
+            skip=options.skip_nonfinite,
+            world=world,
+            where=self._where,
+        )
         self.steps = len(train_loader) // options.accumulation
         self.epochs = options.epochs  # that are trained, at least in part
         if options.max_steps is not None:
@@ -272,7 +277,7 @@ class Trainer:
             for step in range(first_step, self._steps_of(epoch)):
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
-                self.loss.set_progress((epoch + step / self.steps) / options.epochs)
+                self.loss.set_epoch(epoch + step / self.steps)
                 self.nonfinite.begin_step()
                 for micro_step in range(accumulation):
                     with self.step.gradient_sync(micro_step == accumulation - 1):

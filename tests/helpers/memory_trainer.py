@@ -14,6 +14,8 @@ from ffcv_imagenet.train.optim import make_sgd
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 CLASSES = 10
+#: What losses for long-tailed sets are told; the batches drawn are balanced.
+IMAGES_PER_CLASS = (500, 300, 200, 120, 70, 40, 25, 15, 9, 5)
 
 
 def draw_batch(number, size, side):
@@ -68,14 +70,15 @@ def make_trainer(
         "flip_tta": False,
         "progress_bar": False,
     }
+    options = TrainerOptions(**defaults | options)
     return Trainer(
         model=model.to(memory_format=torch.channels_last).to(world.device),
-        loss=LossModule(loss, CLASSES).to(world.device),
+        loss=LossModule(loss, IMAGES_PER_CLASS, options.epochs).to(world.device),
         optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
         train_loader=train_loader or DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
         normalize=Normalize().to(world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
         world=world,
         stop=StopSignals(lambda number: number),
-        options=TrainerOptions(**defaults | options),
+        options=options,
     )

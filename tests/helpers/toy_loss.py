@@ -17,17 +17,19 @@ class Toy(Loss):
 
     strength: float = option(Real(0, 1), "weight of the soft targets", 0.5)
 
-    def scheduled(self, progress):
-        return {"weight": self.strength * (1 + progress)}
+    def scheduled(self, epoch, epochs):
+        return {"weight": self.strength * (1 + epoch / epochs)}
 
-    def state(self, num_classes):
+    def state(self, images_per_class):
+        num_classes = len(images_per_class)
         return {"soft": torch.full((num_classes, num_classes), 1 / num_classes)}
 
     def sums(self, num_classes):
         shape = (num_classes, num_classes)
         return {"predictions": torch.zeros(shape, dtype=torch.float64), "images": torch.zeros(num_classes)}
 
-    def forward(self, state, logits, target):
+    def forward(self, state, outputs, target):
+        logits = outputs.logits
         probabilities = logits.detach().softmax(dim=1).double()
         onehot = one_hot(target, logits.shape[1]).double()
         state["predictions"].add_(onehot.T @ probabilities)

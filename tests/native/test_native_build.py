@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ffcv_imagenet import native
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(str(path) for path in (ROOT / "ffcv_imagenet" / "native").glob("*.c"))
 
@@ -48,3 +50,10 @@ def test_short_fuzzing_finds_nothing(tmp_path):
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert result.stdout.count("executions of") == 2
+
+
+def test_a_library_built_from_another_interface_is_refused(tmp_path):
+    changed = tmp_path / "fic.h"
+    changed.write_bytes(native.HEADER.read_bytes() + b"int32_t fic_new_function(void);\n")
+    with pytest.raises(ImportError, match=r"_native.* was built from another fic.h: build it again"):
+        native.check_interface(native._native.interface, changed)

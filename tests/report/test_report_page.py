@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from run_folders import epoch_line, make_run, read_runs
 
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.report import main
 from ffcv_imagenet.report.charts import Row, Series, dot_chart, line_chart, ticks
+from ffcv_imagenet.report.comparison import compare
 from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs, last_fifth
 from ffcv_imagenet.report.page import STYLE_FILE, TEMPLATE_FILE, render_page
 from ffcv_imagenet.report.palette import DARK_COLOURS, DASHES, LIGHT_COLOURS, MARKERS, Style, style_of, styles
-from ffcv_imagenet.report.paper import published_figures
+from ffcv_imagenet.report.paper import beside_published, published_figures
 from ffcv_imagenet.report.runs import load_runs
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +183,7 @@ def test_published_figures_stand_next_to_ours(tmp_path):
     assert "Published" not in page_of(tmp_path).words
     words = page_of(tmp_path, with_published=True).words.replace("\N{EN DASH}", "-")
     assert "resnet50, maxsup rn50_16_epochs 4 1 76.50 77.69 ± 0.07" in words
-    assert "resnet50, ols - - 0 - 77.23 ± 0.21" in words
+    assert "resnet50, online_label_smoothing - - 0 - 77.23 ± 0.21" in words
     assert "resnet50, own other 4 1 30.00 -" in words
     assert "They were not measured with this program" in words
     assert "resnet18" not in words
@@ -191,7 +193,25 @@ def test_published_figures_are_whole_and_plausible():
     rows = published_figures()
     assert len({(row.architecture, row.loss) for row in rows}) == len(rows) == 24
     assert {row.architecture for row in rows} == {"resnet18", "resnet50", "resnet101", "mobilenet_v2"}
+    columns = [
+        "baseline",
+        "label_smoothing",
+        "maxsup",
+        "logit_penalty",
+        "online_label_smoothing",
+        "zipf_label_smoothing",
+    ]
+    assert all([r.loss for r in rows if r.architecture == a] == columns for a in {r.architecture for r in rows})
+    assert set(columns) <= set(LOSSES.kinds)
     assert all(68 < row.top_1 < 79 and 0 < row.sd < 0.3 for row in rows)
+
+
+def test_every_column_of_the_papers_table_finds_its_runs(tmp_path):
+    for row in (figures := [row for row in published_figures() if row.architecture == "resnet101"]):
+        make_run(tmp_path, row.loss, loss=row.loss, arch="resnet101")
+    pairs = beside_published(compare(group_runs(read_runs(tmp_path))))
+    assert [(pair.loss, pair.published) for pair in pairs] == [(row.loss, row) for row in figures]
+    assert all(pair.ours is not None for pair in pairs)
 
 
 def test_command_line_writes_the_page_and_the_published_table(tmp_path, capsys):

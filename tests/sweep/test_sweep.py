@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ffcv_imagenet.config import SweepOptions
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.run import lock as run_lock
 from ffcv_imagenet.sweep import __main__ as command
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -59,6 +60,17 @@ def test_any_option_can_be_swept_and_a_runs_name_does_not_depend_on_the_rest_of_
     assert names(both) == ["maxsup_seed0_data.flip=1_lr.lr=0.5", "maxsup_seed0_data.flip=1_lr.lr=1.0"]
     one = plan_of(digits, tmp_path, "--loss.name=maxsup", "--sweep.data.flip=yes", "--sweep.lr.lr=1.00")
     assert names(one) == names(both)[1:]
+
+
+def test_a_sweep_over_all_losses_keeps_their_order_and_gives_each_its_schedule(digits, tmp_path):
+    words = ("--loss.smoothing_start=0.1", "--loss.smoothing_end=0.2", "--loss.class_weights=effective")
+    plan = plan_of(digits, tmp_path, f"--sweep.loss={','.join(LOSSES.kinds)}", *words)
+    assert names(plan) == [f"{loss}_seed0" for loss in LOSSES.kinds]
+    smoothed = [loss for loss, run in zip(LOSSES.kinds, plan.runs, strict=True)
+                if "--loss.smoothing_end=none" not in run.command]  # fmt: skip
+    assert smoothed == ["label_smoothing", "ls_regularization_only", "ls_error_amplification_only"]
+    with pytest.raises(ValueError, match=r"model.arch: got vgg11, allowed .* --loss.ranking=logits"):
+        plan_of(digits, tmp_path, "--sweep.loss=baseline,zipf_label_smoothing", "--model.arch=vgg11")
 
 
 def test_an_option_of_a_loss_goes_to_the_losses_that_take_it(digits, tmp_path):

@@ -1,5 +1,6 @@
 """The step: what it computes, eager and compiled, and that it never waits for the device."""
 
+import copy
 import shutil
 import time
 
@@ -318,6 +319,42 @@ def test_no_number_is_read_in_a_step(options):
     trainer = trainer_of(TinyNet if options else resnet10, **options)
     with NoReading():
         trainer.train_epoch(0)
+
+
+@pytest.mark.parametrize("loss", LOSSES.kinds)
+def test_no_loss_reads_a_number_in_a_step(loss):
+    trainer = trainer_of(resnet10, loss, resolution=lambda epoch: 32)
+    with NoReading():
+        trainer.train_epoch(0)
+    assert trainer.progress.losses.isfinite().all()
+
+
+def test_zipf_ranks_by_the_votes_of_the_feature_maps_locations():
+    """At 64 px ResNet's map has 2 x 2 locations."""
+    trainer = trainer_of(resnet10, "zipf_label_smoothing")
+    images, labels, _ = draw_batch(0, BATCH_SIZE, 64)
+    reference, seen = copy.deepcopy(trainer.model).train(), []
+    reference.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    logits = reference(trainer.step.module.normalize(images))
+    local = torch.nn.functional.conv2d(seen[0], reference.fc.weight[:, :, None, None], reference.fc.bias).argmax(1)
+    assert local.shape == (BATCH_SIZE, 2, 2)
+    expected = trainer.loss(logits, labels, local.flatten(1))
+    loss = trainer.step(images, labels)
+    assert loss == expected
+    for one, other in zip(
+        torch.autograd.grad(loss, list(trainer.model.parameters())),
+        torch.autograd.grad(expected, list(reference.parameters())),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_zipfs_votes_are_the_same_compiled():
+    eager, compiled = (
+        trainer_of(resnet10, "zipf_label_smoothing", compile=mode, resolution=lambda epoch: 64)
+        for mode in ("off", "aot_eager")
+    )
+    torch.testing.assert_close(train_losses(compiled), train_losses(eager), rtol=1e-5, atol=0)
 
 
 def test_a_number_that_is_read_would_be_noticed():

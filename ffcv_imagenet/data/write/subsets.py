@@ -106,8 +106,8 @@ def long_tail(labels: np.ndarray, num_classes: int, imbalance: str, seed: int) -
     """The numbers of the samples that a long-tailed version keeps, ascending.
 
     Those of Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", 2019, for CIFAR in
-    its own order and their seed 0: a class of index i keeps int(n r^(i/(K-1))) images (``exp``), or the first half of the
-    classes n and the others int(n r) (``step``), for n images per class on average and r = 1 / ratio.
+    its own order and their seed 0: a class of index i keeps int(n r^(i/(K-1))) images (``exp``), or the first half of
+    the classes n and the others int(n r) (``step``), for n images per class on average and r = 1 / ratio.
 
     Args:
         labels: [N] int64.

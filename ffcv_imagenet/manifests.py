@@ -1,0 +1,54 @@
+"""The manifests of a training's images and of its validation images, checked against each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.format.manifest import Manifest
+
+
+def read_manifests(
+    config: TrainConfig, *, read: Callable[[Path], Manifest] = Manifest.read, show_warnings: bool = True
+) -> tuple[Manifest | None, Manifest]:
+    """The manifests of the training images (None with training.eval_only) and of the validation images.
+
+    Args:
+        config: names the files.
+        read: reads a manifest.
+        show_warnings: on stderr.
+
+    Raises:
+        FileNotFoundError: a file or its manifest is not there.
+        ValueError: a damaged file, other classes, or the splits of :func:`_split_mistakes`.
+    """
+    if config.data.val is None:
+        raise ValueError("data.val is required: give --data.val=FILE.beton")
+    val_data = read(Path(config.data.val))
+    if config.training.eval_only:
+        return None, val_data
+    assert config.data.train is not None  # Checked with the configuration.
+    train_data = read(Path(config.data.train))
+    if train_data.classes != val_data.classes:
+        raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
+    if mistakes := _split_mistakes(config, train_data, val_data):
+        if config.data.on_wrong_split == "fail":
+            raise ValueError("; ".join(mistakes) + " (--data.on_wrong_split=warn to go on)")
+        if show_warnings:
+            print(f"warning: {'; '.join(mistakes)}", file=sys.stderr)
+    return train_data, val_data
+
+
+def _split_mistakes(config: TrainConfig, train_data: Manifest, val_data: Manifest) -> list[str]:
+    """Validation images to train on, training images to validate on, or the same for both."""
+    files = (("data.train", config.data.train, train_data, "train"), ("data.val", config.data.val, val_data, "val"))
+    mistakes = [
+        f"{key}: got {file}, which was written as the split {data.split}, allowed is the split {wanted}"
+        for key, file, data, wanted in files
+        if data.split != wanted
+    ]
+    if train_data.checksum == val_data.checksum:
+        mistakes.append(f"data.train and data.val hold the same images: {config.data.train} and {config.data.val}")
+    return mistakes
