@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ffcv_imagenet.data.sources.formats import FORMATS
+from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
 from ffcv_imagenet.losses import LOSSES, Loss
@@ -45,13 +45,29 @@ RUNNING = Effect(resumable=True, averaged=True)
 KEEPING = Effect(resumable=True, averaged=True, shown=False)
 
 
+class DataFormat(Choice):
+    """A format of :data:`FORMATS`, or a class of torchvision that reads it."""
+
+    def check(self, value: Any) -> str:
+        """Return ``value``; raises ValueError when it is neither."""
+        text = str(value)
+        is_class = text.startswith(TORCHVISION) and text.removeprefix(TORCHVISION).isidentifier()
+        return text if is_class else super().check(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return f"{super().help()} | {TORCHVISION}CLASS"
+
+
 @dataclass(frozen=True)
 class WriteDataOptions:
     """Where the images are."""
 
-    root: str = option(Text(), "folder or archive: " + "; ".join(f"{name}: {text}" for name, text in FORMATS.items()))
+    root: str = option(
+        Text(), "folder with train/ and val/, or a data set as it is downloaded (docs/data.md lists all)"
+    )
     format: str = option(
-        Choice("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
+        DataFormat("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
     )
     class_names: str | None = option(
         OrNone(Text()),

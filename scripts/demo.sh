@@ -8,7 +8,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 data=${1:-demo/digits}
 [ $# -gt 0 ] || python -m ffcv_imagenet.data.digits "$data"
 name=$(basename "$(realpath "$data")")
-name=${name%%.*}
+if [ -f "$data" ]; then name=${name%%.*}; fi
 
 python write_datasets.py --data.root="$data" --out.dir="demo/$name-beton" --write.mode=jpg --write.max_resolution=256
 for loss in baseline label_smoothing maxsup; do

@@ -63,9 +63,9 @@ def write(root, out, format="auto", splits=BOTH, on_error="fail", **options):
     return {split: Manifest.read(out / f"{split}.beton") for split in splits}
 
 
-def assert_same(root, expected, out, format, same_digest=True, **options):
+def assert_same(root, expected, out, format, same_digest=True, chosen="auto", **options):
     """``auto`` finds the format, and the files are those of the folder, byte for byte."""
-    for split, manifest in write(root, out, **options).items():
+    for split, manifest in write(root, out, chosen, **options).items():
         assert manifest.source_format == format
         for end in ("", ".mcu"):
             assert (out / f"{split}.beton{end}").read_bytes() == (expected / f"{split}.beton{end}").read_bytes()
@@ -760,3 +760,31 @@ def test_names_of_classes_from_a_file(tmp_path, images):
     file.write_text("tench\n")
     with pytest.raises(ValueError, match=r"names\.txt has 1 lines, allowed are a line for each of the 3 classes"):
         find_sources(images, BOTH, class_names=file)
+
+
+def test_a_data_set_of_torchvision(tmp_path):
+    classes = ("Abyssinian", "American Bulldog")
+    images = draw_folder(tmp_path / "images", classes=classes, extension=".png")
+    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
+    base = tmp_path / "oxford-iiit-pet"
+    for folder in ("images", "annotations/trimaps"):
+        (base / folder).mkdir(parents=True)
+    number = 0
+    for split, name in (("train", "trainval"), ("val", "test")):
+        lines = []
+        for file in sorted(images.glob(f"{split}/*/*")):
+            number += 1
+            image = f"{file.parent.name.replace(' ', '_')}_{number}"
+            (base / f"images/{image}.jpg").write_bytes(file.read_bytes())
+            lines.append(f"{image} {classes.index(file.parent.name) + 1} 1 1\n")
+        (base / f"annotations/{name}.txt").write_text("".join(lines))
+    out, format = tmp_path / "out", "torchvision:OxfordIIITPet"
+    assert_same(tmp_path, tmp_path / "expected", out, format, same_digest=False, chosen=format)
+    with pytest.raises(ValueError, match=r"/out: torchvision: Dataset not found"):
+        find_sources(out, BOTH, format)
+    for name in ("Nothing", "ImageFolder"):
+        with pytest.raises(ValueError, match=rf"got torchvision:{name}, allowed is a class of torchvision\.datasets"):
+            find_sources(tmp_path, BOTH, f"torchvision:{name}")
+    (base / "images/Abyssinian_1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"OxfordIIITPet, train\): item 0: cannot identify image file"):
+        write(tmp_path, tmp_path / "other", format)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ffcv_imagenet.data.sources.formats import FORMATS, GENERAL
+from ffcv_imagenet.data.sources.formats import FORMATS, GENERAL, TORCHVISION
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.data.sources.vision import open_dataset
 from ffcv_imagenet.names import shown
 
 
@@ -26,7 +27,7 @@ def find_sources(
     Args:
         root: a folder or an archive.
         splits: ``train``, ``val``.
-        format: one of FORMATS, or ``auto``: look which one it is.
+        format: one of FORMATS, ``torchvision:CLASS``, or ``auto``: look which one it is.
         class_order: ``name`` or ``map`` (with labels of a map file: their order); None: ``name``.
         class_names: file of the names that people use, a line for each class: ``n01440764 tench`` or, in the order of
             the labels, ``tench``.
@@ -40,7 +41,10 @@ def find_sources(
     chosen = recognise(opened) if format == "auto" else format
     if class_order is not None and chosen != "zip":
         raise ValueError(f"data.class_order: got {class_order}, but it applies only with data.format=zip")
-    sources = _module(chosen).open_splits(opened, splits)
+    if chosen.startswith(TORCHVISION):
+        sources = open_dataset(chosen.removeprefix(TORCHVISION), opened, splits)
+    else:
+        sources = _module(chosen).open_splits(opened, splits)
     if class_names is None:
         return sources
     return {split: _named(source, class_names) for split, source in sources.items()}

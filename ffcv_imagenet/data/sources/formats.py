@@ -17,5 +17,8 @@ FORMATS = {
     "csv": "a CSV file with path,label,split, or a folder with train.csv and val.csv",
 }
 
+#: Before the name of a class in torchvision.datasets, which reads what is in ``data.root``; vision.py.
+TORCHVISION = "torchvision:"
+
 #: Those that say nothing but where the class folders are; the others go first, because they lie in such files, too.
 GENERAL = ("folder", "tar", "zip")
