@@ -63,9 +63,7 @@ class DataFormat(Choice):
 class WriteDataOptions:
     """Where the images are."""
 
-    root: str = option(
-        Text(), "folder with train/ and val/, or a data set as it is downloaded (docs/data.md lists all)"
-    )
+    root: str = option(Text(), "folder with train/ and val/, or a data set as it is downloaded (docs/data.md has all)")
     format: str = option(
         DataFormat("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
     )

@@ -21,6 +21,7 @@ from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.write.index import write_index
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.script import run_script
 
@@ -125,8 +126,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     names = None
     if arguments.classes is not None:
-        lines = arguments.classes.read_text(encoding="utf-8-sig").split("\n")
-        names = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for line in read_lines(arguments.classes) if line.strip()]
     for beton in arguments.files:
         manifest = adopt(beton, names, arguments.split)
         print(

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import struct
 import subprocess
@@ -372,6 +373,46 @@ def test_a_member_that_comes_twice_counts_as_its_last(tmp_path, images):
     source = find_sources(tmp_path / "pets.tar", BOTH)["train"]
     assert source.read(source.files.index("n01440764/n01440764_3.JPEG")) == b"last"
     assert len(source.files) == 12
+
+
+def test_a_compressed_tar_with_damaged_bytes(tmp_path, images):
+    for suffix in ("gz", "bz2", "xz"):
+        path = make_tar(tmp_path / f"pets.tar.{suffix}", images, mode=f"w:{suffix}")
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 60] = b"damaged" * 9
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"pets\.tar\.{suffix}"):
+            write(path, tmp_path / "out")
+
+
+def test_no_room_for_a_temporary_file_is_said_with_what_to_do(tmp_path, images, monkeypatch):
+    path = make_tar(tmp_path / "pets.tar.gz", images, mode="w:gz")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"cannot unpack {path} in .*: File too large \(TMPDIR=FOLDER takes another"):
+            find_sources(path, BOTH)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_tars_in_tars_in_tars_are_no_folders(tmp_path):
+    content = b""
+    for depth in range(5):
+        inner = io.BytesIO()
+        with tarfile.open(fileobj=inner, mode="w") as archive:
+            add(archive, f"level{depth}.tar" if content else "x.jpg", content)
+        content = inner.getvalue()
+    (tmp_path / "deep.tar").write_bytes(content)
+    assert TarMembers(tmp_path / "deep.tar").names == ["level4/level3.tar"]
+
+
+@pytest.mark.parametrize("file", ["train.csv", "train_map.txt"])
+def test_lists_that_are_no_text_are_named(tmp_path, images, file):
+    make_zip(tmp_path / "train.zip", images / "train")
+    (tmp_path / file).write_bytes(b"a\xff,1\n")
+    with pytest.raises(ValueError, match=rf"{file} is no text in UTF-8: .*byte 0xff in position 1"):
+        find_sources(tmp_path, ["train"], "csv" if file == "train.csv" else "zip")
 
 
 # What auto finds

@@ -10,6 +10,7 @@ from ffcv_imagenet.data.sources.files import FolderMembers
 from ffcv_imagenet.data.sources.members import arrange, check_classes, class_of_label
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 
 #: Names that a column may have in the first line.
@@ -69,8 +70,11 @@ def open_splits(root: Root, splits: Sequence[str]) -> dict[str, Source]:
 
 def _read(path: Path) -> list[tuple[str, str, str]]:
     """Path, label and split ("" where there is no such column) of each line."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)]
+    try:
+        read = enumerate(csv.reader(read_lines(path)), 1)
+        lines = [(number, row) for number, row in read if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ValueError(f"{shown(path)}: {error}") from None
     if not lines:
         return []
     columns = {"path": 0, "label": 1, "split": 2}

@@ -12,6 +12,7 @@ from ffcv_imagenet.data.sources.formats import FORMATS, GENERAL, TORCHVISION
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
 from ffcv_imagenet.data.sources.vision import open_dataset
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 
 
@@ -54,7 +55,7 @@ def _named(source: Source, file: Path) -> Source:
     """A source with the classes' names from a file."""
     if not file.is_file():
         raise FileNotFoundError(f"data.class_names: no such file: {shown(file)}")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    lines = [line.strip() for line in read_lines(file) if line.strip()]
     by_class = {name: words.strip() for name, _, words in (line.partition(" ") for line in lines)}
     if all(by_class.get(name) for name in source.classes):
         return dataclasses.replace(source, class_names=tuple(by_class[name] for name in source.classes))

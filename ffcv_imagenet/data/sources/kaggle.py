@@ -9,6 +9,7 @@ from ffcv_imagenet.data.sources.files import FolderMembers
 from ffcv_imagenet.data.sources.members import Members, arrange, check_classes, class_folders, is_image
 from ffcv_imagenet.data.sources.root import Root, need_archive
 from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 
 #: Where the images are, in the archive and unpacked.
@@ -68,7 +69,10 @@ def _open_val(root: Root, members: Members, top: str, place: str, names: dict[st
     }
     by_class: dict[str, list[int]] = {}
     damage = dict(members.damage)
-    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        rows = list(csv.DictReader(text.split("\n")))
+    except csv.Error as error:
+        raise ValueError(f"{_SOLUTION}: {error}") from None
     for line, row in enumerate(rows, 2):
         image, label = row.get("ImageId"), (row.get("PredictionString") or "").split()
         if not image or not label:
@@ -102,6 +106,6 @@ def _text(root: Root, members: Members, name: str) -> str | None:
     """A text file in the archive, or next to it; None where there is none."""
     for folder in (root.path, root.path.parent):
         if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8-sig")
+            return "\n".join(read_lines(folder / name))
     number = members.find(name)
     return None if number is None else members.read_text(number)

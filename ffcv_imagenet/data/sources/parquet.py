@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ffcv_imagenet.data.sources.members import Members, arrange, check_classes, 
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.shards import by_split, shards_of
 from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.data.sources.spool import Spool
 from ffcv_imagenet.names import shown
 
 #: Names that the columns may have.
@@ -126,25 +126,23 @@ class ParquetRows(Members):
     def _copy(self) -> None:
         """Copy all images to a temporary file, in their order."""
         starts = [0]
-        with tempfile.TemporaryFile() as file:
-            for path in self._paths:
-                opened = _pyarrow().parquet.ParquetFile(path)
-                column = _columns(opened.schema_arrow)[0]
+        spool = Spool(f"the images of {self.place} and its kind")
+        for path in self._paths:
+            opened = _pyarrow().parquet.ParquetFile(path)
+            column = _columns(opened.schema_arrow)[0]
+            batches = opened.iter_batches(_ROWS, columns=[f"{column}.bytes"], use_threads=False)
+            while True:
                 try:
-                    for batch in opened.iter_batches(_ROWS, columns=[f"{column}.bytes"], use_threads=False):
-                        for row in batch.column(0).to_pylist():
-                            content = (row or {}).get("bytes") or b""
-                            file.write(content)
-                            starts.append(starts[-1] + len(content))
-                except _pyarrow().ArrowException as error:
+                    batch = next(batches, None)
+                except (_pyarrow().ArrowException, OSError) as error:
                     raise OSError(f"{shown(path)} is damaged: {' '.join(str(error).split())}") from None
-                except OSError as error:
-                    folder = shown(tempfile.gettempdir())
-                    raise OSError(
-                        f"cannot copy the images of {shown(path)} to {folder}: {error} (TMPDIR=FOLDER takes another)"
-                    ) from None
-            file.flush()
-            self._file = os.dup(file.fileno())
+                if batch is None:
+                    break
+                for row in batch.column(0).to_pylist():
+                    content = (row or {}).get("bytes") or b""
+                    spool.write(content)
+                    starts.append(starts[-1] + len(content))
+        self._file = spool.finish()
         self._closing = weakref.finalize(self, os.close, self._file)
         self._starts = np.array(starts, np.int64)
 

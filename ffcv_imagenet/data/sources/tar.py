@@ -14,6 +14,7 @@ import os
 import tarfile
 import tempfile
 import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from ffcv_imagenet.data.sources.members import Members, safe_name
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.data.sources.spool import Spool
 from ffcv_imagenet.data.sources.trees import has_split_archives, open_split_archives, open_tree
 from ffcv_imagenet.names import shown
 
@@ -46,7 +48,7 @@ def is_tar(path: Path) -> bool:
         with _opened(path) as file:
             block = file.read(_BLOCK)
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (OSError, EOFError, tarfile.HeaderError, lzma.LZMAError):
+    except (OSError, EOFError, tarfile.HeaderError, lzma.LZMAError, zlib.error):
         return False
     return True
 
@@ -109,19 +111,18 @@ class TarMembers(Members):
             return file
         os.close(file)
         print(f"unpacking {shown(path)} to one temporary file in {shown(tempfile.gettempdir())} (TMPDIR)", flush=True)
-        with tempfile.TemporaryFile() as unpacked:
-            try:
-                with _opened(path) as packed:
-                    while block := packed.read1(1 << 20):
-                        try:
-                            unpacked.write(block)
-                        except OSError as error:
-                            reason = f"{shown(tempfile.gettempdir())}: {error.strerror} (TMPDIR=FOLDER takes another)"
-                            raise OSError(f"cannot unpack {shown(path)} in {reason}") from error
-            except (EOFError, gzip.BadGzipFile, lzma.LZMAError) as error:
-                self.damage[self.place] = f"it cannot be unpacked to its end: {error}"
-            unpacked.flush()
-            return os.dup(unpacked.fileno())
+        spool = Spool(self.place)
+        with _opened(path) as packed:
+            while True:
+                try:
+                    block = packed.read1(1 << 20)
+                except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+                    self.damage[self.place] = f"it cannot be unpacked to its end: {error}"
+                    break
+                if not block:
+                    break
+                spool.write(block)
+        return spool.finish()
 
     def _reasons(self) -> str:
         return "".join(f" ({reason})" for reason in self.damage.values())
@@ -186,7 +187,7 @@ class TarMembers(Members):
                 yield _Member(path, -1, 0, False, f"{folder}{target}")
             elif header.issym():
                 yield _Member(path, -1, 0)
-            elif header.type in _REGULAR and name.endswith(".tar"):
+            elif header.type in _REGULAR and name.endswith(".tar") and not folder:  # one in one, not more
                 yield from self._scan(content, min(at, end), f"{path.removesuffix('.tar')}/")
             elif header.type in _REGULAR:
                 yield _Member(path, content, size)

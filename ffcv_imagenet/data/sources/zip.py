@@ -30,6 +30,7 @@ from ffcv_imagenet.data.sources.members import (
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
 from ffcv_imagenet.data.sources.trees import has_split_archives, open_split_archives, open_tree
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 
 _STORED, _DEFLATED = 0, 8
@@ -203,7 +204,7 @@ def _mapped(train_names: dict[int, str], split: str, members: Members, root: Roo
     label_of: dict[int, int] = {}
     damage = dict(members.damage)
     finder = _Finder(members, split)
-    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for line_number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition("\t" if "\t" in line else " ")

@@ -13,6 +13,7 @@ import numpy as np
 from ffcv_imagenet.data.format.manifest import WriteParameters
 from ffcv_imagenet.data.sources.source import Source
 from ffcv_imagenet.data.write.parameters import parse_imbalance, random_words
+from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
 
 
@@ -77,7 +78,7 @@ def _read_classes(file: Path, classes: Sequence[str]) -> set[str]:
     if not file.is_file():
         raise FileNotFoundError(f"write.classes: no such file: {shown(file)}")
     names = set()
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if line.strip():
             # The whole line, for names with blanks; else its first word, for lists such as "n01440764 tench".
             found = [name for name in (line.strip(), line.split()[0]) if name in classes]
