@@ -34,7 +34,6 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.digits import draw_digits
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
-from ffcv_imagenet.experiment import train
 from ffcv_imagenet.options import build
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.run.lock import is_active
@@ -78,7 +77,7 @@ class Trial:
         }
 
     def start_one(self, name: str) -> _Child:
-        """A process that trains. Forked, which saves the seconds of importing everything."""
+        """A process that trains. Forked, which saves the seconds of importing torch."""
         options = self.options(name)
         child = os.fork()
         if child:
@@ -88,6 +87,9 @@ class Trial:
             with (self.folder / f"{name}.out").open("a") as out:
                 os.dup2(out.fileno(), 1)
                 os.dup2(out.fileno(), 2)
+            # Not before the fork: with it FFCV starts numba's threads, which a fork does not take along.
+            from ffcv_imagenet.experiment import train
+
             train(build(TrainConfig, options))
             status = 0
         except BaseException:
