@@ -29,6 +29,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run --Werror ffcv_imagenet/native/*.[ch] ffcv_imagenet/native/*.cu fuzz/*.[ch] scripts/*.c tests/helpers/*.[ch]
 
 # Feed the decoder damaged files, a million times each way (clang with libFuzzer).
 fuzz: setup

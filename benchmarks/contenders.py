@@ -61,8 +61,9 @@ def project(beton: Path, num_samples: int, settings: Settings, *, quasi_random: 
     """This project's loader; it uses the index that lies beside ``beton``."""
     import torch
 
+    from ffcv_imagenet.data.read.beton_file import BetonFile
     from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
-    from ffcv_imagenet.data.read.loader import BatchLoader
+    from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
     from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShuffledOrder
 
     order: ShuffledOrder = ShuffledOrder(num_samples, 0, settings.batch_size)
@@ -71,8 +72,8 @@ def project(beton: Path, num_samples: int, settings: Settings, *, quasi_random: 
 
         block = max(1, READ_TOGETHER * num_samples // beton.stat().st_size)
         order = QuasiRandomOrder(num_samples, 0, settings.batch_size, block=block)
-    loader = BatchLoader(
-        beton,
+    loader = CPUBatchLoader(
+        BetonFile.open(beton),
         RandomResizedCropDecoder(settings.resolution, seed=0),
         order,
         batch_size=settings.batch_size,

@@ -31,11 +31,14 @@ from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
-from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, GPUBatchLoader, Slot, Staging
+from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers, Staging
 from ffcv_imagenet.data.read.gather import Gatherer
 from ffcv_imagenet.data.read.kernels import KERNELS, CudaKernels, compile_kernels, is_installed
 from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
+from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShuffledOrder
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.models import build_model
@@ -128,26 +131,26 @@ def host_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) ->
     """The host's part, in CPU time of one thread."""
     order = np.random.default_rng(0).permutation(data.num_samples)
     staging, boxes, gathering, copied = Staging(decoder.kernels), [], [], []
-    left_over = 0
+    num_on_cpu = 0
     for epoch in range(options.repeats + 1):
-        decoder.decoder.set_epoch(epoch)  # type: ignore[attr-defined]
+        decoder.decoder.start_epoch(epoch, options.resolution)
         for start in range(0, data.num_samples - options.batch + 1, options.batch):
-            numbers = order[start : start + options.batch]
-            left = np.zeros(len(numbers), bool)
+            samples = order[start : start + options.batch]
+            on_cpu = np.zeros(len(samples), bool)
             before = time.thread_time()
-            decoder.decoder.boxes(numbers)
+            decoder.decoder.boxes(samples)
             between = time.thread_time()
-            gathered = decoder.gather(numbers, left, options.resolution, staging)
+            gathered = decoder.gather(samples, on_cpu, options.resolution, staging)
             after = time.thread_time()
             if epoch:  # the first one fills the page cache and makes the buffer grow
-                boxes.append((between - before) / len(numbers))
-                gathering.append((after - between) / len(numbers))
-                copied.append(gathered.used / len(numbers))
-                left_over += gathered.num_left
-    share = left_over / (len(boxes) * options.batch)
+                boxes.append((between - before) / len(samples))
+                gathering.append((after - between) / len(samples))
+                copied.append(gathered.used / len(samples))
+                num_on_cpu += gathered.num_on_cpu
+    share = num_on_cpu / (len(boxes) * options.batch)
     note = (
         f"{statistics.mean(copied) / 1024:.1f} KiB of {np.mean(data.samples.size) / 1024:.1f} KiB to copy; "
-        f"{100 * share:.1f} % of the images are left to the CPU's decoder"
+        f"{100 * share:.1f} % of the images are for the CPU's decoder"
     )
     return [
         Row("host: crop boxes", 1e6 * statistics.median(boxes)),
@@ -158,7 +161,7 @@ def host_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) ->
 def stage_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) -> list[Row]:
     """Copy and kernels one by one, by CUDA events."""
     kernels, side = decoder.kernels, options.resolution
-    slot = Slot(
+    output = OutputBuffers(
         torch.empty(options.batch, side, side, 3, dtype=decoder.dtype, device=kernels.device),
         torch.empty(options.batch, dtype=torch.int64, device=kernels.device),
         kernels.host_buffer(4 * options.batch).view(torch.int32),
@@ -173,13 +176,13 @@ def stage_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) -
         marks.append((name, first, mark()))
 
     kernels.launch = lambda name, grid, arguments: timed(name, lambda: launch(name, grid, arguments))  # type: ignore
-    numbers = np.random.default_rng(0).permutation(data.num_samples)[: options.batch]
+    samples = np.random.default_rng(0).permutation(data.num_samples)[: options.batch]
     for repeat in range(options.repeats + 1):
-        decoder.decoder.set_epoch(repeat)  # type: ignore[attr-defined]
-        gathered = decoder.gather(numbers, np.zeros(len(numbers), bool), side, staging)
+        decoder.decoder.start_epoch(repeat, options.resolution)
+        gathered = decoder.gather(samples, np.zeros(len(samples), bool), side, staging)
         with kernels.stream():
             timed("copy", lambda size=gathered.used: decoder.copy_to_device(staging, size))  # type: ignore[misc]
-            decoder.start_kernels(gathered, len(numbers), slot)
+            decoder.start_kernels(gathered, len(samples), output)
             kernels.record().synchronize()
         if repeat:
             for name, first, last in marks:
@@ -187,7 +190,7 @@ def stage_rows(data: Data, options: argparse.Namespace, decoder: BatchDecoder) -
         marks.clear()
     del kernels.launch  # type: ignore[attr-defined]
     # At least: what was copied is read, the workspace (filters, planes, rows) written and read, the pixels written.
-    out = slot.images.numel() * slot.images.element_size()
+    out = output.images.numel() * output.images.element_size()
     moved = gathered.used + 2 * gathered.workspace + out
     rates = {"copy": gathered.used / upload_rate(kernels.device), "kernels": moved / copy_rate(kernels.device)}
     sums = {"kernels": [sum(each) for each in zip(*(times[name] for name in KERNELS), strict=True)]}
@@ -221,13 +224,13 @@ class RepeatedOrder(ShuffledOrder):
 
 
 def make_loader(data: Data, options: argparse.Namespace, gpu: bool) -> BatchLoader:
-    decoder = RandomResizedCropDecoder(options.resolution, seed=0)
+    decoder, file = RandomResizedCropDecoder(options.resolution, seed=0), BetonFile.open(data.beton)
     order = RepeatedOrder(data.num_samples, options.batch, options.batches)
     cores = len(os.sched_getaffinity(0))
     common: dict[str, Any] = {"batch_size": options.batch, "num_workers": cores, "device": options.device}
     if gpu:
-        return GPUBatchLoader(data.beton, decoder, order, dtype=torch.bfloat16, normalize=Normalize(), **common)
-    return BatchLoader(data.beton, decoder, order, **common)
+        return GPUBatchLoader(file, decoder, order, dtype=torch.bfloat16, normalize=Normalize(), **common)
+    return CPUBatchLoader(file, decoder, order, **common)
 
 
 def loader_row(what: str, data: Data, options: argparse.Namespace, gpu: bool) -> Row:
@@ -316,17 +319,17 @@ def contender_row(what: str, make: Callable, data: Data, options: argparse.Names
     normalize, rates = Normalize().to(options.device), []
     decode = make()
     for repeat in range(options.repeats + 1):
-        crops.set_epoch(repeat)
-        numbers = np.random.default_rng(repeat).permutation(data.num_samples)[: options.batch]
+        crops.start_epoch(repeat, options.resolution)
+        samples = np.random.default_rng(repeat).permutation(data.num_samples)[: options.batch]
         torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in range(2):
-            places = [(int(data.samples.pointer[n]), int(data.samples.size[n])) for n in numbers]
-            images, boxes = decode([np.array(content[p : p + s]) for p, s in places], crops.boxes(numbers))
+            places = [(int(data.samples.pointer[n]), int(data.samples.size[n])) for n in samples]
+            images, boxes = decode([np.array(content[p : p + s]) for p, s in places], crops.boxes(samples))
             crop_and_resize(images, boxes, options.resolution, normalize)
         torch.cuda.synchronize()
         if repeat:
-            rates.append(2 * len(numbers) / (time.perf_counter() - start))
+            rates.append(2 * len(samples) / (time.perf_counter() - start))
     return rate_row(what, rates)
 
 

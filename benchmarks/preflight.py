@@ -52,10 +52,11 @@ def check_kernels(device: str) -> str:
     from PIL import Image
     from prepare import write_repeated
 
+    from ffcv_imagenet.data.read.beton_file import BetonFile
     from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
-    from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
     from ffcv_imagenet.data.read.kernels import compile_kernels
-    from ffcv_imagenet.data.read.loader import BatchLoader
+    from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
+    from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
     from ffcv_imagenet.data.read.orders import ShuffledOrder
 
     with tempfile.TemporaryDirectory() as folder:
@@ -66,10 +67,10 @@ def check_kernels(device: str) -> str:
 
         def images(kind: type, device: torch.device, **options: object) -> torch.Tensor:
             decoder, order = RandomResizedCropDecoder(32, seed=0), ShuffledOrder(4, 0, 4)
-            loader = kind(beton, decoder, order, batch_size=4, num_workers=1, device=device, **options)
+            loader = kind(BetonFile.open(beton), decoder, order, batch_size=4, num_workers=1, device=device, **options)
             return next(loader.epoch(0, 32)).images.cpu().clone()
 
-        expected = images(BatchLoader, torch.device("cpu"))
+        expected = images(CPUBatchLoader, torch.device("cpu"))
         if device == "cpu":
             return f"{len(compile_kernels('sm_90').code)} bytes for sm_90; {len(expected)} images decoded by the CPU"
         got = images(GPUBatchLoader, torch.device("cuda", 0), dtype=torch.uint8)

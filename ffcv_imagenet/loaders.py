@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
-from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.loader import BatchLoader, most_workers
+from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
+from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
@@ -22,7 +24,8 @@ def make_train_loader(start: Resolved) -> BatchLoader:
     """This rank's batches of random crops of the training images.
 
     Raises:
-        ValueError, FileNotFoundError: see :class:`BatchLoader`; or a batch that the ranks cannot share.
+        ValueError, FileNotFoundError: see :class:`BatchLoader` and :meth:`BetonFile.open`; or a batch that the
+            ranks cannot share.
     """
     config = start.config
     assert start.train_data is not None
@@ -50,7 +53,7 @@ def make_val_loader(start: Resolved) -> BatchLoader:
     """This rank's batches of the centres of the validation images.
 
     Raises:
-        ValueError, FileNotFoundError: see :class:`BatchLoader`.
+        ValueError, FileNotFoundError: see :class:`BatchLoader` and :meth:`BetonFile.open`.
     """
     config, world = start.config, start.world
     assert config.data.val is not None
@@ -62,7 +65,7 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         ShardedOrder(start.val_data.num_samples, world.rank, world.size),
         decode=start.val_decoder,
         batch_size=config.validation.batch_size,
-        # Nothing can stand in for a validation image; the scores are those of the rest, on any number of processes.
+        # Nothing can replace a validation image; the scores are those of the rest, on any number of processes.
         on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
 
@@ -90,19 +93,19 @@ def _make_loader(
     *,
     decode: str,
     batch_size: int,
-    on_damaged: Literal["fail", "replace", "leave_out"],
+    on_damaged: OnDamaged,
 ) -> BatchLoader:
+    beton = BetonFile.open(Path(file), manifest)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "num_workers": start.config.data.num_workers or min(start.decoding_cores, most_workers()),
         "device": start.world.device,
         "on_damaged": on_damaged,
-        "manifest": manifest,
     }
     if decode == "cpu":
-        return BatchLoader(Path(file), decoder, order, **options)
+        return CPUBatchLoader(beton, decoder, order, **options)
     return GPUBatchLoader(
-        Path(file),
+        beton,
         decoder,
         order,
         dtype=input_dtype(start.precision),

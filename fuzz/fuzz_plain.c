@@ -10,17 +10,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const uint8_t *control = data, *jpeg = data + CONTROL_BYTES;
     int64_t jpeg_size = (int64_t)size - CONTROL_BYTES;
-    int32_t info[8];
-    if (fic_probe(jpeg, jpeg_size, info) != 0 || (int64_t)info[0] * info[1] > MAX_PIXELS)
+    fic_jpeg_info info;
+    if (fic_probe(jpeg, jpeg_size, &info) != 0 || (int64_t)info.width * info.height > MAX_PIXELS)
         return 0;
-    box b = draw_box(control, info[0], info[1]);
+    box b = draw_box(control, info.width, info.height);
     if (control[7] == 255) /* a box and sizes that may be anything */
         memcpy(&b.x, control + 8, 8);
     uint8_t *out;
-    decode_both(decoder, jpeg, jpeg_size, info[0] + (control[7] == 254), info[1], &b, NULL, 0, 0, &out);
+    decode_both(decoder, jpeg, jpeg_size, info.width + (control[7] == 254), info.height, &b, NULL, 0, 0, &out);
     free(out);
-    uint8_t *whole = malloc((size_t)info[0] * (size_t)info[1] * 3);
-    fic_read_image(jpeg, jpeg_size, info[0], info[1], whole);
+    uint8_t *whole = malloc((size_t)info.width * (size_t)info.height * 3);
+    fic_read_image(jpeg, jpeg_size, info.width, info.height, whole);
     free(whole);
     return 0;
 }

@@ -34,15 +34,17 @@ def run(iterators: int, folder: Path, warm_up: int = 10) -> Growth:
     """Abandon ``iterators`` iterators after ``warm_up`` others, over a small file in ``folder``."""
     import torch
 
+    from ffcv_imagenet.data.read.beton_file import BetonFile
     from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder
-    from ffcv_imagenet.data.read.loader import BatchLoader
+    from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
     from ffcv_imagenet.data.read.orders import ShuffledOrder
 
     beton = folder / "small.beton"
     samples = write_small(beton)
     decoder = RandomResizedCropDecoder(_RESOLUTION, seed=0)
     order = ShuffledOrder(samples, seed=0, global_batch=_BATCH)
-    loader = BatchLoader(beton, decoder, order, batch_size=_BATCH, num_workers=1, device=torch.device("cpu"))
+    options = {"batch_size": _BATCH, "num_workers": 1, "device": torch.device("cpu")}
+    loader = CPUBatchLoader(BetonFile.open(beton), decoder, order, **options)
     for number in range(warm_up + iterators):
         if number == warm_up:
             before = _usage()

@@ -5,7 +5,7 @@ imported; for this numba compiles the dict's methods anew in every process. Noth
 Python code does, so here it is a plain dict. That is the only difference from FFCV as it imports itself, and there is
 none at all if something else imported FFCV earlier.
 
-As soon as FFCV is imported, numba chooses the library that its threads come from, so it is told here which to take.
+On importing FFCV, numba chooses the library that its threads come from, so the choice is made here, before.
 
 So import FFCV's names from here, and only from here.
 """

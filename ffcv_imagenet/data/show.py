@@ -49,6 +49,7 @@ def describe(samples: Samples, manifest: Manifest | None) -> list[str]:
 def sheet(beton: Path, samples: Samples, seed: int = 0) -> Image.Image:
     """Random samples, and under each of them its training crops in two epochs."""
     # FFCV, numba and torch: seconds that the numbers need not wait.
+    from ffcv_imagenet.data.read.beton_file import Storage
     from ffcv_imagenet.data.read.decode_cpu import RandomResizedCropDecoder, error_message
 
     content = np.memmap(beton, np.uint8, mode="r")
@@ -56,8 +57,7 @@ def sheet(beton: Path, samples: Samples, seed: int = 0) -> Image.Image:
     drawn = np.random.default_rng(seed).choice(total, min(total, _COLUMNS * _GROUPS), replace=False).astype(np.int64)
     decoder = RandomResizedCropDecoder(_SIDE, seed=seed)
     decoder.metadata = samples.image
-    order = np.argsort(samples.pointer)
-    storage = (content, samples.pointer[order], samples.size[order])
+    storage = Storage.of(content, samples)
     rows = -(-len(drawn) // _COLUMNS)  # rounded up
     whole = np.full((rows * 3 * _SIDE, _COLUMNS * _SIDE, 3), 255, np.uint8)
 
@@ -71,7 +71,7 @@ def sheet(beton: Path, samples: Samples, seed: int = 0) -> Image.Image:
         decoder.set_epoch(epoch)
         batch = np.empty((len(drawn), _SIDE, _SIDE, 3), np.uint8)
         codes = np.empty((len(drawn), 1), np.int32)
-        decoder.decode(drawn, decoder.boxes(drawn), batch, codes, samples.image, storage)
+        decoder.decode(drawn, decoder.boxes(drawn), batch, codes, storage)
         for number, (picture, code) in enumerate(zip(batch, codes[:, 0], strict=True)):
             if code:
                 raise ValueError(f"{beton} is damaged: sample {drawn[number]}: {error_message(code)}")

@@ -2,7 +2,7 @@
 
     python -m ffcv_imagenet.data.verify FILE.beton ... [--decode]
 
-Exit status 0: yes; 2: no, and one line says what is wrong, with the first bad sample where it can be told.
+Exit status 0: yes; 2: no, and one line says what is wrong, with the first bad sample if it can be told.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def verify(beton: Path, *, decode: bool = False) -> str:
 
         content = np.memmap(beton, np.uint8, mode="r")
         with tqdm(desc=beton.name, total=len(samples.size), unit=" images", leave=False, disable=None) as bar:
-            for numbers, _, codes in decode_whole(samples, content):
+            for indices, _, codes in decode_whole(samples, content):
                 if codes.any():
-                    number = int(numbers[np.flatnonzero(codes)[0]])
+                    sample = int(indices[np.flatnonzero(codes)[0]])
                     reason = error_message(codes[codes != 0][0])
-                    raise ValueError(f"{beton} is damaged: {_describe(number, samples, manifest)}: {reason}")
-                bar.update(len(numbers))
+                    raise ValueError(f"{beton} is damaged: {_describe(sample, samples, manifest)}: {reason}")
+                bar.update(len(indices))
         checked.append("every image decoded")
     what = f"{len(samples.size)} images"
     if manifest is None:
@@ -75,7 +75,7 @@ def verify(beton: Path, *, decode: bool = False) -> str:
 def decode_whole(
     samples: Samples, content: np.ndarray, resolution: int = 8
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Decode whole images, as training would do it, in the order of their numbers.
+    """Decode whole images, as training would do it, in the order of their indices.
 
     Args:
         samples: of the file.
@@ -83,35 +83,36 @@ def decode_whole(
         resolution: side to which every image is resized, in pixels.
 
     Yields:
-        [B] numbers of samples, [B, resolution, resolution, 3] uint8 pixels (valid until the next are asked for), and
+        [B] sample indices, [B, resolution, resolution, 3] uint8 pixels (valid until the next are asked for), and
         [B] error codes, see :func:`decode_cpu.error_message`.
     """
     # FFCV, numba and torch: seconds that a check without decoding need not wait.
     import numba
 
+    from ffcv_imagenet.data.read.beton_file import Storage
     from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder
 
     cores = len(os.sched_getaffinity(0))
     numba.set_num_threads(min(cores, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     decoder = CenterCropDecoder(resolution)
-    order = np.argsort(samples.pointer)
-    storage = (content, samples.pointer[order], samples.size[order])
+    decoder.metadata = samples.image
+    storage = Storage.of(content, samples)
     batch = np.empty((_BATCH, resolution, resolution, 3), np.uint8)
     codes = np.empty((_BATCH, 1), np.int32)
     for first in range(0, len(samples.size), _BATCH):
-        numbers = np.arange(first, min(first + _BATCH, len(samples.size)))
-        count = len(numbers)
+        indices = np.arange(first, min(first + _BATCH, len(samples.size)))
+        count = len(indices)
         boxes = np.zeros((count, 5), np.int32)
-        boxes[:, 2], boxes[:, 3] = samples.height[numbers], samples.width[numbers]
-        decoder.decode(numbers, boxes, batch[:count], codes[:count], samples.image, storage)
-        yield numbers, batch[:count], codes[:count, 0]
+        boxes[:, 2], boxes[:, 3] = samples.height[indices], samples.width[indices]
+        decoder.decode(indices, boxes, batch[:count], codes[:count], storage)
+        yield indices, batch[:count], codes[:count, 0]
 
 
-def _describe(number: int, samples: Samples, manifest: Manifest | None) -> str:
-    first = int(samples.pointer[number])
-    label = int(samples.label[number])
+def _describe(sample: int, samples: Samples, manifest: Manifest | None) -> str:
+    first = int(samples.pointer[sample])
+    label = int(samples.label[sample])
     name = label if manifest is None else repr(manifest.classes[label])
-    return f"sample {number} (bytes {first} to {first + int(samples.size[number]) - 1}, class {name})"
+    return f"sample {sample} (bytes {first} to {first + int(samples.size[sample]) - 1}, class {name})"
 
 
 def main(argv: Sequence[str]) -> None:

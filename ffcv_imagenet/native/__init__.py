@@ -6,6 +6,7 @@ Python calls it through ctypes here, one image at a time; the loader calls the s
 from __future__ import annotations
 
 import ctypes
+import enum
 import threading
 import zlib
 from pathlib import Path
@@ -68,8 +69,40 @@ RESIZE_FILTERS = {"triangle": 0, "area": 1, "bicubic": 2}
 #: See ``fic.h``; all arguments are numbers.
 gpu_gather = _library.fic_gpu_gather
 
-#: Its answer when the buffer is too small.
-ERROR_CAPACITY = -14
+
+class Error(enum.IntEnum):
+    """``enum fic_error`` of ``fic.h``, which says what each code means."""
+
+    ARGUMENT = -1
+    MEMORY = -2
+    NOT_JPEG = -3
+    HEADER = -4
+    SIZE_MISMATCH = -5
+    HUFFMAN_TABLE = -6
+    TRUNCATED = -7
+    CODE = -8
+    COEFFICIENT = -9
+    RESTART = -10
+    INDEX = -11
+    UNSUPPORTED = -12
+    FALLBACK = -13
+    CAPACITY = -14
+
+
+class JpegInfo(ctypes.Structure):
+    """``fic_jpeg_info`` of ``fic.h``: what a JPEG's header says."""
+
+    _fields_ = (
+        ("width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("components", ctypes.c_int32),
+        ("subsampling_x", ctypes.c_int32),  # luma samples per chroma sample: 1 or 2; 0 when it is neither
+        ("subsampling_y", ctypes.c_int32),
+        ("progressive", ctypes.c_int32),
+        ("indexable", ctypes.c_int32),
+        ("restart_interval", ctypes.c_int32),  # in MCUs, 0: none
+    )
+
 
 #: The GPU's part of the decoder: CUDA C++ that includes headers of this folder.
 GPU_KERNELS = Path(__file__).with_name("gpu_kernels.cu")
@@ -165,7 +198,7 @@ def resize_crop(
 
 
 def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
-    """Entry points at every ``every``-th MCU of a JPEG; empty for one that is decoded without them.
+    """Entry points at every ``every``-th MCU of a JPEG; empty if it is decoded without them.
 
     Raises:
         ValueError: damaged bytes.
@@ -198,14 +231,14 @@ def read_image(jpeg: bytes) -> np.ndarray:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        ValueError: damaged bytes, or a kind of JPEG of which that cannot be said: CMYK, and progressive ones. Where
+        ValueError: damaged bytes, or a kind of JPEG for which that does not hold: CMYK, and progressive ones. Where
             those lack scans, each version of libjpeg-turbo fills the gaps in its own way.
     """
-    width, height, *_, progressive, _, _ = _probe(jpeg)
-    if progressive:
+    info = _probe(jpeg)
+    if info.progressive:
         raise ValueError("a progressive JPEG")
-    data, out = _bytes(jpeg), np.empty((height, width, 3), np.uint8)
-    _check(_library.fic_read_image(data.ctypes.data, data.size, width, height, out.ctypes.data))
+    data, out = _bytes(jpeg), np.empty((info.height, info.width, 3), np.uint8)
+    _check(_library.fic_read_image(data.ctypes.data, data.size, info.width, info.height, out.ctypes.data))
     return out
 
 
@@ -231,15 +264,14 @@ def image_size(jpeg: bytes) -> tuple[int, int]:
     Raises:
         ValueError: not a JPEG.
     """
-    width, height, *_ = _probe(jpeg)
-    return height, width
+    info = _probe(jpeg)
+    return info.height, info.width
 
 
-def _probe(jpeg: bytes) -> list[int]:
-    """What ``fic_probe`` tells of a JPEG's header."""
-    data, info = _bytes(jpeg), np.zeros(8, np.int32)
-    _check(_library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
-    return info.tolist()
+def _probe(jpeg: bytes) -> JpegInfo:
+    data, info = _bytes(jpeg), JpegInfo()
+    _check(_library.fic_probe(data.ctypes.data, data.size, ctypes.byref(info)))
+    return info
 
 
 def _bytes(data: bytes | np.ndarray) -> np.ndarray:

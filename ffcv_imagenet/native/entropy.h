@@ -6,7 +6,7 @@
 
 #include "huffman.h"
 
-/* Coefficients of one block, in the order of fic_coefficient_order, and one cell that takes what nobody reads. */
+/* Coefficients of one block, in the order of fic_coefficient_order, and one cell for what is never read. */
 #define FIC_BLOCK_CELLS 80
 #define FIC_CELL_UNUSED 64
 
@@ -24,10 +24,11 @@
 /*
  * Where the zigzag-ordered coefficients are stored. The inverse DCT multiplies pairs of coefficients whose horizontal
  * frequencies are (0,4), (2,6), (1,3), (5,7) for all eight vertical frequencies at a time, so those pairs are
- * neighbours: cell = 16 * pair + 2 * vertical frequency + place in the pair. The indices from 64 on are reached by an
- * end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
+ * neighbours: cell = 16 * pair + 2 * vertical frequency + position in the pair. The indices from 64 on are reached by
+ * an end of block and by runs in damaged data (at most 62 + FIC_STEP_END).
  */
 #define FIC_ORDER_SIZE 192
+/* clang-format off */
 FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     0, 32, 2, 4, 34, 16, 33, 18, 36, 6, 8, 38, 20, 35, 1, 48,
     3, 37, 22, 40, 10, 12, 42, 24, 39, 5, 50, 17, 49, 19, 52, 7,
@@ -42,6 +43,7 @@ FIC_CONSTANT uint8_t fic_coefficient_order[FIC_ORDER_SIZE] = {
     64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
     64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
 };
+/* clang-format on */
 
 /* The DC difference is added to *dc (T.81 F.2.2.1). */
 FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_symbols *table, int32_t *dc)
@@ -70,7 +72,7 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
         bits->available = (int32_t)((uint32_t)bits->available - pair); /* the lowest 6 bits */
         return 1;
     }
-    /* No bit behind coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
+    /* No bit after coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
     int32_t alone = FIC_PAIR_FIRST_STEP(pair) == FIC_PAIR_NONE, end = FIC_PAIR_STEPS(pair) == FIC_PAIR_END;
     if (FIC_LIKELY(FIC_PAIR_LENGTH(pair) && (end ? alone | (first < 63) : last == 63))) {
         *k = end ? (alone ? *k : first) + FIC_STEP_END : 63;
@@ -85,8 +87,8 @@ FIC_INLINE int32_t fic_decode_coefficients(fic_bits *bits, const fic_huffman_tab
 }
 
 /*
- * Decode one block. `cells` (FIC_BLOCK_CELLS of them, the first 64 zero) receives the coefficients, not yet dequantised;
- * *dc is the component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
+ * Decode one block. `cells` (FIC_BLOCK_CELLS of them, the first 64 zero) receives the coefficients, not yet
+ * dequantised; *dc is the component's DC predictor. Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL or an error.
  */
 FIC_INLINE int32_t fic_decode_block(fic_bits *bits, const fic_huffman_table *dc_table,
                                     const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)

@@ -1,3 +1,4 @@
+/* Writes the entry-point index of a JPEG and finds the ends of its runs. See fic.h and mcu_index.h. */
 #include <string.h>
 
 #include "decoder.h"
@@ -24,7 +25,7 @@ static int32_t store_entry(uint8_t *record, int64_t offset, const int32_t dc[3])
     return 1;
 }
 
-/* Behind a restart marker, positions count from the new segment. */
+/* After a restart marker, positions count from the new segment. */
 static int32_t follow_restart(fic_scan *scan, int64_t *raw, int64_t *plain)
 {
     int32_t code = fic_scan_restart(scan);
@@ -76,7 +77,7 @@ int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
                 store_le32(base, (uint32_t)position);
             }
             fits &= store_entry(record, position - row_position, scan->dc);
-            int32_t left = header->mcus_per_row - column, run = left < k ? left : k;
+            int32_t remaining = header->mcus_per_row - column, run = remaining < k ? remaining : k;
             while (run > 0) {
                 int32_t part = run < scan->until_restart ? run : (int32_t)scan->until_restart;
                 code = fic_scan_skip(scan, part, 0);
@@ -89,4 +90,16 @@ int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
         }
     }
     return fits && fic_scan_ends(scan) ? size : 0;
+}
+
+int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_t size, const uint8_t *index,
+                      int32_t every_k, int32_t row, int64_t end)
+{
+    int64_t columns = fic_index_columns(header->mcus_per_row, every_k);
+    if (end == columns && ++row == header->mcu_rows)
+        return size;
+    int64_t position = fic_index_entry(index, columns, header->mcu_rows, row, end == columns ? 0 : end).position;
+    int64_t limit = (position + 7) / 8;
+    /* The last byte belongs to both runs; a 0xff is one with the stuffing after it. */
+    return position % 8 && limit < size && jpeg[limit - 1] == 0xff ? limit + 1 : limit;
 }

@@ -3,8 +3,8 @@
  *
  * Only what the crop needs is decoded: entropy-coded data outside it is skipped over (or, with an entry-point index,
  * never touched), the inverse DCT runs on the blocks the resampling filter reaches, and each colour component is
- * resampled at its own resolution before the colour conversion. The result is close to Pillow's or OpenCV's full decode,
- * crop, resize; the filters are those of filter.h.
+ * resampled at its own resolution before the colour conversion. The result is close to Pillow's or OpenCV's full
+ * decode, crop, resize; the filters are those of filter.h.
  *
  * Every function is safe on hostile bytes: JPEG and index are checked, nothing is read or written out of bounds.
  * A fic_decoder holds scratch memory and cached tables; use one per thread. Functions return 0 or a positive count on
@@ -25,10 +25,10 @@ typedef struct fic_decoder fic_decoder;
 
 enum fic_error {
     FIC_OK = 0,
-    FIC_ERROR_ARGUMENT = -1,      /* a null pointer, an outlying crop, an output size outside 1..16384, no such filter */
-    FIC_ERROR_MEMORY = -2,        /* allocation failed */
-    FIC_ERROR_NOT_JPEG = -3,      /* no SOI marker at the start */
-    FIC_ERROR_HEADER = -4,        /* malformed or missing marker segment */
+    FIC_ERROR_ARGUMENT = -1, /* a null pointer, an outlying crop, an output size outside 1..16384, no such filter */
+    FIC_ERROR_MEMORY = -2,   /* allocation failed */
+    FIC_ERROR_NOT_JPEG = -3, /* no SOI marker at the start */
+    FIC_ERROR_HEADER = -4,   /* malformed or missing marker segment */
     FIC_ERROR_SIZE_MISMATCH = -5, /* width or height differ from the frame header */
     FIC_ERROR_HUFFMAN_TABLE = -6, /* missing Huffman table, or one with too many codes or one of ones alone */
     FIC_ERROR_TRUNCATED = -7,     /* the entropy-coded data end before the last block needed */
@@ -38,7 +38,8 @@ enum fic_error {
     FIC_ERROR_INDEX = -11,        /* the entry-point index does not fit the JPEG */
     FIC_ERROR_UNSUPPORTED = -12,  /* neither this decoder nor libturbojpeg can read the file */
     FIC_ERROR_FALLBACK = -13, /* libturbojpeg reported an error or a warning (its corrupt-data reports are warnings) */
-    FIC_ERROR_CAPACITY = -14  /* the output buffer is too small */
+    FIC_ERROR_CAPACITY = -14, /* the output buffer is too small */
+    FIC_LAST_ERROR = FIC_ERROR_CAPACITY
 };
 
 /* Text for a return code; a static string, never NULL. */
@@ -54,15 +55,16 @@ FIC_API int32_t fic_set_simd(fic_decoder *decoder, int32_t enable);
 
 /*
  * Decode the crop [crop_x, crop_x + crop_w) x [crop_y, crop_y + crop_h), resize it to out_w x out_h by the filter
- * `resize` (enum fic_resize), mirror it horizontally when flip is not 0, and write out_h * out_w * 3 bytes of RGB, rows contiguous, to `out`.
+ * `resize` (enum fic_resize), mirror it horizontally when flip is not 0, and write out_h * out_w * 3 bytes of RGB, rows
+ * contiguous, to `out`. The crop is passed as plain numbers because the caller is code compiled by numba.
  *
- * width, height: the image's size as stored beside the JPEG; it must equal the frame header's.
+ * width, height: the image's size as stored with the JPEG; it must equal the frame header's.
  * index, index_size, every_k: what fic_build_index wrote for this JPEG and the k it was built with, or NULL, 0, 0.
  * The pixels do not depend on the index. It is ignored for files that fic_build_index cannot index.
  *
  * Baseline and extended sequential 8-bit Huffman JPEGs with one interleaved scan (grey, 4:4:4, 4:2:2, 4:2:0, 4:4:0)
- * are decoded here, other files by libturbojpeg in full. Without an index, a file in which this decoder finds a fault or
- * whose scan does not end in EOI is left to libturbojpeg too, so that the verdict does not depend on the crop. On an
+ * are decoded here, other files by libturbojpeg in full. Without an index, libturbojpeg also decodes a file in which
+ * this decoder finds a fault or whose scan does not end in EOI, so that the verdict does not depend on the crop. On an
  * error the contents of `out` are undefined.
  */
 FIC_API int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t width,
@@ -78,22 +80,29 @@ FIC_API int32_t fic_resize_crop(fic_decoder *decoder, const uint8_t *rgb, int32_
 /*
  * Write the entry-point index (docs/mcu_index.md) with an entry at every k-th MCU of each MCU row, k in 1..255.
  * Returns the number of bytes written, 0 when the file cannot be indexed (not decoded natively, values beyond the
- * entries' fields, or something else than EOI after the scan), or an error: the whole scan is read, so damaged data are
- * noticed here.
+ * entries' fields, or something other than EOI after the scan), or an error: the whole scan is read, so that damage is
+ * found here.
  * With out == NULL nothing is decoded and the size in bytes is returned.
  */
 FIC_API int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_size, int32_t k, uint8_t *out,
                                 int64_t capacity);
 
-/*
- * Read the header only. info[0..7] = width, height, components, horizontal and vertical chroma subsampling factor
- * (1 or 2; 0 when it is none of these), 1 if progressive, 1 if fic_build_index can index it, restart interval in MCUs.
- */
-FIC_API int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, int32_t *info);
+/* What a JPEG's header says. */
+typedef struct {
+    int32_t width, height;
+    int32_t components;
+    int32_t subsampling_x, subsampling_y; /* luma samples per chroma sample: 1 or 2; 0 when it is neither */
+    int32_t progressive;
+    int32_t indexable;        /* fic_build_index can index it */
+    int32_t restart_interval; /* in MCUs, 0: none */
+} fic_jpeg_info;
+
+/* Read the header only. */
+FIC_API int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, fic_jpeg_info *info);
 
 /*
  * Decode a whole JPEG to width * height * 3 bytes of RGB (not CMYK) with the accurate DCT of libturbojpeg. width and
- * height must equal the frame header's. Damaged data are an error, also where a decoder could go on.
+ * height must equal the frame header's. Damaged data are an error, even where a decoder could continue.
  */
 FIC_API int32_t fic_read_image(const uint8_t *jpeg, int64_t jpeg_size, int32_t width, int32_t height, uint8_t *out);
 
@@ -110,34 +119,34 @@ FIC_API int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t
  */
 FIC_API void fic_will_need(const uint8_t *content, const uint64_t *starts, const uint64_t *sizes, int64_t count);
 
-/* A sample of a batch that shall be decoded on a GPU. Addresses; no index: 0, 0. */
+/* A sample to be decoded on a GPU. `jpeg` and `index` are addresses; without an index both its fields are 0. */
 typedef struct {
-    uint64_t jpeg; /* 0 for what is no JPEG */
+    uint64_t jpeg; /* 0 for a sample that is not a JPEG */
     int64_t size;
     uint64_t index;
     int64_t index_size;
-    int32_t width, height;    /* as stored beside it */
+    int32_t width, height;    /* of the image, as stored with it */
     int32_t x, y, w, h, flip; /* the crop */
-    int32_t padding;
+    int32_t padding;          /* unused */
 } fic_gather_sample;
 
 typedef struct {
-    int64_t used;      /* bytes of the staging buffer; where it was too small, what suffices */
-    int64_t workspace; /* bytes of memory that the kernels need */
-    int64_t pixels;    /* offset of the pixels of the first sample that is left to the CPU */
-    int32_t num_left;  /* samples that are */
-    int32_t max_items; /* of one image */
+    int64_t used;       /* bytes of the staging buffer; if it was too small, the size that suffices */
+    int64_t workspace;  /* bytes of memory that the kernels need */
+    int64_t pixels;     /* offset of the pixels of the first sample that the CPU decodes */
+    int32_t num_on_cpu; /* samples that the CPU decodes */
+    int32_t max_items;  /* of one image */
 } fic_gather_result;
 
 /*
- * Gather what the kernels of gpu_kernels.cu need to decode crops: at staging + begin an array of fic_gpu_image, behind
- * it the images' items and bytes, then room for the pixels of samples that are left to the CPU, in their order:
- * out_h * out_w * 3 bytes each. Those have num_components 0. begin is a multiple of 16. left: [count], not 0 for samples
- * that are left to the CPU in any case; becomes 1 for all that are.
+ * Gather what the kernels of gpu_kernels.cu need to decode crops: at staging + begin an array of fic_gpu_image, after
+ * it the images' items and bytes, then room for the pixels of the samples that the CPU decodes, in their order: out_h *
+ * out_w * 3 bytes each. Those have num_components 0. begin is a multiple of 16. on_cpu: [count], not 0 for samples that
+ * the CPU decodes in any case; set to 1 for all that it has to decode.
  *
  * Returns FIC_ERROR_CAPACITY when the buffer is too small. Reads nothing outside the samples, whatever they hold.
  */
-FIC_API int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t count, int32_t every_k,
+FIC_API int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *on_cpu, int32_t count, int32_t every_k,
                                int32_t out_w, int32_t out_h, int32_t resize, uint8_t *staging, int64_t begin,
                                int64_t capacity, fic_gather_result *result);
 

@@ -18,6 +18,7 @@ enum fic_resize {
     FIC_NUM_RESIZES
 };
 
+/* Compared as memory, as a whole: no padding, 8 fields of 32 bits. */
 typedef struct {
     int32_t crop, crop_size; /* in pixels of the image */
     int32_t out_size;
@@ -29,7 +30,7 @@ typedef struct {
 } fic_filter_key;
 
 /* The filter of one output sample, and how far its weights have been asked for. All coordinates are times 2 * out:
- * pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in. Integers, so every machine computes the same weights. */
+ * pixel j's centre is (2j + 1) * out, output i's (2i + 1) * in. Integers, so all machines compute the same weights. */
 typedef struct {
     int32_t pixel;        /* of the crop, the first with a weight */
     int32_t distance;     /* of its centre from the output's */
@@ -76,8 +77,8 @@ FIC_INLINE int32_t fic_filter_taps(const fic_filter_key *key)
     return key->subsampling == 2 ? fic_filter_pixels(key) / 2 + 3 : fic_filter_pixels(key);
 }
 
-/* Keys' cubic convolution with a = -1/2, as Pillow and torch have it, at distance / (half the half-width): a weight with
- * FIC_CUBIC_BITS + 1 fractional bits. */
+/* Keys' cubic convolution with a = -1/2, as Pillow and torch have it, at distance / (half the half-width): a weight
+ * with FIC_CUBIC_BITS + 1 fractional bits. */
 FIC_INLINE int32_t fic_cubic_weight(int32_t distance, int64_t per_unit)
 {
     const int64_t one = (int64_t)1 << FIC_CUBIC_BITS;
@@ -137,9 +138,9 @@ FIC_INLINE fic_filter_output fic_filter_begin(const fic_filter_key *key, int32_t
 }
 
 /*
- * The weight of the next sample; 0 behind the last one. Sample a of a component with half the resolution is the nearest
- * of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the component's ends its last sample stands
- * in. Rounding the running sum makes the weights add up to 2^FIC_WEIGHT_BITS, however many there are.
+ * The weight of the next sample; 0 after the last one. Sample a of a component with half the resolution is the nearest
+ * of pixels 2a and 2a + 1, and the next nearest of 2a - 1 and 2a + 2; beyond the component's ends its last sample is
+ * repeated. Rounding the running sum makes the weights add up to 2^FIC_WEIGHT_BITS, however many there are.
  */
 FIC_INLINE int32_t fic_filter_next(const fic_filter_key *key, fic_filter_output *output)
 {
@@ -149,13 +150,13 @@ FIC_INLINE int32_t fic_filter_next(const fic_filter_key *key, fic_filter_output 
     } else {
         int32_t pixel = 2 * sample - key->crop - output->pixel;
         int32_t right = fic_pixel_weight(key, output, pixel + 1);
-        int32_t behind = fic_pixel_weight(key, output, pixel + 2);
-        int32_t weight = 3 * (output->left + right) + output->before + behind;
+        int32_t after = fic_pixel_weight(key, output, pixel + 2);
+        int32_t weight = 3 * (output->left + right) + output->before + after;
         weight += sample == 0 ? output->left : 0;
         weight += sample == key->plane_size - 1 ? right : 0;
         output->running += number < output->count ? weight : 0;
         output->before = right;
-        output->left = behind;
+        output->left = after;
     }
     int64_t half = (int64_t)1 << (59 - FIC_WEIGHT_BITS);
     int32_t given = output->given;

@@ -9,10 +9,10 @@
 #define FIC_FILTER_MAX_TAPS 64
 
 /*
- * Whether this way may be taken: without negative weights, for sizes whose coordinates fit 32 bits, and where the sum of
- * a filter's weights stays below 2^22. Then (running * scale + half) >> n of fic_filter_next is the running sum times
- * 2^FIC_WEIGHT_BITS / sum, rounded to the nearest, halves down unless the sum is a power of 2: the quotient's distance
- * from a half is 0 or at least 2^-23, far more than what a double's rounding, or the scale's, adds to it.
+ * Whether this way may be taken: without negative weights, for sizes whose coordinates fit 32 bits, and where the sum
+ * of a filter's weights stays below 2^22. Then (running * scale + half) >> n of fic_filter_next is the running sum
+ * times 2^FIC_WEIGHT_BITS / sum, rounded to the nearest, halves down unless the sum is a power of 2: the quotient's
+ * distance from a half is 0 or at least 2^-23, far more than what a double's rounding, or the scale's, adds to it.
  */
 FIC_INLINE int32_t fic_filter_suits_avx2(const fic_filter_key *key)
 {
@@ -32,7 +32,7 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i fic_divide_avx2(__m256i number, __m256d inver
     return _mm256_set_m128i(_mm256_cvtpd_epi32(high), _mm256_cvtpd_epi32(low));
 }
 
-/* The centres of the outputs of slots [slot, slot + 8), those behind the last repeating it. */
+/* The centres of the outputs of slots [slot, slot + 8), those after the last repeating it. */
 FIC_TARGET_AVX2 FIC_INLINE __m256i fic_centres_avx2(const fic_filter_key *key, int32_t slot)
 {
     const __m256i last = _mm256_set1_epi32(key->out_size - 1);
@@ -45,8 +45,7 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i fic_centres_avx2(const fic_filter_key *key, i
 }
 
 /* Fill start and used, [out_size rounded up to 8]. Returns the largest of used. */
-FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_places_avx2(const fic_filter_key *key, int32_t *start,
-                                                                          int32_t *used)
+FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_extents_avx2(const fic_filter_key *key, int32_t *start, int32_t *used)
 {
     const int32_t out = key->out_size, reach = fic_filter_half_width(key);
     const __m256d inverse = _mm256_set1_pd(0.5 / out);
@@ -77,9 +76,9 @@ FIC_TARGET_AVX2 FIC_INLINE int32_t fic_filter_places_avx2(const fic_filter_key *
     return most;
 }
 
-/* As fic_pixel_weight: `distance` and `pixel` go on to the next pixel. */
-FIC_TARGET_AVX2 FIC_INLINE __m256i fic_next_pixel_avx2(const fic_filter_key *key, __m256i *distance,
-                                                                       __m256i *pixel, __m256i reach, __m256i whole)
+/* As fic_pixel_weight: `distance` and `pixel` advance to the next pixel. */
+FIC_TARGET_AVX2 FIC_INLINE __m256i fic_next_pixel_avx2(const fic_filter_key *key, __m256i *distance, __m256i *pixel,
+                                                       __m256i reach, __m256i whole)
 {
     const __m256i last = _mm256_set1_epi32(key->crop_size - 1);
     __m256i weight = _mm256_sub_epi32(reach, _mm256_abs_epi32(*distance));
@@ -91,8 +90,8 @@ FIC_TARGET_AVX2 FIC_INLINE __m256i fic_next_pixel_avx2(const fic_filter_key *key
 }
 
 /* The running sums of the weights of `taps` samples from `start` on, for eight outputs. */
-FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key, __m256i centre,
-                                                                      __m256i start, int32_t taps, __m256i *running)
+FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key, __m256i centre, __m256i start,
+                                                      int32_t taps, __m256i *running)
 {
     const int32_t in = key->crop_size, out = key->out_size;
     const __m256i reach = _mm256_set1_epi32(fic_filter_half_width(key));
@@ -116,8 +115,8 @@ FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key,
     __m256i left = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
     for (int32_t tap = 0; tap < taps; tap++) {
         __m256i right = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
-        __m256i behind = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
-        __m256i near = _mm256_add_epi32(left, right), far = _mm256_add_epi32(before, behind);
+        __m256i after = fic_next_pixel_avx2(key, &distance, &pixel, reach, whole);
+        __m256i near = _mm256_add_epi32(left, right), far = _mm256_add_epi32(before, after);
         __m256i weight = _mm256_add_epi32(_mm256_add_epi32(near, far), _mm256_add_epi32(near, near));
         if (at_edge) {
             __m256i is_first = _mm256_cmpeq_epi32(sample, _mm256_setzero_si256());
@@ -130,13 +129,13 @@ FIC_TARGET_AVX2 FIC_INLINE void fic_running_sums_avx2(const fic_filter_key *key,
         sum = _mm256_add_epi32(sum, weight);
         running[tap] = sum;
         before = right;
-        left = behind;
+        left = after;
     }
 }
 
-/* Fill `weight`, [out_size][pairs][2] and room for 64 values more, from what fic_filter_places_avx2 found. */
-FIC_TARGET_AVX2 FIC_INLINE void fic_filter_weights_avx2(const fic_filter_key *key, const int32_t *start,
-                                                                        int32_t pairs, int16_t *weight)
+/* Fill `weight`, [out_size][pairs][2] and room for 64 values more, from what fic_filter_extents_avx2 found. */
+FIC_TARGET_AVX2 FIC_INLINE void fic_filter_weights_avx2(const fic_filter_key *key, const int32_t *start, int32_t pairs,
+                                                        int16_t *weight)
 {
     const __m256i one = _mm256_set1_epi32(1), low_half = _mm256_set1_epi32(0xffff);
     const __m256d unit = _mm256_set1_pd(1 << FIC_WEIGHT_BITS);
@@ -146,8 +145,8 @@ FIC_TARGET_AVX2 FIC_INLINE void fic_filter_weights_avx2(const fic_filter_key *ke
                               2 * pairs, running);
         __m256i sum = running[2 * pairs - 1];
         __m256d scale[2], round[2];
-        __m256i is_power = _mm256_cmpeq_epi32(_mm256_and_si256(sum, _mm256_sub_epi32(sum, one)),
-                                              _mm256_setzero_si256());
+        __m256i is_power =
+            _mm256_cmpeq_epi32(_mm256_and_si256(sum, _mm256_sub_epi32(sum, one)), _mm256_setzero_si256());
         for (int half = 0; half < 2; half++) {
             __m128i of_half = half ? _mm256_extracti128_si256(sum, 1) : _mm256_castsi256_si128(sum);
             __m128i powers = half ? _mm256_extracti128_si256(is_power, 1) : _mm256_castsi256_si128(is_power);

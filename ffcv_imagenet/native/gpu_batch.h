@@ -7,9 +7,9 @@
 
 /* MCUs of one row that one thread decodes: an entry point up to the next, or to a restart marker in between. */
 typedef struct {
-    uint32_t begin; /* first bit, from the image's first byte */
-    uint32_t end;   /* the bit behind: exactly where `exact` is set, else at most */
-    int16_t dc[3];  /* predictors */
+    uint32_t begin;       /* first bit, from the image's first byte */
+    uint32_t end;         /* the bit after the last one: exactly if `exact` is set, else at most */
+    int16_t dc[3];        /* predictors */
     uint16_t row, column; /* of the first MCU */
     uint8_t count;
     uint8_t exact; /* the next item begins where this one ends, with its predictors */
@@ -37,17 +37,17 @@ enum { FIC_GPU_ACROSS, FIC_GPU_DOWN };
 #define FIC_GPU_SPEC_SIZE 272 /* of a Huffman table: 16 counts and up to 256 values */
 
 typedef struct {
-    int64_t bytes; /* offset in the staging buffer: entropy-coded data without stuffing, or the finished pixels */
-    int64_t items; /* likewise */
+    int64_t bytes;   /* offset in the staging buffer: entropy-coded data without stuffing, or the finished pixels */
+    int64_t items;   /* likewise */
     int64_t rows[3]; /* offset in the workspace: [out_h][stride] int16, the planes resized vertically */
     int32_t num_items;
-    int32_t num_components; /* 0: the pixels, [out_h, out_w, 3] uint8, are there already */
+    int32_t num_components; /* 0: `bytes` are the pixels, [out_h, out_w, 3] uint8 */
     int32_t colour;
-    int32_t h, v; /* luma samples per chroma sample */
+    int32_t luma_blocks_x, luma_blocks_y; /* of an MCU, which has one block of each chroma component */
     int32_t padding;
     fic_gpu_plane plane[3];
-    fic_gpu_filter filter[2][2]; /* [across, down][luma, chroma] */
-    uint16_t quantisers[3][64];  /* in the order of fic_coefficient_order */
+    fic_gpu_filter filter[2][2];              /* [across, down][luma, chroma] */
+    uint16_t quantisers[3][64];               /* in the order of fic_coefficient_order */
     uint8_t huffman[2][2][FIC_GPU_SPEC_SIZE]; /* [luma, chroma][DC, AC] */
 } fic_gpu_image;
 

@@ -1,8 +1,8 @@
 /*
  * The host's part of decoding on a GPU: copies what the crops of a batch need, and nothing else, into one buffer.
  *
- * Only what is certain to be right goes to the GPU. Everything that is odd about a sample, be it of a kind that the
- * kernels do not know or damaged, is left to the CPU's decoder, which then has the last word about it.
+ * Only what is certain to be right goes to the GPU. A sample that is odd in any way, damaged or of a kind that the
+ * kernels do not know, goes to the CPU's decoder, whose verdict counts.
  */
 #include <string.h>
 
@@ -12,7 +12,7 @@
 typedef struct {
     const uint8_t *jpeg;
     int64_t limit;       /* no byte from here on is read */
-    uint8_t *bytes, *to; /* where the image's bytes begin and go on */
+    uint8_t *bytes, *to; /* where the image's bytes begin and continue */
     fic_gpu_item *item;  /* the next one */
 } gathering;
 
@@ -40,8 +40,8 @@ static uint32_t bits_written(const gathering *g)
     return (uint32_t)(g->to - g->bytes) * 8;
 }
 
-/* The byte behind restart marker `number`, which stands at `at`; 0 when it does not. */
-static int64_t behind_restart(const gathering *g, int64_t at, int64_t number)
+/* The offset after restart marker `number`, which must be at `at`; 0 when it is not. */
+static int64_t after_restart(const gathering *g, int64_t at, int64_t number)
 {
     int64_t code = at;
     while (code < g->limit && g->jpeg[code] == 0xff)
@@ -50,7 +50,7 @@ static int64_t behind_restart(const gathering *g, int64_t at, int64_t number)
 }
 
 /*
- * The MCUs from one entry point to `next`, the next one in the row, NULL behind the last that is needed. A restart
+ * The MCUs from one entry point to `next`, the next one in the row, NULL after the last that is needed. A restart
  * marker ends an item. Returns 0 when something is odd.
  */
 static int32_t gather_run(gathering *g, const fic_jpeg_header *header, int32_t row, int32_t column, int32_t count,
@@ -85,7 +85,7 @@ static int32_t gather_run(gathering *g, const fic_jpeg_header *header, int32_t r
         item->end = bits_written(g);
         if (column >= right)
             return 1;
-        raw = behind_restart(g, stop, (mcu + part) / interval - 1);
+        raw = after_restart(g, stop, (mcu + part) / interval - 1);
         if (!raw)
             return 0;
         if (count == 0)
@@ -101,14 +101,14 @@ static int32_t gather_rows(gathering *g, const fic_jpeg_header *header, const fi
 {
     const uint8_t *index = (const uint8_t *)(uintptr_t)sample->index;
     int64_t columns = fic_index_columns(header->mcus_per_row, every_k);
-    int64_t from = range.left / every_k, behind = ((int64_t)range.right + every_k - 1) / every_k;
+    int64_t from = range.left / every_k, end = ((int64_t)range.right + every_k - 1) / every_k;
     for (int32_t row = range.top; row < range.bottom; row++) {
         fic_entry_point entry = fic_index_entry(index, columns, header->mcu_rows, row, from), next;
-        g->limit = fic_run_limit(header, g->jpeg, sample->size, index, every_k, row, behind);
+        g->limit = fic_run_limit(header, g->jpeg, sample->size, index, every_k, row, end);
         if (entry.position < header->scan_start * 8 || g->limit > sample->size || entry.position >= g->limit * 8)
             return 0;
-        for (int64_t column = from; column < behind; column++, entry = next) {
-            int32_t is_last = column + 1 == behind;
+        for (int64_t column = from; column < end; column++, entry = next) {
+            int32_t is_last = column + 1 == end;
             if (!is_last) {
                 next = fic_index_entry(index, columns, header->mcu_rows, row, column + 1);
                 if (next.position <= entry.position || next.position >= g->limit * 8)
@@ -123,24 +123,24 @@ static int32_t gather_rows(gathering *g, const fic_jpeg_header *header, const fi
     return 1;
 }
 
-/* A bound of what gather_rows writes; 0 when the index leads outside the JPEG. */
+/* An upper bound of the bytes that gather_rows writes; 0 when the index leads outside the JPEG. */
 static int64_t bound(const fic_jpeg_header *header, const fic_gather_sample *sample, fic_mcu_range range,
                      int32_t every_k, int64_t *num_items)
 {
     const uint8_t *index = (const uint8_t *)(uintptr_t)sample->index;
     const uint8_t *jpeg = (const uint8_t *)(uintptr_t)sample->jpeg;
     int64_t columns = fic_index_columns(header->mcus_per_row, every_k);
-    int64_t from = range.left / every_k, behind = ((int64_t)range.right + every_k - 1) / every_k, bytes = 0;
+    int64_t from = range.left / every_k, end = ((int64_t)range.right + every_k - 1) / every_k, bytes = 0;
     for (int32_t row = range.top; row < range.bottom; row++) {
         int64_t begin = fic_index_entry(index, columns, header->mcu_rows, row, from).position / 8;
-        int64_t limit = fic_run_limit(header, jpeg, sample->size, index, every_k, row, behind);
+        int64_t limit = fic_run_limit(header, jpeg, sample->size, index, every_k, row, end);
         if (limit <= begin || limit > sample->size)
             return 0;
         bytes += limit - begin;
     }
-    *num_items = behind - from;
+    *num_items = end - from;
     if (header->restart_interval)
-        *num_items += (behind - from) * every_k / header->restart_interval + 1;
+        *num_items += (end - from) * every_k / header->restart_interval + 1;
     *num_items *= range.bottom - range.top;
     return bytes;
 }
@@ -153,8 +153,8 @@ static int64_t reserve(int64_t *workspace, int64_t size)
 }
 
 /* Where the GPU keeps what it makes of the image. */
-static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const fic_crop *crop,
-                    const fic_plane plane[3], int64_t *workspace)
+static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const fic_crop *crop, const fic_plane plane[3],
+                    int64_t *workspace)
 {
     for (int32_t c = 0; c < header->num_components; c++) {
         fic_gpu_plane *to = &image->plane[c];
@@ -167,13 +167,10 @@ static void lay_out(fic_gpu_image *image, const fic_jpeg_header *header, const f
         image->rows[c] = reserve(workspace, 2LL * crop->out_h * plane[c].stride);
     }
     for (int32_t chroma = 0; chroma < (header->num_components > 1 ? 2 : 1); chroma++) {
-        int32_t h = chroma ? header->h : 1, v = chroma ? header->v : 1;
-        fic_filter_key across = {crop->x, crop->w, crop->out_w, h, (header->width + h - 1) / h,
-                                 8 * plane[chroma].block_x, crop->flip, crop->resize};
-        fic_filter_key down = {crop->y, crop->h, crop->out_h, v, (header->height + v - 1) / v,
-                               8 * plane[chroma].block_y, 0, crop->resize};
-        image->filter[FIC_GPU_ACROSS][chroma].key = across;
-        image->filter[FIC_GPU_DOWN][chroma].key = down;
+        fic_factors pixels = fic_pixels_per_sample(header, chroma);
+        int32_t origin[2] = {8 * plane[chroma].block_x, 8 * plane[chroma].block_y};
+        fic_filter_keys(crop, header->width, header->height, pixels, origin, &image->filter[FIC_GPU_ACROSS][chroma].key,
+                        &image->filter[FIC_GPU_DOWN][chroma].key);
         for (int32_t axis = 0; axis < 2; axis++) {
             fic_gpu_filter *filter = &image->filter[axis][chroma];
             filter->taps = fic_filter_taps(&filter->key);
@@ -190,8 +187,8 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
     for (int32_t c = 0; c < header->num_components; c++) {
         const fic_component *component = &header->component[c];
         const uint8_t *quantiser = header->quantiser[component->quantiser];
-        if (!quantiser || (c == 2 && (component->dc != header->component[1].dc ||
-                                      component->ac != header->component[1].ac)))
+        if (!quantiser ||
+            (c == 2 && (component->dc != header->component[1].dc || component->ac != header->component[1].ac)))
             return 0;
         fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], image->quantisers[c]);
         for (int32_t is_ac = 0; c < 2 && is_ac < 2; is_ac++) {
@@ -213,8 +210,8 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
  * `capacity`, nothing is written, and *used passes it.
  */
 static int32_t gather_sample(const fic_gather_sample *sample, int32_t every_k, int32_t out_w, int32_t out_h,
-                             int32_t resize, fic_gpu_image *image, uint8_t *staging, int64_t capacity,
-                             int64_t *used, int64_t *workspace)
+                             int32_t resize, fic_gpu_image *image, uint8_t *staging, int64_t capacity, int64_t *used,
+                             int64_t *workspace)
 {
     const uint8_t *jpeg = (const uint8_t *)(uintptr_t)sample->jpeg;
     fic_crop crop = {sample->x, sample->y, sample->w, sample->h, out_w, out_h, sample->flip != 0, resize};
@@ -244,19 +241,19 @@ static int32_t gather_sample(const fic_gather_sample *sample, int32_t every_k, i
     image->bytes = *used + items_size;
     image->num_components = header.num_components;
     image->colour = (int32_t)header.colour;
-    image->h = header.h;
-    image->v = header.v;
+    image->luma_blocks_x = header.subsampling_x;
+    image->luma_blocks_y = header.subsampling_y;
     lay_out(image, &header, &crop, plane, workspace);
     *used = (g.to - staging + 15) / 16 * 16;
     return 1;
 }
 
-int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t count, int32_t every_k, int32_t out_w,
+int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *on_cpu, int32_t count, int32_t every_k, int32_t out_w,
                        int32_t out_h, int32_t resize, uint8_t *staging, int64_t begin, int64_t capacity,
                        fic_gather_result *result)
 {
-    if (!samples || !left || count < 0 || every_k < 0 || every_k > 255 || !staging || begin < 0 || begin % 16 || !result ||
-        out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT || resize < 0 ||
+    if (!samples || !on_cpu || count < 0 || every_k < 0 || every_k > 255 || !staging || begin < 0 || begin % 16 ||
+        !result || out_w < 1 || out_h < 1 || out_w > FIC_MAX_OUTPUT || out_h > FIC_MAX_OUTPUT || resize < 0 ||
         resize >= FIC_NUM_RESIZES)
         return FIC_ERROR_ARGUMENT;
     fic_gpu_image *images = (fic_gpu_image *)(staging + begin);
@@ -265,27 +262,27 @@ int32_t fic_gpu_gather(const fic_gather_sample *samples, uint8_t *left, int32_t 
     fic_gpu_image scrap;
     result->workspace = 0;
     result->max_items = 0;
-    result->num_left = 0;
+    result->num_on_cpu = 0;
     for (int32_t i = 0; i < count; i++) {
         fic_gpu_image *image = fits ? &images[i] : &scrap;
         memset(image, 0, sizeof *image);
-        left[i] = left[i] || !gather_sample(&samples[i], every_k, out_w, out_h, resize, image, staging,
-                                            fits ? capacity : 0, &used, &result->workspace);
-        if (left[i]) {
+        on_cpu[i] = on_cpu[i] || !gather_sample(&samples[i], every_k, out_w, out_h, resize, image, staging,
+                                                fits ? capacity : 0, &used, &result->workspace);
+        if (on_cpu[i]) {
             memset(image, 0, sizeof *image);
-            result->num_left++;
+            result->num_on_cpu++;
         }
         fits = fits && used <= capacity;
         result->max_items = image->num_items > result->max_items ? image->num_items : result->max_items;
     }
     used += FIC_SEGMENT_PADDING;
     result->pixels = (used + 15) / 16 * 16;
-    result->used = result->pixels + result->num_left * pixels;
+    result->used = result->pixels + result->num_on_cpu * pixels;
     if (result->used > capacity)
         return FIC_ERROR_CAPACITY;
     int64_t at = result->pixels;
     for (int32_t i = 0; i < count; i++) {
-        if (left[i]) {
+        if (on_cpu[i]) {
             images[i].bytes = at;
             at += pixels;
         }

@@ -73,13 +73,14 @@ FIC_INLINE int32_t decode_item(const fic_gpu_image *image, const fic_gpu_item *i
     fic_bits_refill(&bits);
     fic_bits_consume(&bits, item->begin & 7u);
     int32_t luma = item->dc[0], blue = item->dc[1], red = item->dc[2];
-    int32_t luma_blocks = image->h * image->v, num_blocks = luma_blocks + image->num_components - 1;
+    int32_t luma_blocks = image->luma_blocks_x * image->luma_blocks_y;
+    int32_t num_blocks = luma_blocks + image->num_components - 1;
     int64_t position = item->begin;
     for (int32_t column = item->column; column < item->column + item->count; column++) {
         for (int32_t i = 0; i < num_blocks; i++) {
             int32_t c = i < luma_blocks ? 0 : i - luma_blocks + 1;
-            int32_t h = c == 0 ? image->h : 1, v = c == 0 ? image->v : 1;
-            int32_t place = c == 0 ? i : 0;
+            int32_t blocks_x = c == 0 ? image->luma_blocks_x : 1, blocks_y = c == 0 ? image->luma_blocks_y : 1;
+            int32_t in_mcu = c == 0 ? i : 0;
             int32_t dc = c == 0 ? luma : c == 1 ? blue : red;
             int32_t result = fic_decode_block_singly(&bits, &tables[c > 0][0], &tables[c > 0][1], order, &dc, cells);
             if (result < 0)
@@ -88,7 +89,8 @@ FIC_INLINE int32_t decode_item(const fic_gpu_image *image, const fic_gpu_item *i
             blue = c == 1 ? dc : blue;
             red = c == 2 ? dc : red;
             const fic_gpu_plane *plane = &image->plane[c];
-            int32_t x = column * h + place % h - plane->block_x, y = item->row * v + place / h - plane->block_y;
+            int32_t x = column * blocks_x + in_mcu % blocks_x - plane->block_x;
+            int32_t y = item->row * blocks_y + in_mcu / blocks_x - plane->block_y;
             if ((uint32_t)x >= (uint32_t)plane->blocks_w || (uint32_t)y >= (uint32_t)plane->blocks_h)
                 continue;
             uint8_t *samples = workspace + plane->samples + (int64_t)y * 8 * plane->stride + x * 8;

@@ -1,3 +1,4 @@
+/* Builds the look-up tables of a Huffman code. See huffman.h. */
 #include "huffman_build.h"
 
 #include <string.h>
@@ -45,7 +46,7 @@ static void build_skip(fic_huffman_table *table)
             uint32_t rest = index << used & ((1u << FIC_SKIP_BITS) - 1);
             uint32_t entry = table->symbols.lookup[rest >> (FIC_SKIP_BITS - FIC_LOOKUP_BITS)];
             uint32_t length = FIC_ENTRY_LENGTH(entry), step = FIC_ENTRY_STEP(entry);
-            /* Bits behind the index count as zero here; an entry that needs them is too long by its length. */
+            /* Bits after the index count as zero here; an entry that needs them is too long by its length. */
             if (entry == 0 || (entry & FIC_ENTRY_LONG) || used + length > FIC_SKIP_BITS)
                 break;
             if (step == FIC_STEP_END) {

@@ -3,7 +3,7 @@
  *
  * One look-up yields the length of code and magnitude bits together, the run of zeros and the coefficient's value, of
  * two coefficients where both fit: the chain from one look-up to the next is a shift, a load and a shift. Another
- * table, for blocks that nobody looks at, steps over as many symbols as fit into its index.
+ * table, for blocks that are skipped, steps over as many symbols as fit into its index.
  */
 #ifndef FIC_HUFFMAN_H
 #define FIC_HUFFMAN_H
@@ -31,9 +31,10 @@
  * Pair entry, packed into 32 bits so that the table stays in the first-level cache: one or two symbols of which all but
  * the last one's magnitude bits lie in the index. Bits 0-7 length of all, bits 8-15 step of the first of two, bits
  * 16-20 number of the last one's magnitude bits, bits 21-26 steps of all, bits 27-31 value of the first of two, signed:
- * in this order, and with this room around them, they take the fewest instructions to get at. A symbol alone has FIC_PAIR_NONE as the first step and 0 as
- * that one's value. An end of block makes the steps of all FIC_PAIR_END, which leaves the block from any index. So does
- * FIC_PAIR_LONG, where the first code needs a look at `lookup`; that is the only one without length.
+ * in this order, and with this room around them, they take the fewest instructions to get at. A symbol alone has
+ * FIC_PAIR_NONE as the first step and 0 as that one's value. An end of block makes the steps of all FIC_PAIR_END, which
+ * leaves the block from any index. So does FIC_PAIR_LONG, where the first code needs a look at `lookup`; that is the
+ * only one without length.
  */
 #define FIC_PAIR_LENGTH(entry) ((entry) & 255u)
 #define FIC_PAIR_FIRST_STEP(entry) ((entry) >> 8 & 255u)
@@ -68,7 +69,7 @@ typedef struct {
     int32_t num_values;
 } fic_huffman_table;
 
-/* MSB-first bit reader over bytes without stuffing. The bytes need FIC_SEGMENT_PADDING behind them. */
+/* MSB-first bit reader over bytes without stuffing. FIC_SEGMENT_PADDING bytes must follow. */
 typedef struct {
     uint64_t window; /* the next bit is bit 63 */
     const uint8_t *next;
@@ -181,8 +182,8 @@ FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, 
     return FIC_ENTRY_STEP(entry);
 }
 
-/* Fill `limit` and `offset` from the numbers of codes of 1 to 16 bits (T.81 C.2). 0: there are more than the bits allow,
- * or one of them consists of ones alone, which T.81 reserves and libjpeg refuses. */
+/* Fill `limit` and `offset` from the numbers of codes of 1 to 16 bits (T.81 C.2). 0: there are more than the bits
+ * allow, or one of them consists of ones alone, which T.81 reserves and libjpeg refuses. */
 FIC_INLINE int32_t fic_huffman_ranges(fic_symbols *table, const uint8_t counts[16])
 {
     uint32_t code = 0;

@@ -85,7 +85,7 @@ FIC_INLINE void fic_idct_block(const int16_t *cells, const uint16_t *quantisers,
     int32_t line[8];
     for (int32_t v = 0; v < 8; v++) {
         for (int32_t i = 0; i < 8; i++) {
-            /* Pairs (0,4), (2,6), (1,3), (5,7): frequency u is at cell 16 * pair + 2 * v + place. */
+            /* Pairs (0,4), (2,6), (1,3), (5,7): frequency u is at cell 16 * pair + 2 * v + position in the pair. */
             int32_t cell = (i >> 1) * 16 + 2 * v + (i & 1);
             int32_t u = i == 0 ? 0 : i == 1 ? 4 : i == 2 ? 2 : i == 3 ? 6 : i == 4 ? 1 : i == 5 ? 3 : i == 6 ? 5 : 7;
             x[u] = (int16_t)((uint32_t)cells[cell * FIC_CELL_STRIDE] * quantisers[cell]);

@@ -1,3 +1,4 @@
+/* Parses the marker segments up to the first scan. See jpeg_header.h. */
 #include "jpeg_header.h"
 
 #include <string.h>
@@ -25,18 +26,17 @@ enum {
     MARKER_COM = 0xfe
 };
 
-/* What decides the colour space, beside the component identifiers. */
+/* What decides the colour space, besides the component identifiers. */
 typedef struct {
     int32_t jfif, adobe, adobe_transform;
 } application_markers;
 
-/* Segments of which Pillow reads `least` bytes, whatever their length, when they begin with this name. */
+/* Segments that begin with this name, of which Pillow reads at least `least` bytes whatever their length. */
 static const struct {
     uint8_t marker;
     const char *name;
     int32_t name_size, least;
-} needed_bytes[] = {
-    {MARKER_APP0, "JFIF", 4, 7}, {MARKER_APP2, "ICC_PROFILE", 12, 14}, {MARKER_APP14, "Adobe", 5, 7}};
+} needed_bytes[] = {{MARKER_APP0, "JFIF", 4, 7}, {MARKER_APP2, "ICC_PROFILE", 12, 14}, {MARKER_APP14, "Adobe", 5, 7}};
 
 static int32_t be16(const uint8_t *p)
 {
@@ -94,10 +94,11 @@ static int32_t parse_frame(const uint8_t *p, const uint8_t *end, uint32_t marker
     for (int32_t i = 0; i < components; i++, p += 3) {
         fic_component *component = &header->component[i];
         component->identifier = p[0];
-        component->h = p[1] >> 4;
-        component->v = p[1] & 15;
+        component->sampling_x = p[1] >> 4;
+        component->sampling_y = p[1] & 15;
         component->quantiser = p[2];
-        if (component->h < 1 || component->h > 4 || component->v < 1 || component->v > 4 || p[2] > 3)
+        if (component->sampling_x < 1 || component->sampling_x > 4 || component->sampling_y < 1 ||
+            component->sampling_y > 4 || p[2] > 3)
             return FIC_ERROR_HEADER;
     }
     return FIC_OK;
@@ -146,23 +147,25 @@ static void finish(fic_jpeg_header *header, const application_markers *markers)
     if (header->num_components == 1) {
         /* A scan of one component is not interleaved: its MCU is one block, whatever the sampling factors. */
         header->colour = FIC_COLOUR_GREY;
-        header->h = header->v = 1;
+        header->subsampling_x = header->subsampling_y = 1;
     } else if (header->num_components == 3) {
         header->colour = three_component_colour(header, markers);
-        header->h = c[0].h;
-        header->v = c[0].v;
-        if (c[0].h > 2 || c[0].v > 2 || c[1].h != 1 || c[1].v != 1 || c[2].h != 1 || c[2].v != 1)
+        header->subsampling_x = c[0].sampling_x;
+        header->subsampling_y = c[0].sampling_y;
+        if (c[0].sampling_x > 2 || c[0].sampling_y > 2 || c[1].sampling_x != 1 || c[1].sampling_y != 1 ||
+            c[2].sampling_x != 1 || c[2].sampling_y != 1)
             header->native = 0;
     } else {
         header->native = 0;
     }
     if (header->native) {
-        header->mcus_per_row = (header->width + 8 * header->h - 1) / (8 * header->h);
-        header->mcu_rows = (header->height + 8 * header->v - 1) / (8 * header->v);
+        int32_t mcu_width = 8 * header->subsampling_x, mcu_height = 8 * header->subsampling_y;
+        header->mcus_per_row = (header->width + mcu_width - 1) / mcu_width;
+        header->mcu_rows = (header->height + mcu_height - 1) / mcu_height;
     }
 }
 
-/* Whether both libjpeg and Pillow go on when they meet this marker, which has a segment, before a scan. */
+/* Whether both libjpeg and Pillow continue after this marker, which has a segment, before a scan. */
 static int32_t is_known(uint32_t marker)
 {
     return (marker >= MARKER_SOF0 && marker <= MARKER_SOF15 && marker != MARKER_JPG) ||
@@ -223,7 +226,7 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
         } else if (marker >= MARKER_SOF0 && marker <= MARKER_SOF15) {
             code = parse_frame(p, end, marker, header);
         } else if (marker == MARKER_APP0) {
-            if (length >= 16 && !memcmp(p, "JFIF", 5)) /* libjpeg does not believe a shorter one */
+            if (length >= 16 && !memcmp(p, "JFIF", 5)) /* libjpeg ignores a shorter one */
                 markers.jfif = 1;
         } else if (marker == MARKER_APP14) {
             if (length >= 14 && !memcmp(p, "Adobe", 5)) {
@@ -243,4 +246,32 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
             return code;
         p = end;
     }
+}
+
+int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, fic_jpeg_info *info)
+{
+    if (!jpeg || jpeg_size < 0 || !info)
+        return FIC_ERROR_ARGUMENT;
+    fic_jpeg_header header;
+    int32_t code = fic_parse_header(jpeg, jpeg_size, &header);
+    if (code != FIC_OK)
+        return code;
+    *info = (fic_jpeg_info){
+        .width = header.width,
+        .height = header.height,
+        .components = header.num_components,
+        .subsampling_x = header.num_components == 1,
+        .subsampling_y = header.num_components == 1,
+        .progressive = header.progressive,
+        .indexable = header.native,
+        .restart_interval = header.restart_interval,
+    };
+    const fic_component *luma = &header.component[0], *chroma = &header.component[1];
+    if (header.num_components >= 3 && luma->sampling_x % chroma->sampling_x == 0 &&
+        luma->sampling_y % chroma->sampling_y == 0 && luma->sampling_x / chroma->sampling_x <= 2 &&
+        luma->sampling_y / chroma->sampling_y <= 2) {
+        info->subsampling_x = luma->sampling_x / chroma->sampling_x;
+        info->subsampling_y = luma->sampling_y / chroma->sampling_y;
+    }
+    return FIC_OK;
 }

@@ -8,9 +8,9 @@
 
 typedef struct {
     uint8_t identifier;
-    uint8_t h, v;      /* sampling factors */
-    uint8_t quantiser; /* table number */
-    uint8_t dc, ac;    /* Huffman table numbers */
+    uint8_t sampling_x, sampling_y; /* H and V of T.81 B.2.2 */
+    uint8_t quantiser;              /* table number */
+    uint8_t dc, ac;                 /* Huffman table numbers */
 } fic_component;
 
 typedef struct {
@@ -20,7 +20,9 @@ typedef struct {
     int32_t progressive;
     int32_t native;         /* 1: one scan that this library decodes itself */
     enum fic_colour colour; /* of a native file */
-    int32_t h, v;           /* luma samples per chroma sample in a native file: MCUs are 8h x 8v pixels */
+    /* Luma samples per chroma sample in a native file, and so the blocks of luma in an MCU, which has one of each
+     * chroma component. */
+    int32_t subsampling_x, subsampling_y;
     int32_t mcus_per_row, mcu_rows;
     int32_t restart_interval;    /* in MCUs, 0: none */
     const uint8_t *quantiser[4]; /* the 64 values, zigzag order, big-endian when 16 bits wide */
@@ -29,9 +31,26 @@ typedef struct {
     int64_t scan_start;           /* offset of the first byte of entropy-coded data */
 } fic_jpeg_header;
 
-/* Pointers in *header refer to `jpeg`. Of tables only the form is looked at. Returns FIC_OK or an error; a file that is
- * not native is no error, but left to libjpeg. What libjpeg or Pillow refuse for its header is an error or not native:
- * nothing is taken here that the reference does not take. */
+/* Pointers in *header refer to `jpeg`. Tables are only checked for their form. Returns FIC_OK or an error; a file that
+ * is not native is not an error, but left to libjpeg. A header that libjpeg or Pillow refuses is an error or not
+ * native: nothing is accepted here that the reference refuses. */
 int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *header);
+
+/* Factors along the two axes. */
+typedef struct {
+    int32_t x, y;
+} fic_factors;
+
+/* Of component `c` of a native file: how many pixels wide and high a sample is. */
+static inline fic_factors fic_pixels_per_sample(const fic_jpeg_header *header, int32_t c)
+{
+    return c > 0 ? (fic_factors){header->subsampling_x, header->subsampling_y} : (fic_factors){1, 1};
+}
+
+/* Of component `c` of a native file: how many of its blocks an MCU has. The coarser the samples, the fewer. */
+static inline fic_factors fic_blocks_per_mcu(const fic_jpeg_header *header, int32_t c)
+{
+    return c > 0 ? (fic_factors){1, 1} : (fic_factors){header->subsampling_x, header->subsampling_y};
+}
 
 #endif

@@ -1,3 +1,4 @@
+/* Resamples planes: the filters' tables, then the vertical and the horizontal pass. See resample.h. */
 #include "resample.h"
 
 #include <string.h>
@@ -15,7 +16,7 @@
 #if defined(__x86_64__)
 FIC_TARGET_AVX2 static void build_avx2(fic_filter *filter, const fic_filter_key *key)
 {
-    filter->pairs = fic_filter_places_avx2(key, filter->start, filter->used);
+    filter->pairs = fic_filter_extents_avx2(key, filter->start, filter->used);
     fic_filter_weights_avx2(key, filter->start, filter->pairs, filter->weight);
 }
 #endif
@@ -159,9 +160,9 @@ FIC_TARGET_AVX2 FIC_INLINE void add_lines(const __m256i *line, const int16_t *we
 }
 
 /*
- * vertical_scalar for output rows [y, y + OUTPUTS_AT_ONCE), those behind the last repeating it, transposed. Filters start
- * at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each pair as
- * 16-bit neighbours.
+ * vertical_scalar for output rows [y, y + OUTPUTS_AT_ONCE), those after the last repeating it, transposed. Filters
+ * start at even lines, so the output rows share pairs of lines: `lines` (4 vectors a pair) takes 32 samples of each
+ * pair as 16-bit neighbours.
  */
 FIC_TARGET_AVX2 static void vertical_avx2(const fic_source *source, const fic_filter *filter, int32_t y, __m256i *lines,
                                           __m256i *columns)
@@ -287,7 +288,7 @@ FIC_TARGET_AVX2 FIC_INLINE void ycc_to_rgb(__m256i s[3][2])
     }
 }
 
-/* Eight rows of four pixels: 12 bytes each, and 4 bytes of anything behind them. */
+/* Eight rows of four pixels: 12 bytes each, and 4 bytes of anything after them. */
 FIC_TARGET_AVX2 FIC_INLINE void interleave_rgb(__m256i r, __m256i g, __m256i b, __m128i row[8])
 {
     const __m256i order = _mm256_setr_epi8(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1, 0, 4, 8, 1, 5, 9, 2, 6,
@@ -314,7 +315,7 @@ FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_res
         most_pairs = task->horizontal[c]->pairs > most_pairs ? task->horizontal[c]->pairs : most_pairs;
     }
     int64_t pitch = (widest + 31) / 32 * 32;
-    int64_t column_pitch = pitch / 2 + most_pairs; /* zero weights may lie behind the last sample */
+    int64_t column_pitch = pitch / 2 + most_pairs; /* zero weights may follow the last sample */
     __m256i *line_pairs = fic_buffer_reserve(&scratch->rows, (size_t)(highest + 1) / 2 * 4 * sizeof(__m256i));
     size_t columns_size = (size_t)(3 * column_pitch) * sizeof(__m256i), had = scratch->columns.size;
     __m256i *columns = fic_buffer_reserve(&scratch->columns, columns_size);

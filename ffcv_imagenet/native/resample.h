@@ -2,12 +2,13 @@
  * Separable resampling of planes, in fixed point.
  *
  * Along each axis output sample i is centred on input coordinate (i + 1/2) * in / out and weighs the input samples with
- * one of the filters of filter.h, renormalised where the crop's edge cuts it off: Pillow's BILINEAR and BICUBIC, OpenCV's
- * INTER_AREA where both axes shrink or both grow (where only one grows, OpenCV leaves out pixels of the other).
- * Between the two passes, and before the colour conversion, nothing is clipped: bicubic weights sum to at most 1.27 in
- * absolute value, so that samples, with their fraction, stay far inside of 16 bits, and only what the colour conversion
- * adds saturates. Subsampled chroma is not enlarged first: the weights of the enlarging filter (3/4 of the nearest sample, 1/4 of the
- * next nearest, chroma centred as in JFIF) are multiplied into the table. Weights are integers that sum to 2^14.
+ * one of the filters of filter.h, renormalised where the crop's edge cuts it off: Pillow's BILINEAR and BICUBIC,
+ * OpenCV's INTER_AREA where both axes shrink or both grow (where only one grows, OpenCV leaves out pixels of the
+ * other). Between the two passes, and before the colour conversion, nothing is clipped: bicubic weights sum to at
+ * most 1.27 in absolute value, so that samples, with their fraction, stay far inside of 16 bits, and only what the
+ * colour conversion adds saturates. Subsampled chroma is not enlarged first: the weights of the enlarging filter (3/4
+ * of the nearest sample, 1/4 of the next nearest, chroma centred as in JFIF) are multiplied into the table. Weights are
+ * integers that sum to 2^14.
  */
 #ifndef FIC_RESAMPLE_H
 #define FIC_RESAMPLE_H
@@ -22,7 +23,7 @@
 
 typedef struct {
     fic_filter_key key;
-    int32_t pairs;   /* weights per output sample / 2, padded with zero weights */
+    int32_t pairs; /* weights per output sample / 2, padded with zero weights */
     /* For out_size outputs, and as many more as make a multiple of 8, which repeat the last: */
     int32_t *start;  /* even plane coordinate of the first weight */
     int16_t *weight; /* [2 * pairs] of each */

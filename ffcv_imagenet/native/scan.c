@@ -1,3 +1,4 @@
+/* Walks over the MCUs of a scan. See scan.h. */
 #include "scan.h"
 
 #include <string.h>
@@ -96,13 +97,11 @@ void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const 
     scan->restart_interval = header->restart_interval;
     scan->until_restart = header->restart_interval ? header->restart_interval : INT64_MAX;
     scan->restart_number = 0;
-    scan->h = header->h;
-    scan->v = header->v;
     scan->num_blocks = 0;
     for (int32_t c = 0; c < header->num_components; c++) {
-        int32_t h = c == 0 ? header->h : 1, v = c == 0 ? header->v : 1;
-        for (int32_t i = 0; i < h * v; i++) {
-            fic_mcu_block block = {c, i % h, i / h};
+        fic_factors blocks = scan->blocks_per_mcu[c] = fic_blocks_per_mcu(header, c);
+        for (int32_t i = 0; i < blocks.x * blocks.y; i++) {
+            fic_mcu_block block = {c, i % blocks.x, i / blocks.x};
             scan->block[scan->num_blocks++] = block;
         }
     }
@@ -153,7 +152,7 @@ int32_t fic_scan_ends(const fic_scan *scan)
 {
     const uint8_t *jpeg = scan->jpeg;
     for (int64_t at = scan->segment_next; at < scan->limit; at++) {
-        if (jpeg[at] != 0xff) { /* entropy-coded bytes of a segment that nobody has loaded */
+        if (jpeg[at] != 0xff) { /* entropy-coded bytes of a segment that was not loaded */
             const uint8_t *found = memchr(jpeg + at, 0xff, (size_t)(scan->limit - at));
             if (!found)
                 return 0;
@@ -185,7 +184,7 @@ static int32_t block_error(int32_t code)
     return code == FIC_BLOCK_BAD_CODE ? FIC_ERROR_CODE : FIC_ERROR_COEFFICIENT;
 }
 
-/* Behind the segment's end zero bits are read, up to FIC_SEGMENT_PADDING; an error met there is one of missing data. */
+/* After the segment's end zero bits are read, up to FIC_SEGMENT_PADDING; an error found there means missing data. */
 static int32_t run_error(fic_scan *scan, const fic_bits *bits, int32_t code)
 {
     scan->bits = *bits;
@@ -215,26 +214,25 @@ typedef int32_t decode_function(fic_bits *bits, const fic_huffman_table *dc_tabl
                                 int32_t *dc, int16_t *cells);
 typedef void idct_function(const int16_t *cells, const uint16_t *quantisers, uint8_t *out, int64_t stride);
 
-FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
-                              idct_function idct)
+/* What decoding needs to know of a block of the MCU at hand. */
+typedef struct {
+    const fic_huffman_table *dc_table, *ac_table;
+    const uint16_t *quantisers;
+    int32_t *dc;
+    uint8_t *out; /* the first sample of the plane in the block's lines */
+    int64_t stride;
+    uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
+    uint32_t columns;  /* per MCU */
+} block_position;
+
+/* Describe the blocks of the MCU in this row and column. */
+FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, block_position block[FIC_MAX_BLOCKS])
 {
-    fic_bits bits = scan->bits;
-    const uint8_t *stop = scan->segment + scan->segment_size + 8;
-    int32_t num_blocks = scan->num_blocks;
-    struct {
-        const fic_huffman_table *dc_table, *ac_table;
-        const uint16_t *quantisers;
-        int32_t *dc;
-        uint8_t *out;
-        int64_t stride;
-        uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
-        uint32_t columns;  /* per MCU */
-    } block[FIC_MAX_BLOCKS];
-    for (int32_t i = 0; i < num_blocks; i++) {
+    for (int32_t i = 0; i < scan->num_blocks; i++) {
         int32_t c = scan->block[i].component;
-        int32_t h = c == 0 ? scan->h : 1, v = c == 0 ? scan->v : 1;
+        fic_factors per_mcu = scan->blocks_per_mcu[c];
         const fic_plane *plane = &scan->plane[c];
-        int32_t y = row * v + scan->block[i].y - plane->block_y;
+        int32_t y = row * per_mcu.y + scan->block[i].y - plane->block_y;
         int32_t inside = y >= 0 && y < plane->blocks_h;
         block[i].quantisers = plane->quantisers;
         block[i].stride = plane->stride;
@@ -242,10 +240,20 @@ FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32
         block[i].ac_table = scan->ac_table[c];
         block[i].dc = &scan->dc[c];
         block[i].out = plane->samples + (inside ? (int64_t)y * 8 * plane->stride : 0);
-        block[i].x = (uint32_t)(column * h + scan->block[i].x - plane->block_x);
+        block[i].x = (uint32_t)(column * per_mcu.x + scan->block[i].x - plane->block_x);
         block[i].width = inside ? (uint32_t)plane->blocks_w : 0;
-        block[i].columns = (uint32_t)h;
+        block[i].columns = (uint32_t)per_mcu.x;
     }
+}
+
+FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
+                              idct_function idct)
+{
+    fic_bits bits = scan->bits;
+    const uint8_t *stop = scan->segment + scan->segment_size + 8;
+    int32_t num_blocks = scan->num_blocks;
+    block_position block[FIC_MAX_BLOCKS];
+    locate_blocks(scan, row, column, block);
     int16_t *cells = scan->cells;
     for (; count > 0; count--) {
         for (int32_t i = 0; i < num_blocks; i++) {
@@ -332,7 +340,7 @@ int32_t fic_scan_skip(fic_scan *scan, int64_t count, int32_t unread)
         if (code < 0)
             return code;
         int64_t run = count < scan->until_restart ? count : scan->until_restart;
-        /* Where the next marker is, the unstuffing has found out. */
+        /* The unstuffing has found the next marker. */
         if (!unread || run < scan->until_restart) {
             code = SELECT(skip_run)(scan, run);
             if (code == FIC_OK)

@@ -19,7 +19,7 @@ typedef struct {
 
 typedef struct {
     int32_t component;
-    int32_t x, y; /* place in the MCU */
+    int32_t x, y; /* position in the MCU, in blocks */
 } fic_mcu_block;
 
 typedef struct {
@@ -35,7 +35,7 @@ typedef struct {
     int64_t until_restart; /* MCUs left in the segment */
     int32_t restart_number;
     int32_t simd;
-    int32_t h, v;
+    fic_factors blocks_per_mcu[3];
     int32_t num_blocks;
     fic_mcu_block block[FIC_MAX_BLOCKS];
     const fic_huffman_table *dc_table[3], *ac_table[3];
@@ -44,16 +44,16 @@ typedef struct {
     _Alignas(32) int16_t cells[FIC_BLOCK_CELLS];
 } fic_scan;
 
-/* What the scan is made of; fic_scan_begin or fic_scan_seek comes next. The tables and simd are the caller's to set. */
+/* Set what the scan is made of; fic_scan_begin or fic_scan_seek comes next. The caller sets the tables and simd. */
 void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const fic_jpeg_header *header);
 
 /* Start at the first MCU, byte `start` of the JPEG. */
 int32_t fic_scan_begin(fic_scan *scan, int64_t start);
 
-/* Start at MCU number `mcu` from an index entry; `limit`: a byte offset that the run to come does not pass. */
+/* Start at MCU number `mcu` from an index entry; `limit`: a byte offset that the next run does not pass. */
 int32_t fic_scan_seek(fic_scan *scan, const fic_entry_point *entry, int64_t mcu, int64_t limit);
 
-/* Step over `count` MCUs. With `unread` whole segments are not even looked at, so that errors in them go unseen. */
+/* Step over `count` MCUs. With `unread`, whole segments are not read at all, so that errors in them go unnoticed. */
 int32_t fic_scan_skip(fic_scan *scan, int64_t count, int32_t unread);
 
 /* Decode MCUs [column, end) of MCU row `row`: those of their blocks that lie in the planes. */
@@ -69,7 +69,7 @@ int32_t fic_scan_ends(const fic_scan *scan);
  * before it, advanced by the call; start each segment with segment_raw and 0. */
 int64_t fic_scan_position(const fic_scan *scan, int64_t *raw, int64_t *plain);
 
-/* Continue behind the next restart marker if the segment is at its end. Returns 1 if so, 0 if not, or an error. */
+/* Continue after the next restart marker if the segment is at its end. Returns 1 if so, 0 if not, or an error. */
 int32_t fic_scan_restart(fic_scan *scan);
 
 #endif

@@ -19,11 +19,12 @@ from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.read import decode_cpu, decode_gpu
+from ffcv_imagenet.data.read import decode_cpu, decode_gpu, loader_cpu
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, RandomResizedCropDecoder
-from ffcv_imagenet.data.read.decode_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.kernels import CudaKernels
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
+from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
@@ -45,11 +46,11 @@ NORMALIZE = Normalize((0.3, 0.5, 0.7), (0.2, 0.25, 0.5))
 def arguments(folder, split, batch, resize="triangle"):
     if split == "train":
         return (
-            folder / "train.beton",
+            BetonFile.open(folder / "train.beton"),
             RandomResizedCropDecoder(32, seed=5, resize=resize),
             ShuffledOrder(96, seed=5, global_batch=batch),
         )
-    return folder / "val.beton", CenterCropDecoder(35, resize=resize), ShardedOrder(31)
+    return BetonFile.open(folder / "val.beton"), CenterCropDecoder(35, resize=resize), ShardedOrder(31)
 
 
 def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_damaged="fail"):
@@ -59,7 +60,7 @@ def gpu_loader(kernels, folder, split="train", batch=16, dtype=torch.uint8, on_d
 
 def cpu_loader(folder, split="train", batch=16, on_damaged="fail"):
     options = {"batch_size": batch, "num_workers": 1, "device": CPU, "on_damaged": on_damaged}
-    return BatchLoader(*arguments(folder, split, batch), **options)
+    return CPUBatchLoader(*arguments(folder, split, batch), **options)
 
 
 @functools.cache
@@ -93,6 +94,13 @@ def test_numba_compiles_before_the_decoding_thread_begins(kernels, digits, monke
     assert set(threads) == {threading.main_thread()}
 
 
+def test_a_loader_for_the_gpu_builds_nothing_that_only_the_cpus_uses(host_kernels, digits, monkeypatch):
+    monkeypatch.setattr(loader_cpu, "Pipeline", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cpu_loader(digits)
+    assert len(copies(gpu_loader(host_kernels, digits), 0, 32)) == 6
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_batches_are_the_cpus(kernels, digits, split):
     """JPEG and raw samples mixed, several epochs and resolutions, the last batch a smaller one."""
@@ -113,7 +121,7 @@ def test_batches_are_the_cpus_with_every_filter(kernels, digits, split, resize):
     options = {"batch_size": 16, "num_workers": 1, "device": kernels.device}
     of_gpu = options | {"dtype": torch.uint8, "normalize": NORMALIZE, "kernels": kernels}
     ours = GPUBatchLoader(*arguments(digits, split, 16, resize), **of_gpu)
-    theirs = BatchLoader(*arguments(digits, split, 16, resize), **options | {"device": CPU})
+    theirs = CPUBatchLoader(*arguments(digits, split, 16, resize), **options | {"device": CPU})
     got = copies(ours, 2, 48)
     assert same(got, copies(theirs, 2, 48))
     assert not same(got, copies(whole_files(kernels, digits, split)[1], 2, 48))
@@ -207,11 +215,11 @@ def test_what_the_kernels_suspect_and_the_cpu_accepts_is_the_cpus(kernels, tmp_p
     for row in range(3):
         content[entries + 8 * (4 * row + 2) + 4] ^= 1 << 5
     EntryIndex.path(beton).write_bytes(content)
-    shares, batches = [], []
+    shares, batches, file = [], [], BetonFile.open(beton)
     for loader in (
-        BatchLoader(beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=CPU),
+        CPUBatchLoader(file, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=CPU),
         GPUBatchLoader(
-            beton, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=kernels.device,
+            file, CenterCropDecoder(35), ShardedOrder(4), batch_size=4, num_workers=1, device=kernels.device,
             dtype=torch.uint8, normalize=NORMALIZE, kernels=kernels,
         ),
     ):  # fmt: skip
@@ -257,7 +265,7 @@ def test_users_mistakes_are_one_clear_line(kernels, digits, tmp_path, monkeypatc
         FileNotFoundError, match=r"val.beton has no entry-point index, which data.decode=gpu needs: python -m"
     ):
         gpu_loader(kernels, tmp_path / "plain", "val")
-    monkeypatch.setattr(decode_gpu.CudaKernels.__init__.__globals__["importlib"].util, "find_spec", lambda _: None)
+    monkeypatch.setattr(CudaKernels.__init__.__globals__["importlib"].util, "find_spec", lambda _: None)
     with pytest.raises(
         ValueError, match=r"data.decode: got gpu, which needs NVIDIA's cuda.core: pip install cuda-core"
     ):

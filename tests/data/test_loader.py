@@ -24,13 +24,15 @@ from PIL import Image
 from resizing import resized
 
 from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import (
     CenterCropDecoder,
     RandomResizedCropDecoder,
     decode_batch,
 )
-from ffcv_imagenet.data.read.loader import BATCHES_READ_AHEAD, BatchLoader, _BatchIterator
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader, _BatchIterator
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.read_ahead import BATCHES_READ_AHEAD, Windows, read_ahead
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
@@ -47,12 +49,14 @@ def train_loader(
     order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
     decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
     options = {"batch_size": batch, "num_workers": workers, "device": device, "on_damaged": on_damaged}
-    return BatchLoader(digits / "train.beton", decoder, order, **options)
+    return CPUBatchLoader(BetonFile.open(digits / "train.beton"), decoder, order, **options)
 
 
 def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail", ratio=IMAGENET_CENTER_CROP):
     options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
-    return BatchLoader(digits / "val.beton", CenterCropDecoder(35, ratio), ShardedOrder(31), **options)
+    return CPUBatchLoader(
+        BetonFile.open(digits / "val.beton"), CenterCropDecoder(35, ratio), ShardedOrder(31), **options
+    )
 
 
 def resident_mib():
@@ -86,6 +90,17 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_not_of_workers_or_history(digi
     assert same(third, copies(two, 3, 32))
     assert not same(third, copies(one, 4, 32))
     assert not same(third, copies(train_loader(digits, seed=1), 3, 32))
+
+
+@pytest.mark.parametrize("quasi_random", [False, True])
+def test_an_epoch_that_begins_in_its_middle_is_its_rest_and_changes_no_other(digits, quasi_random):
+    loader = train_loader(digits)
+    if quasi_random:
+        loader.order = QuasiRandomOrder(96, seed=0, global_batch=16, block=8, window=3)
+    whole = copies(loader, 2, 32)
+    rest = [(batch.images.clone(), batch.labels.clone()) for batch in loader.epoch(2, 32, first_batch=4)]
+    assert same(rest, whole[4:])
+    assert same(copies(loader, 2, 32), whole)
 
 
 def test_ranks_share_the_global_batches(digits):
@@ -126,9 +141,9 @@ def test_crops_are_resized_by_the_filter_that_is_asked_for(digits_folder, tmp_pa
     write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
     files = sorted((digits_folder / "val").glob("*/*.png"))
     whole = [np.array(Image.open(file).convert("RGB")) for file in files]
-    options = {"batch_size": 31, "num_workers": 1, "device": CPU}
+    options, file = {"batch_size": 31, "num_workers": 1, "device": CPU}, BetonFile.open(tmp_path / "val.beton")
     for decoder in (CenterCropDecoder(24, resize=resize), RandomResizedCropDecoder(24, seed=1, resize=resize)):
-        [(images, _)] = copies(BatchLoader(tmp_path / "val.beton", decoder, ShardedOrder(31), **options), 0, 24)
+        [(images, _)] = copies(CPUBatchLoader(file, decoder, ShardedOrder(31), **options), 0, 24)
         boxes = decoder.boxes(np.arange(31)).tolist()
         for image, pixels, (top, left, height, width, flip) in zip(images, whole, boxes, strict=True):
             expected = resized(pixels, (left, top, width, height), (24, 24), resize)[:, :: -1 if flip else 1]
@@ -137,7 +152,7 @@ def test_crops_are_resized_by_the_filter_that_is_asked_for(digits_folder, tmp_pa
 
 def test_an_error_while_decoding_reaches_the_consumer(digits):
     loader = val_loader(digits)
-    loader.code = ([(lambda batch_indices, **_: [1 / 0 for _ in batch_indices], [])], [])
+    loader.pipeline.code = ([(lambda batch_indices, **_: [1 / 0 for _ in batch_indices], [])], [])
     with pytest.raises(ZeroDivisionError):
         copies(loader, 0, 35)
 
@@ -187,8 +202,8 @@ def test_more_workers_than_numba_has_threads_is_a_clear_error(digits):
 
 
 def test_a_rank_without_validation_images_gets_no_batch(digits):
-    loader = BatchLoader(
-        digits / "val.beton",
+    loader = CPUBatchLoader(
+        BetonFile.open(digits / "val.beton"),
         CenterCropDecoder(35),
         ShardedOrder(1, rank=0, world_size=2),
         batch_size=4,
@@ -234,7 +249,7 @@ def test_a_damaged_sample_is_named_and_good_ones_are_still_read(digits, damaged)
 def test_the_next_good_sample_of_the_batch_stands_in_for_damaged_ones(digits, damaged, workers, capsys):
     folder, numbers = damaged("train", [0, 1, 7, 20, -1])
     good = train_loader(digits)
-    expected, order = copies(good, 2, 32), good.traversal_order.sample_order(2).reshape(6, 16)
+    expected, order = copies(good, 2, 32), good.order.sample_order(2).reshape(6, 16)
     loader = train_loader(folder, workers=workers, on_damaged="replace")
     for _ in range(2):  # the second time nothing is left of the first
         batches = loader.epoch(2, 32)
@@ -330,8 +345,8 @@ def test_the_next_parts_of_the_file_are_asked_for_before_they_are_needed(tmp_pat
     order: ShuffledOrder = ShuffledOrder(96, seed=0, global_batch=8)
     if quasi_random:
         order = QuasiRandomOrder(96, seed=0, global_batch=8, block=8, window=3)
-    loader = BatchLoader(beton, RandomResizedCropDecoder(32, seed=0), order, batch_size=8, num_workers=1, device=CPU)
-    content, samples = loader.memory_manager.content, read_samples(beton)
+    file, windows = BetonFile.open(beton), None
+    content, samples = file.storage.content, file.samples
     pages = np.zeros(-(-content.size // mmap.PAGESIZE), np.uint8)
 
     def in_memory():
@@ -341,18 +356,20 @@ def test_the_next_parts_of_the_file_are_asked_for_before_they_are_needed(tmp_pat
         bounds = zip((samples.pointer // mmap.PAGESIZE).tolist(), (last // mmap.PAGESIZE).tolist(), strict=True)
         return {number for number, (first, last) in enumerate(bounds) if (pages[first : last + 1] & 1).all()}
 
-    with beton.open("rb", buffering=0) as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with beton.open("rb", buffering=0) as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if in_memory():
         pytest.skip("this file system does not give memory back")
     batches = np.split(order.sample_order(0), 12)
-    reading = loader.read_ahead(batches)
+    if quasi_random:
+        windows = Windows(file, order, epoch=0, first_batch=0, batch_size=8)
+    reading = read_ahead(file, batches, windows)
     assert np.array_equal(next(reading), batches[0])
     asked = set(np.concatenate(batches[: BATCHES_READ_AHEAD + 1]).tolist())
     if quasi_random:
-        for first, behind in order.blocks(0)[:6].tolist():  # two windows
-            asked |= set(range(first, behind))
+        for first, end in order.blocks(0)[:6].tolist():  # two windows
+            asked |= set(range(first, end))
     deadline = time.monotonic() + 20
     while not asked <= in_memory() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -427,7 +444,7 @@ class SimulatedGpu:
         for name, value in replaced.items():
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr("ffcv.loader.epoch_iterator.IS_CUDA", True)
-        loader.device = types.SimpleNamespace(type="cuda")
+        loader.pipeline.device = types.SimpleNamespace(type="cuda")
 
 
 def test_streams_wait_for_each_other_at_both_ends_of_an_epoch(digits, monkeypatch):

@@ -1,15 +1,13 @@
 """The native decoder through ctypes, for tests and benchmarks."""
 
+import ctypes
 import os
 from pathlib import Path
 
 import numpy as np
 
 from ffcv_imagenet import native
-from ffcv_imagenet.native import RESIZE_FILTERS, load_library
-
-ARGUMENT, NOT_JPEG, HEADER, SIZE_MISMATCH, HUFFMAN_TABLE = -1, -3, -4, -5, -6
-TRUNCATED, CODE, COEFFICIENT, RESTART, INDEX, UNSUPPORTED, FALLBACK = -7, -8, -9, -10, -11, -12, -13
+from ffcv_imagenet.native import RESIZE_FILTERS, JpegInfo, load_library
 
 
 def load():
@@ -44,10 +42,9 @@ class Decoder:
         return code
 
     def probe(self, jpeg):
-        data, info = as_bytes(jpeg), np.zeros(8, np.int32)
-        self.check(self.library.fic_probe(data.ctypes.data, data.size, info.ctypes.data))
-        names = ("width", "height", "components", "h", "v", "progressive", "indexable", "restart_interval")
-        return dict(zip(names, info.tolist(), strict=True))
+        data, info = as_bytes(jpeg), JpegInfo()
+        self.check(self.library.fic_probe(data.ctypes.data, data.size, ctypes.byref(info)))
+        return info
 
     def index(self, jpeg, k=4):
         """The index as uint8 array, empty when the file cannot be indexed."""

@@ -25,7 +25,7 @@ from resizing import resized
 from ffcv_imagenet import native
 from ffcv_imagenet.augment import Normalize
 from ffcv_imagenet.data.format.index import EntryIndex
-from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, Slot, output_levels
+from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers, output_levels
 from ffcv_imagenet.data.read.gather import Gatherer
 
 
@@ -52,7 +52,7 @@ class GivenBoxes:
     def boxes(self, samples):
         return self.given[samples]
 
-    def decode(self, samples, boxes, batch, codes, metadata, storage):
+    def decode(self, samples, boxes, batch, codes, storage):
         for number, (sample, box) in enumerate(zip(samples, boxes.tolist(), strict=True)):
             self.decoded.append(int(sample))
             arguments = (self.jpegs[sample], self.indexes[sample] or None, box, batch.shape[1], self.resize)
@@ -64,7 +64,7 @@ class GivenBoxes:
 
 
 class Decoding:
-    """Decode a batch of JPEG files with the kernels: ``images``, ``status``, and which were ``left`` to the CPU."""
+    """Decode a batch of JPEG files with the kernels: ``images``, ``status``, and which were decoded ``on_cpu``."""
 
     def __init__(self, kernels, jpegs, boxes, side, dtype=torch.uint8, every=4, indexes=None, resize="triangle"):
         content = np.frombuffer(b"".join(jpegs), np.uint8)
@@ -80,22 +80,22 @@ class Decoding:
         )
         gatherer = Gatherer(content, samples, index)
         count = len(jpegs)
-        self.slot = Slot(
+        self.output = OutputBuffers(
             torch.zeros(count, side, side, 3, dtype=dtype),
             torch.zeros(count, dtype=torch.int64),
             torch.full((count,), -1, dtype=torch.int32),
         )
         decoder = GivenBoxes(jpegs, indexes, boxes, resize)
-        self.left = np.zeros(count, bool)
+        self.on_cpu = np.zeros(count, bool)
         batch = BatchDecoder(gatherer, decoder, np.arange(count) + 7, kernels, count, dtype, Normalize())
         codes = np.zeros(count, np.int32)
-        if batch.submit(np.arange(count), self.left, codes, None, self.slot) is None:
+        if batch.submit(np.arange(count), self.on_cpu, codes, None, self.output) is None:
             raise ValueError(decoder.error)
-        self.status, self.decoded = self.slot.status.numpy(), decoder.decoded
+        self.status, self.decoded = self.output.status.numpy(), decoder.decoded
 
     @property
     def images(self):
-        return self.slot.images.numpy()
+        return self.output.images.numpy()
 
 
 def expected(jpegs, boxes, side, resize="triangle"):
@@ -104,10 +104,10 @@ def expected(jpegs, boxes, side, resize="triangle"):
 
 def check(kernels, jpegs, boxes, side, every=4, resize="triangle"):
     got = Decoding(kernels, jpegs, boxes, side, every=every, resize=resize)
-    assert not got.left.any()
+    assert not got.on_cpu.any()
     assert not got.status.any()
     assert np.array_equal(got.images, expected(jpegs, boxes, side, resize))
-    assert np.array_equal(got.slot.labels, np.arange(len(jpegs)) + 7)
+    assert np.array_equal(got.output.labels, np.arange(len(jpegs)) + 7)
 
 
 def random_boxes(rng, width, height, count):
@@ -199,7 +199,7 @@ def test_what_the_kernels_cannot_take_is_left_to_the_cpu(kernels):
     boxes = [(1, 2, 40, 50, 1)] * 4
     for resize in native.RESIZE_FILTERS:
         got = Decoding(kernels, jpegs, boxes, 20, resize=resize)
-        assert got.left.tolist() == [False, True, True, False]
+        assert got.on_cpu.tolist() == [False, True, True, False]
         assert got.decoded == [1, 2]
         assert np.array_equal(got.images, expected(jpegs, boxes, 20, resize))
     nothing = [native.build_index(jpegs[0], 4), b"", b"", b""]
@@ -209,7 +209,7 @@ def test_what_the_kernels_cannot_take_is_left_to_the_cpu(kernels):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float16, torch.float32])
 def test_the_output_is_what_normalising_the_cpus_pixels_gives(kernels, dtype):
     jpegs, boxes = [encode(noise(50, 40)), encode(waves(50, 40), progressive=True)], [(0, 0, 40, 50, 0)] * 2
-    images = Decoding(kernels, jpegs, boxes, 32, dtype).slot.images.permute(0, 3, 1, 2)
+    images = Decoding(kernels, jpegs, boxes, 32, dtype).output.images.permute(0, 3, 1, 2)
     pixels = torch.from_numpy(expected(jpegs, boxes, 32)).permute(0, 3, 1, 2)
     assert images.dtype == dtype
     assert images.is_contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,8 @@ from jpeg_samples import (
 )
 from native_library import Decoder, NativeError
 
+from ffcv_imagenet.native import Error
+
 RESTARTS = [{}, {"restart_marker_blocks": 1}, {"restart_marker_blocks": 5}, {"restart_marker_rows": 1}]
 
 
@@ -113,7 +115,7 @@ def test_damaged_data_are_noticed_while_indexing(decoder):
         for cut in (len(jpeg) // 2, len(jpeg) - 4):
             with pytest.raises(NativeError) as caught:
                 decoder.index(jpeg[:cut])
-            assert caught.value.code in (native.TRUNCATED, native.RESTART)
+            assert caught.value.code in (Error.TRUNCATED, Error.RESTART)
 
 
 def test_arguments_of_build_index(decoder):
@@ -126,7 +128,7 @@ def test_arguments_of_build_index(decoder):
     assert not out.any()
     for k in (0, -1, 256):
         code = library.fic_build_index(decoder.context, data.ctypes.data, data.size, k, out.ctypes.data, out.size)
-        assert code == native.ARGUMENT
+        assert code == Error.ARGUMENT
 
 
 @pytest.fixture
@@ -146,9 +148,9 @@ def code_of(decoder, jpeg, index, box=(0, 0, 120, 80), k=2):
 def test_indices_of_another_size(decoder, indexed):
     jpeg, index = indexed
     for wrong, k in ((index[:-8], 2), (np.append(index, index[:8]), 2), (index, 3), (index[:0], 2)):
-        assert code_of(decoder, jpeg, wrong, k=k) == native.INDEX
+        assert code_of(decoder, jpeg, wrong, k=k) == Error.INDEX
     for k in (0, -1, 256):
-        assert code_of(decoder, jpeg, index, k=k) == native.ARGUMENT
+        assert code_of(decoder, jpeg, index, k=k) == Error.ARGUMENT
 
 
 def test_positions_outside_the_data(decoder, indexed):
@@ -157,7 +159,7 @@ def test_positions_outside_the_data(decoder, indexed):
         wrong = index.copy()
         bases = wrong[5 * 4 * 8 :][: 5 * 4].view("<u4")
         bases[2] = value
-        assert code_of(decoder, jpeg, wrong) == native.INDEX
+        assert code_of(decoder, jpeg, wrong) == Error.INDEX
 
 
 def test_positions_that_go_backwards(decoder, indexed):
@@ -165,7 +167,7 @@ def test_positions_that_go_backwards(decoder, indexed):
     wrong = index.copy()
     bases = wrong[5 * 4 * 8 :][: 5 * 4].view("<u4")
     bases[:] = bases[::-1].copy()
-    assert code_of(decoder, jpeg, wrong) == native.INDEX
+    assert code_of(decoder, jpeg, wrong) == Error.INDEX
 
 
 def test_any_index_is_survived(decoder, indexed):
@@ -178,10 +180,10 @@ def test_any_index_is_survived(decoder, indexed):
         codes.add(code_of(decoder, jpeg, wrong, random_box(rng, 120, 80)))
     for _ in range(100):
         codes.add(code_of(decoder, jpeg, rng.integers(0, 256, index.size, np.uint8), random_box(rng, 120, 80)))
-    allowed = {0, native.TRUNCATED, native.CODE, native.COEFFICIENT, native.RESTART, native.INDEX}
+    allowed = {0, Error.TRUNCATED, Error.CODE, Error.COEFFICIENT, Error.RESTART, Error.INDEX}
     assert codes <= allowed
-    assert native.INDEX in codes
-    assert native.TRUNCATED in codes
+    assert Error.INDEX in codes
+    assert Error.TRUNCATED in codes
     assert code_of(decoder, jpeg, index) == 0
 
 

@@ -1,8 +1,8 @@
 """Opening a .beton file: its tables, checked before anything else reads them.
 
 A .beton is a head (header, field descriptors, a metadata record per sample), pages of image bytes, and the allocation
-table (which bytes belong to which sample). FFCV's own Reader believes all of it; here nothing is believed, so that
-whatever the tables of an opened file say lies inside the file.
+table (which bytes belong to which sample). FFCV's own Reader trusts all of it; here everything is checked, so that
+whatever the tables of an opened file point to lies inside the file.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_samples(beton: Path, manifest: Manifest | None = None) -> Samples:
 
     Args:
         beton: the file, ours or one of stock FFCV.
-        manifest: what the file must hold. Without it, nothing tells a changed label from a right one.
+        manifest: what the file must hold. Without it, a changed label goes unnoticed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -131,7 +131,7 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     fields, stock_names = _field_names(np.frombuffer(head, FIELD_DESCRIPTOR, len(FIELDS), HEADER.itemsize))
     metadata_type = sample_type(fields)
 
-    # From here on in Python's numbers, because products of hostile ones must not wrap around.
+    # From here on with Python's integers, because products of hostile numbers must not wrap around.
     num_samples, page_size = int(header["num_samples"]), int(header["page_size"])
     pages_end = int(header["alloc_table_ptr"])
     if pages_end == 0:
@@ -154,7 +154,7 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     metadata, table = np.frombuffer(metadata_bytes, metadata_type), np.frombuffer(table_bytes, ALLOCATION)
     checksum = tables_checksum(head, metadata_bytes, table_bytes)
     samples = Samples(metadata, fields, _sizes(table), checksum, stock_names)
-    _check_places(samples, table, pages_start, pages_end, page_size)
+    _check_positions(samples, table, pages_start, pages_end, page_size)
     _check_contents(samples, manifest)
     if manifest is not None:
         _compare(samples, manifest, checksum)
@@ -181,17 +181,17 @@ def _field_names(descriptors: np.ndarray) -> tuple[tuple[str, ...], tuple[str, .
 
 def _sizes(table: np.ndarray) -> np.ndarray:
     """Bytes of each sample, [samples] uint64, from the allocation table, which may be in any order."""
-    number = table["sample_id"]
+    sample = table["sample_id"]
     seen = np.zeros(len(table), bool)
-    seen[number[number < len(table)]] = True
+    seen[sample[sample < len(table)]] = True
     if not seen.all():
         raise ValueError(f"is damaged: sample {np.argmin(seen)} is not in the allocation table")
     sizes = np.empty(len(table), np.uint64)
-    sizes[number] = table["size"]
+    sizes[sample] = table["size"]
     return sizes
 
 
-def _check_places(samples: Samples, table: np.ndarray, pages_start: int, pages_end: int, page_size: int) -> None:
+def _check_positions(samples: Samples, table: np.ndarray, pages_start: int, pages_end: int, page_size: int) -> None:
     """Every image lies in one page, and no two images have a byte in common."""
     pointer, size = samples.pointer, samples.size
     _check(samples, (pointer >= pages_start) & (pointer < pages_end), "it lies outside the file's pages")
@@ -211,7 +211,7 @@ def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
     _check(samples, (mode == JPEG_MODE) | (mode == RAW_MODE), "it is neither a JPEG nor raw pixels")
     _check(samples, (height > 0) & (width > 0), "it has no width or no height")
     _check(samples, (mode == JPEG_MODE) | (samples.size == 3 * height * width), "its size does not fit its raw pixels")
-    # Before anything is allocated for an image: the decoder takes no JPEG of another size than the one told here.
+    # Before anything is allocated for an image: the decoder refuses a JPEG of another size than the one stored here.
     most = MAX_PIXELS if manifest is None else manifest.parameters.max_pixels
     _check(samples, height * width <= most, f"it has more than {most} pixels")
     below = np.iinfo(np.int64).max if manifest is None else manifest.num_classes
@@ -220,8 +220,8 @@ def _check_contents(samples: Samples, manifest: Manifest | None) -> None:
 
 def _check(samples: Samples, good: np.ndarray, reason: str) -> None:
     if not good.all():
-        number = int(np.argmin(good))
-        raise ValueError(f"is damaged: sample {number} (byte {samples.pointer[number]}): {reason}")
+        sample = int(np.argmin(good))
+        raise ValueError(f"is damaged: sample {sample} (byte {samples.pointer[sample]}): {reason}")
 
 
 def _compare(samples: Samples, manifest: Manifest, checksum: str) -> None:

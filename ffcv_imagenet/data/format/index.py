@@ -1,7 +1,7 @@
 """The entry-point index ``<name>.beton.mcu``: where a decoder can start inside the JPEG samples of a .beton.
 
-The file's layout is documented in docs/mcu_index.md. It is an addition: the .beton stays as it is, and without the
-index everything works, a little slower.
+docs/mcu_index.md documents the file's layout. It is optional: the .beton stays as it is, and without the index
+everything works, a little slower.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<8sII QQ 32s 32s 32s")
 class EntryIndex:
     """An opened index, memory-mapped.
 
-    ``entries[offsets[i]:offsets[i + 1]]`` are the entry points of sample i, empty where it has none; ``offsets`` is
+    ``entries[offsets[i]:offsets[i + 1]]`` are the entry points of sample i, empty if it has none; ``offsets`` is
     [samples + 1] uint64, ``entries`` is uint8. They are not trusted: the decoder checks whatever it reads, so that
     opening need not read them; :meth:`verify` compares their ``checksum``.
     """
@@ -49,7 +49,7 @@ class EntryIndex:
 
     @classmethod
     def open(cls, beton: Path, checksum: str, num_samples: int) -> EntryIndex | None:
-        """Open the index beside a .beton file; None when there is none.
+        """Open the index next to a .beton file; None if there is none.
 
         Args:
             beton: the .beton file.
@@ -106,7 +106,7 @@ class IndexWriter:
         file.seek(_HEADER.size + self._offsets.nbytes)
 
     def append(self, entries: bytes) -> None:
-        """Add the next sample's entry points, ``b""`` where it has none."""
+        """Add the next sample's entry points, ``b""`` if it has none."""
         self._file.write(entries)
         self._checksum.update(entries)
         self._appended += 1
@@ -115,7 +115,7 @@ class IndexWriter:
     def finish(self, checksum: str) -> None:
         """Write what belongs before the entries; ``checksum`` is that of the .beton file.
 
-        Fewer samples than announced may have come.
+        There may be fewer samples than announced.
         """
         self._close_gap()
         offsets = self._offsets.tobytes()
@@ -127,19 +127,19 @@ class IndexWriter:
         self._file.write(header + offsets)
 
     def _close_gap(self) -> None:
-        """Move the entries to where they belong behind the offsets of the samples that came."""
-        place = _HEADER.size + self._offsets.nbytes
+        """Move the entries down, to follow the offsets of the samples that were appended."""
+        position = _HEADER.size + self._offsets.nbytes
         self._offsets = self._offsets[: self._appended + 1]
-        gap = place - _HEADER.size - self._offsets.nbytes
+        gap = position - _HEADER.size - self._offsets.nbytes
         if gap == 0:
             return
-        self._file.seek(place)
+        self._file.seek(position)
         while block := self._file.read(manifests.CHECKSUM_BLOCK):
-            self._file.seek(place - gap)
+            self._file.seek(position - gap)
             self._file.write(block)
-            place += len(block)
-            self._file.seek(place)
-        self._file.truncate(place - gap)
+            position += len(block)
+            self._file.seek(position)
+        self._file.truncate(position - gap)
 
 
 def verify_index(beton: Path) -> None:

@@ -1,7 +1,7 @@
 """The manifest ``<name>.beton.json``: what a .beton file holds and how it was made.
 
-The trainer takes the classes from it, the writer knows by it that a file is finished, and its checksum tells
-damage. It is plain JSON, strictly checked on reading.
+The trainer takes the classes from it, it tells the writer that a file is finished, and its checksum reveals damage. It
+is plain JSON, strictly checked on reading.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT_VERSION = 2
 #: are written (the head of a .beton is known last) and on many cores. Every FFCV page is a multiple of it.
 CHECKSUM_BLOCK = 2 << 20
 
-#: Pixels that an image has at most, where nobody says otherwise: what Pillow, and so torchvision's ImageFolder, takes.
+#: Most pixels of an image, by default: the limit of Pillow, and so of torchvision's ImageFolder.
 MAX_PIXELS = 178_956_970
 
 #: What a .beton without a manifest is, and what to do.
@@ -133,7 +133,7 @@ class Manifest:
 
     @classmethod
     def read(cls, beton: Path) -> Manifest:
-        """Read and check the manifest of a .beton file; of the .beton itself only the size is looked at.
+        """Read and check the manifest of a .beton file; of the .beton itself only the size is checked.
 
         Raises:
             FileNotFoundError: the .beton or its manifest is not there.
@@ -163,7 +163,7 @@ class Manifest:
         return manifest
 
     def write(self, beton: Path) -> None:
-        """Write the manifest beside a .beton file; nobody ever sees half of it."""
+        """Write the manifest next to a .beton file, atomically: no reader ever sees half of it."""
         write_atomically(self.path(beton), json.dumps(dataclasses.asdict(self), indent=1).encode())
 
     def verify(self, beton: Path) -> None:
@@ -211,7 +211,7 @@ def combine_digests(digests: Iterable[bytes]) -> str:
 
 
 def digest(block: bytes | memoryview) -> bytes:
-    """SHA-256 of some bytes, which today's processors compute in hardware."""
+    """SHA-256 of some bytes; processors compute it in hardware."""
     return hashlib.sha256(block).digest()
 
 

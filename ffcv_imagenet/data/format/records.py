@@ -24,7 +24,7 @@ HEADER = np.dtype(
     align=True,
 )
 
-#: Behind the header, one per field: what it holds. Images and labels have no arguments.
+#: After the header, one per field: what it holds. Images and labels have no arguments.
 FIELD_DESCRIPTOR = np.dtype([("type_id", "u1"), ("name", "u1", 16), ("arguments", "u1", (1024,))], align=True)
 
 #: At the end of a file, one per sample: which bytes belong to it.

@@ -1,4 +1,4 @@
-"""numba's compiler with its cache on the disk. The cache is a convenience: what can't be kept is compiled again."""
+"""numba's compiler with its cache on disk. The cache is a convenience: what can't be kept is compiled again."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _CACHED = _has_cache_folder()
 
 
 class _OptionalCache(FunctionCache):
-    """numba's cache of a function, which a full or read-only disk does not end."""
+    """numba's cache of a function; a full or read-only disk only costs a warning."""
 
     warned = False
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep compiled code; says once per process where that fails."""
+        """Keep compiled code; warns once per process if that fails."""
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -46,7 +46,7 @@ class _OptionalCache(FunctionCache):
 
 
 def cached_njit(**options: Any) -> Callable[[Callable], Any]:
-    """``numba.njit(cache=True, ...)``, except that it is no error when the cache can't be written."""
+    """``numba.njit(cache=True, ...)``, except that a cache that can't be written is not an error."""
 
     def decorate(function: Callable) -> Any:
         dispatcher = numba.njit(**options)(function)

@@ -1,7 +1,7 @@
 """Crop boxes: what part of an image becomes the input.
 
-A random crop is a pure function of (seed, epoch, sample index): counter-based random numbers, no generator state, so
-that workers, ranks and interruptions change nothing. The functions are compiled by numba; :func:`random_boxes` and
+A random crop is a pure function of (seed, epoch, sample index): counter-based random numbers without a generator's
+state, so that workers, ranks and interruptions change nothing. numba compiles the functions; :func:`random_boxes` and
 :func:`center_boxes` are called per batch.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ffcv_imagenet.data.read.compiled import cached_njit
 
-#: Crops are drawn at most this often before falling back to the centre (as torchvision does).
+#: Crops are drawn at most this often before falling back to the centre (as in torchvision).
 TRIES = 10
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -1,8 +1,8 @@
 """Decoding on the CPU: FFCV operations from a sample's bytes to its cropped, resized and mirrored pixels.
 
-Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. The work is done by
-the native crop decoder, called from numba's parallel loop; it writes straight into the batch. The compiled loop is
-kept on disk, and the resolution may change between epochs without compiling anything.
+Give them to an FFCV Loader (with ``os_cache=True``) as the first operation of an image pipeline. numba's parallel loop
+calls the native crop decoder, which writes straight into the batch. The compiled loop is kept on disk, and the
+resolution may change between epochs without compiling anything.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ffcv_imagenet import native
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.records import JPEG_MODE
+from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
 from ffcv_imagenet.data.read.compiled import cached_njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
-#: Error code, beside the library's, of a sample that lies outside the file.
+#: Error code, in addition to the library's, of a sample that lies outside the file.
 OUTSIDE_FILE = -100
 
 # Through their names, not through ctypes objects, so that numba can keep the compiled callers on disk.
@@ -53,7 +54,7 @@ def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.uintp), generate
 
 
-#: What the compiled code needs to know beside the batch. It is read from memory at every batch, because numba compiles
+#: What the compiled code needs to know besides the batch. It is read from memory at every batch, because numba compiles
 #: numbers of an enclosing function into the code: a new epoch, or the addresses of the next start, would be new code.
 _JOB = np.dtype(
     [
@@ -78,10 +79,10 @@ _JOB = np.dtype(
 def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, job, offsets):  # type: ignore[no-untyped-def]
     """Decode one sample into ``out``; returns 0 or an error code. See :func:`decode_batch`."""
     pointer = field["data_ptr"]
-    place = np.searchsorted(pointers, pointer)
-    if place >= len(pointers) or pointers[place] != pointer:
+    position = np.searchsorted(pointers, pointer)
+    if position >= len(pointers) or pointers[position] != pointer:
         return OUTSIDE_FILE
-    size, length = sizes[place], np.uint64(len(content))
+    size, length = sizes[position], np.uint64(len(content))
     if size > length or pointer > length - size:
         return OUTSIDE_FILE
     height, width = np.int64(field["height"]), np.int64(field["width"])
@@ -108,7 +109,7 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
 
-    It does not raise: numba never frees what a compiled function has in its hands at that moment, a batch here.
+    It does not raise: numba never frees what a compiled function holds at that moment, a batch here.
 
     Args:
         samples: [B] indices in the file.
@@ -140,6 +141,7 @@ class CropDecoder(SimpleRGBImageDecoder):
     Attributes:
         resolution: side of the output in pixels; may change between epochs.
         resize: the filter, one of ``native.RESIZE_FILTERS``.
+        metadata: FFCV's records of the images, [samples]; a Loader sets them.
         index: entry points of the file, None to do without; set before the Loader is made.
     """
 
@@ -152,8 +154,20 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._job = np.zeros((), _JOB)
         self._job["resize"] = native.RESIZE_FILTERS[resize]
 
+    def read_from(self, file: BetonFile) -> None:
+        """Take records and entry points from ``file``."""
+        self.metadata, self.index = file.samples.image, file.index
+
+    def start_epoch(self, epoch: int, resolution: int) -> None:
+        """Choose the crops of an epoch and the side of the output in pixels, for all batches from now on.
+
+        FFCV's compiled code reads them from here, so that the epochs of one decoder follow one another.
+        """
+        self.resolution = resolution
+        self._job["epoch"] = epoch
+
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask FFCV for the output, and for a crop box and, last, an error code per sample; the loader looks at it."""
+        """Ask FFCV for the output, and for a crop box and, last, an error code per sample, which the loader reads."""
         shape, byte, int32 = (self.resolution, self.resolution, 3), np.dtype("u1"), np.dtype("i4")
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=byte)
         return state, (AllocationQuery(shape, byte), AllocationQuery((5,), int32), AllocationQuery((1,), int32))
@@ -172,16 +186,15 @@ class CropDecoder(SimpleRGBImageDecoder):
         boxes: np.ndarray,
         batch: np.ndarray,
         codes: np.ndarray,
-        metadata: np.ndarray,
-        storage: tuple[np.ndarray, np.ndarray, np.ndarray],
+        storage: Storage,
     ) -> None:
-        """:func:`decode_batch` outside of a Loader; ``storage`` is its content, pointers and sizes."""
-        self._describe_job(len(metadata))
+        """:func:`decode_batch` outside of a Loader, of the samples in :attr:`metadata`."""
+        self._describe_job(len(self.metadata))
         content, pointers, sizes = storage
         # Read-only, as a Loader's: with a second signature numba's type inference of a Loader's stage does not end.
         content = content.view()
         content.flags.writeable = False
-        decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, self._job.reshape(1))
+        decode_batch(samples, boxes, batch, codes, self.metadata, content, pointers, sizes, self._job.reshape(1))
 
     def _describe_job(self, num_samples: int) -> None:
         self._job["num_samples"] = num_samples
@@ -223,10 +236,6 @@ class RandomResizedCropDecoder(CropDecoder):
     ):
         super().__init__(resolution, resize=resize)
         self._job["seed"], self._job["min_area"], self._job["flip"] = seed, min_area, flip
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the crops and flips of an epoch."""
-        self._job["epoch"] = epoch
 
     def box_function(self) -> Callable:
         """See :class:`CropDecoder`."""

@@ -21,7 +21,7 @@ _SAMPLE = np.dtype(
         ("x", "i4"), ("y", "i4"), ("w", "i4"), ("h", "i4"), ("flip", "i4"), ("padding", "i4"),
     ]
 )  # fmt: skip
-_RESULT = np.dtype([("used", "i8"), ("workspace", "i8"), ("pixels", "i8"), ("num_left", "i4"), ("max_items", "i4")])
+_RESULT = np.dtype([("used", "i8"), ("workspace", "i8"), ("pixels", "i8"), ("num_on_cpu", "i4"), ("max_items", "i4")])
 
 #: What the images' offset in the buffer must be a multiple of.
 ALIGNMENT = 16
@@ -30,15 +30,15 @@ ALIGNMENT = 16
 class Gathered(NamedTuple):
     """What lies in the buffer.
 
-    ``used`` bytes of it are to be copied to the device, where the kernels need ``workspace`` bytes beside it. From
-    ``pixels`` on is the room for the decoded pixels of ``num_left`` samples that are left to the CPU. ``max_items`` is
-    the largest number of entry points of one image.
+    ``used`` bytes of it are to be copied to the device, where the kernels need ``workspace`` bytes besides. From
+    ``pixels`` on is the room for the pixels of the ``num_on_cpu`` samples that the CPU decodes. ``max_items`` is the
+    largest number of entry points of one image.
     """
 
     used: int
     workspace: int
     pixels: int
-    num_left: int
+    num_on_cpu: int
     max_items: int
 
 
@@ -47,18 +47,18 @@ class Gatherer:
 
     Args:
         content: the file, [bytes] uint8.
-        samples: where its samples lie.
+        stored: where its samples lie.
         index: its entry points.
     """
 
-    def __init__(self, content: np.ndarray, samples: Samples, index: EntryIndex):
-        self._content, self._samples, self._index = content, samples, index
+    def __init__(self, content: np.ndarray, stored: Samples, index: EntryIndex):
+        self._content, self._stored, self._index = content, stored, index
 
     def gather(
         self,
-        numbers: np.ndarray,
+        samples: np.ndarray,
         boxes: np.ndarray,
-        left: np.ndarray,
+        on_cpu: np.ndarray,
         resolution: int,
         resize: str,
         buffer: np.ndarray,
@@ -67,36 +67,35 @@ class Gatherer:
         """Gather a batch.
 
         Args:
-            numbers: [B] samples of the file.
+            samples: [B] indices in the file.
             boxes: [B, 5] int32: top, left, height, width, flip.
-            left: [B] bool, samples that are left to the CPU in any case. Set where one has to be.
-            resolution: side of the output.
+            on_cpu: [B] bool, samples that the CPU decodes in any case; set for all that it has to decode.
+            resolution: side of the output in pixels.
             resize: the filter, one of ``native.RESIZE_FILTERS``.
             buffer: [bytes] uint8, the output.
             begin: the images' offset in it, a multiple of ``ALIGNMENT``.
 
         Returns:
-            What lies in the buffer, or the size that it needs where it is too small.
+            What lies in the buffer, or the size that it needs if it is too small.
         """
-        samples, index = self._samples, self._index
-        rows = np.zeros(len(numbers), _SAMPLE)
+        stored, index = self._stored, self._index
+        rows = np.zeros(len(samples), _SAMPLE)
         rows["jpeg"] = np.where(
-            samples.is_jpeg[numbers], samples.pointer[numbers] + np.uint64(self._content.ctypes.data), 0
+            stored.is_jpeg[samples], stored.pointer[samples] + np.uint64(self._content.ctypes.data), 0
         )
-        rows["size"], rows["width"], rows["height"] = (
-            samples.size[numbers], samples.width[numbers], samples.height[numbers]
-        )  # fmt: skip
-        first, end = index.offsets[numbers], index.offsets[numbers + 1]
+        for name in ("size", "width", "height"):
+            rows[name] = getattr(stored, name)[samples]
+        first, end = index.offsets[samples], index.offsets[samples + 1]
         rows["index"] = np.where(end > first, first + np.uint64(index.entries.ctypes.data), 0)
         rows["index_size"] = end - first
         for column, name in enumerate(("y", "x", "h", "w", "flip")):
             rows[name] = boxes[:, column]
         result = np.zeros((), _RESULT)
         code = native.gpu_gather(
-            rows.ctypes.data, left.ctypes.data, len(rows), index.every, resolution, resolution,
+            rows.ctypes.data, on_cpu.ctypes.data, len(rows), index.every, resolution, resolution,
             native.RESIZE_FILTERS[resize], buffer.ctypes.data, begin, buffer.size, result.ctypes.data,
         )  # fmt: skip
-        if code == native.ERROR_CAPACITY:
+        if code == native.Error.CAPACITY:
             return int(result["used"])
         if code:
             raise ValueError(native.error_message(code))

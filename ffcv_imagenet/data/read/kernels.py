@@ -15,7 +15,7 @@ import torch
 
 from ffcv_imagenet import native
 
-#: In the order in which they run; what each does is told in native/gpu_kernels.cu.
+#: In the order in which they run; native/gpu_kernels.cu says what each does.
 KERNELS = ("fic_gpu_filters", "fic_gpu_decode", "fic_gpu_resize_down", "fic_gpu_resize_across")
 
 #: Threads per block.
@@ -43,7 +43,7 @@ def compile_kernels(architecture: str) -> Any:
 
 
 class Event(Protocol):
-    """A place in the stream's work."""
+    """A point in the stream's work."""
 
     def synchronize(self) -> None:
         """Wait on the host until the work before it is done."""
@@ -67,7 +67,7 @@ class Kernels(Protocol):
         """Make the kernels' stream the current one, also for torch."""
 
     def record(self) -> Event:
-        """An event behind the work of the current stream."""
+        """An event after the work queued on the current stream."""
 
 
 class CudaKernels:

@@ -1,7 +1,7 @@
 """In which order the samples are visited, and by which rank. FFCV traversal orders.
 
-An order is given to FFCV's Loader as ``order=``, which calls it with the loader; ours need nothing from it, and no
-FFCV to be made (:mod:`~ffcv_imagenet.data.read.loader` makes them known to it), so that a plan can be checked fast.
+FFCV's Loader takes an order as ``order=`` and calls it with itself; ours need nothing from it, and are made without
+FFCV (:mod:`~ffcv_imagenet.data.read.loader_cpu` makes them known to it), so that a plan can be checked fast.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 
 class RankOrder(ABC):
-    """A rank's part of an order, as FFCV's Loader wants it."""
+    """A rank's part of an order, in the form that FFCV's Loader expects."""
 
     def __call__(self, loader: Any) -> RankOrder:
-        """What FFCV's Loader asks for its order, with itself."""
+        """What FFCV's Loader calls, with itself, to get its order."""
         return self
 
     @abstractmethod
@@ -28,7 +28,7 @@ class ShuffledOrder(RankOrder):
     """A new seeded shuffle every epoch, dealt out in global batches.
 
     The global batch of step s is the same set of samples for any number of ranks: rank r takes its r-th part. Samples
-    left over after the last whole global batch are not visited in that epoch (another ones each time).
+    left over after the last whole global batch are not visited in that epoch (different ones each time).
 
     Args:
         num_samples: size of the data set.
@@ -63,12 +63,13 @@ class ShuffledOrder(RankOrder):
 class QuasiRandomOrder(ShuffledOrder):
     """A shuffle that reads the file in large pieces, for data sets that do not fit into memory.
 
-    The file is cut into blocks of neighbouring samples, at other places in every epoch. The blocks are shuffled;
+    The file is cut into blocks of neighbouring samples, at different positions in every epoch. The blocks are shuffled;
     ``window`` blocks at a time, all their samples are shuffled. So each part of the file is read once per epoch, as a
-    whole, a batch needs one window (two where one ends) in memory, and mixes samples of up to ``window`` places. In all
-    else (seed, ranks, global batches, what is left over) it is a :class:`ShuffledOrder`; ``block=1`` makes it one.
+    whole; a batch needs one window in memory (two where one ends) and mixes samples of up to ``window`` blocks. In all
+    other respects (seed, ranks, global batches, what is left over) it is a :class:`ShuffledOrder`; with ``block=1`` it
+    is one.
 
-    To shuffle pages is the idea of FFCV's QUASI_RANDOM (Leclerc et al., "FFCV: Accelerating Training by Removing Data
+    Shuffling pages is the idea of FFCV's QUASI_RANDOM (Leclerc et al., "FFCV: Accelerating Training by Removing Data
     Bottlenecks", 2023), which knows no ranks.
 
     Args:
@@ -92,7 +93,7 @@ class QuasiRandomOrder(ShuffledOrder):
         self.block, self.window = block, window
 
     def blocks(self, epoch: int) -> np.ndarray:
-        """The blocks of an epoch in the order in which they are needed: first sample and the one behind the last.
+        """The blocks of an epoch in the order in which they are needed: first sample and the one after the last.
 
         [blocks, 2] int64.
         """
@@ -104,8 +105,8 @@ class QuasiRandomOrder(ShuffledOrder):
     def permutation(self, epoch: int) -> np.ndarray:
         """All sample indices in the order of an epoch, ``[num_samples] int64``."""
         window = np.empty(self.num_samples, np.int64)
-        for number, (first, behind) in enumerate(self.blocks(epoch).tolist()):
-            window[first:behind] = number // self.window
+        for number, (first, end) in enumerate(self.blocks(epoch).tolist()):
+            window[first:end] = number // self.window
         shuffled = super().permutation(epoch)
         return shuffled[np.argsort(window[shuffled], kind="stable")]
 

@@ -1,7 +1,7 @@
 """From image files, wherever they lie, to the bytes that are stored, in threads.
 
-What takes time in a file (reading, decoding, encoding, its index) is native code that lets other threads run, so
-threads do what processes would, without starting them and without copying every image between them.
+The slow parts (reading, decoding, encoding, the index) are native code that releases the GIL, so threads are as fast
+as processes, without their start and without copying every image between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image
 #: Images that a worker encodes at a time.
 CHUNK_SIZE = 8
 
-#: Chunks per worker that may be under way or waiting for their turn; it bounds the memory.
+#: Chunks per worker that may be encoded or waiting for their turn; it bounds the memory.
 CHUNKS_AHEAD = 4
 
 #: Longest side that OpenCV stores as JPEG; FFCV's format ends at 65535.
@@ -137,7 +137,7 @@ def encode_samples(
             try:
                 samples = zip(numbers[part], modes[part], strict=True)
                 result = [encode_sample(read, number, mode, parameters) for number, mode in samples]
-            except BaseException as error:  # not of the file: out of memory, or our own mistake
+            except BaseException as error:  # not the file's fault: out of memory, or our own mistake
                 result = error
             with arrived:
                 results[chunk] = result
@@ -171,7 +171,7 @@ def encode_samples(
 def encode_sample(
     read: Callable[[int], bytes], number: int, mode: str, parameters: WriteParameters
 ) -> EncodedImage | ValueError:
-    """Store a sample's image file, see :func:`encode_content`; returns the reason where that cannot be done."""
+    """Store a sample's image file, see :func:`encode_content`; returns the reason if that cannot be done."""
     try:
         return encode_content(read(number), mode, parameters)
     except ValueError as error:
@@ -183,10 +183,10 @@ def encode_sample(
 
 
 def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
-    """A JPEG file as it is, where it is small enough and the crop decoder reads it; else None.
+    """A JPEG file as it is, if it is small enough and the crop decoder reads it; else None.
 
     Raises:
-        ValueError: Pillow refuses it for its header.
+        ValueError: Pillow refuses its header.
     """
     if not is_jpeg(content):
         return None

@@ -21,7 +21,7 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
     """Make the index of an existing .beton file, with a progress bar.
 
     Args:
-        beton: the file; where it has no manifest, its checksum is computed first.
+        beton: the file; if it has no manifest, its checksum is computed first.
         num_workers: threads, 0 for one per usable core.
 
     Raises:
@@ -33,21 +33,21 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
     checksum = manifests.file_checksum(beton) if manifest is None else manifest.checksum
     content = np.memmap(beton, np.uint8, mode="r")
 
-    def entries_of(number: int) -> bytes:
-        if not samples.is_jpeg[number]:
+    def entries_of(sample: int) -> bytes:
+        if not samples.is_jpeg[sample]:
             return b""
-        start = int(samples.pointer[number])
+        start = int(samples.pointer[sample])
         try:
-            return native.build_index(content[start : start + int(samples.size[number])], EVERY)
+            return native.build_index(content[start : start + int(samples.size[sample])], EVERY)
         except ValueError as error:
-            raise ValueError(f"{beton}: sample {number} is damaged: {error}") from None
+            raise ValueError(f"{beton}: sample {sample} is damaged: {error}") from None
 
     target = EntryIndex.path(beton)
     threads = num_workers or len(os.sched_getaffinity(0))
     with atomic_file(target) as file, ThreadPoolExecutor(threads) as pool:
         writer = IndexWriter(file, len(samples.pointer))
         with tqdm(total=len(samples.pointer), desc=target.name, unit=" images", dynamic_ncols=True) as bar:
-            # In parts, because a pool would hold all results that nobody has taken yet.
+            # In parts, because a pool would hold all results that are not yet consumed.
             for part in np.array_split(np.arange(len(samples.pointer)), -(-len(samples.pointer) // 4096) or 1):
                 for entries in pool.map(entries_of, part.tolist()):
                     writer.append(entries)

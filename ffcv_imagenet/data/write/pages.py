@@ -32,7 +32,7 @@ class Checksums(NamedTuple):
 
 
 def beton_size(num_samples: int, mean_bytes: float, page_size: int) -> int:
-    """Bytes of a .beton of so many samples of ``mean_bytes`` bytes on average: head, pages and allocation table."""
+    """Bytes of a .beton of ``num_samples`` samples of ``mean_bytes`` each on average: head, pages, allocation table."""
     per_page = max(1, int(page_size / max(mean_bytes, 1)))
     num_pages = -(-_head_size(num_samples) // page_size) + -(-num_samples // per_page)  # both rounded up
     return num_pages * page_size + num_samples * ALLOCATION.itemsize
@@ -56,7 +56,7 @@ class BetonWriter:
 
         Args:
             file: empty.
-            num_samples: how often :meth:`append` will be called, at most.
+            num_samples: how often :meth:`append` is called, at most.
             page_size: in bytes, a power of 2 of at least 2 MiB.
         """
         self._file = file
@@ -89,7 +89,7 @@ class BetonWriter:
     def finish(self) -> Checksums:
         """Write what is left, wait until all is on the disk, and return the checksums for the manifest.
 
-        Fewer samples than announced may have come.
+        There may be fewer samples than announced.
 
         Raises:
             OSError: the file cannot be written.

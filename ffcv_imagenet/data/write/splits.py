@@ -1,7 +1,7 @@
 """Write images, wherever they lie, as .beton files that FFCV reads.
 
-The way of an image: worker threads read and encode it (:mod:`encode`), the main thread packs it into pages in the
-order of the samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
+Worker threads read and encode the images (:mod:`encode`); the main thread packs them into pages in the order of the
+samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ffcv_imagenet.data.write.subsets import draw
 from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
 from ffcv_imagenet.names import shown
 
-#: All of a name but its bytes that are no UTF-8, which Python keeps as surrogates.
+#: A name without the bytes that are not UTF-8, which Python keeps as surrogates.
 _TEXT = re.compile("[^\udc80-\udcff]+")
 
 #: Images from which the size of the file is estimated.
@@ -73,7 +73,7 @@ def write_sources(
 
     Args:
         sources: the images of each split (``train``, ``val``).
-        out: folder for the files; it is made where missing.
+        out: folder for the files; it is made if missing.
         parameters: how the images are chosen and stored.
         num_workers: encoding threads, 0 for one per usable core.
         overwrite: replace files that are already there.
@@ -184,8 +184,8 @@ def write_split(
             class_names=source.class_names,
         )
         manifest.verify(partial)
-        # In this order a .beton never has a manifest that is not its own, wherever the process is killed. (An
-        # index knows its .beton; it gets its name last, when all else is in place.)
+        # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
+        # its .beton; it gets its name last, after all the others.)
         for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
             old.unlink(missing_ok=True)
         manifest.write(beton)
@@ -202,7 +202,7 @@ def skipped_list(beton: Path) -> Path:
 
 def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO()
-    # A name on disk is any bytes: those that are no UTF-8 go into the list as they are.
+    # A name on disk is any bytes: those that are not UTF-8 go into the list as they are.
     rows = [(_TEXT.sub(lambda part: shown(part[0]), file), reason) for file, reason in skipped.items()]
     csv.writer(text).writerows([("file", "reason"), *rows])
     write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
@@ -232,7 +232,7 @@ def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_er
 
 
 def _check_free_space(out: Path, todo: Sequence[tuple[Source, WriteParameters]], num_workers: int) -> None:
-    """Raise OSError where the disk has not the room that a sample of the images lets expect."""
+    """Raise OSError if the disk has less free space than a sample of the images predicts."""
     needed = sum(_expected_bytes(source, parameters, num_workers) for source, parameters in todo)
     free = shutil.disk_usage(out).free
     if needed > free:
@@ -257,7 +257,7 @@ def _expected_bytes(source: Source, parameters: WriteParameters, num_workers: in
 
 
 def _identity(beton: Path) -> tuple[int, ...] | None:
-    """What tells a file from one that is put in its place later; None without a file."""
+    """What distinguishes a file from one that replaces it later; None without a file."""
     try:
         status = beton.stat()
     except FileNotFoundError:
@@ -271,7 +271,7 @@ def _warn(split: str, what: str, names: Sequence[str]) -> None:
 
 
 def _progress_bar(split: str, num_samples: int) -> tqdm:
-    # A log file gets a line every half minute, a terminal a line that moves.
+    # A log file gets a line every half minute, a terminal a line that is updated.
     interval = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
         total=num_samples, desc=split, unit=" images", mininterval=interval, maxinterval=interval, dynamic_ncols=True
