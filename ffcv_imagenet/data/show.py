@@ -68,7 +68,7 @@ def sheet(beton: Path, samples: Samples, seed: int = 0) -> Image.Image:
     for number, sample in enumerate(drawn.tolist()):
         put(number, 0, _thumbnail(samples, content, sample))
     for epoch in range(2):
-        decoder.set_epoch(epoch)
+        decoder.start_epoch(epoch, _SIDE)
         batch = np.empty((len(drawn), _SIDE, _SIDE, 3), np.uint8)
         codes = np.empty((len(drawn), 1), np.int32)
         decoder.decode(drawn, decoder.boxes(drawn), batch, codes, storage)

@@ -14,8 +14,9 @@ from ffcv_imagenet.data.extract import extract
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder
-from ffcv_imagenet.data.read.loader import BatchLoader
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShardedOrder
 from ffcv_imagenet.data.verify import verify
 from ffcv_imagenet.data.write.parameters import resolve_parameters
@@ -64,7 +65,7 @@ def test_a_file_of_stock_ffcv_is_adopted(stock):
 def test_an_adopted_file_trains_like_any_other(stock):
     adopt(stock)
     options = {"batch_size": 5, "num_workers": 1, "device": torch.device("cpu")}
-    loader = BatchLoader(stock, CenterCropDecoder(40, 1.0), ShardedOrder(12), **options)
+    loader = CPUBatchLoader(BetonFile.open(stock), CenterCropDecoder(40, 1.0), ShardedOrder(12), **options)
     batches = [(batch.images.clone(), batch.labels.clone()) for batch in loader.epoch(0, 40)]
     assert torch.cat([labels for _, labels in batches]).tolist() == [number % 4 for number in range(12)]
     images, samples = torch.cat([images for images, _ in batches]), read_samples(stock)
