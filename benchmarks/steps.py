@@ -177,6 +177,7 @@ class ProjectStep:
                 resolution=lambda epoch: 0,
                 val_resolution=VAL_SIDE,
                 flip_tta=True,
+                top_k=5,
                 progress_bar=False,
                 compile=choose_compile(variant.compile, device),
                 ema=variant.ema,
@@ -217,6 +218,7 @@ class ProjectStep:
             trainer.val_loader,
             resolution=VAL_SIDE,
             flip_tta=True,
+            top_k=trainer.options.top_k,
             forward=trainer.evaluated_forward,
         ).images
 

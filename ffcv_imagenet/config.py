@@ -10,7 +10,7 @@ from typing import Any
 
 from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
-from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
 from ffcv_imagenet.losses import LOSSES, Loss
 from ffcv_imagenet.options import (
     Choice,
@@ -41,6 +41,8 @@ SEED = Effect(resumable=False, averaged=True, shown=False)
 COMPUTING = Effect(resumable=True, averaged=False)
 #: It says where and how fast a run executes; the data are compared by their checksums.
 RUNNING = Effect(resumable=True, averaged=True)
+#: It decides what is scored besides top-1 and the cross entropy, on which nothing depends.
+SCORING = Effect(resumable=False, averaged=True)
 #: It says what is kept of a run.
 KEEPING = Effect(resumable=True, averaged=True, shown=False)
 
@@ -160,7 +162,7 @@ class DataOptions:
     )
     on_error: str = option(
         Choice("fail", "skip"),
-        "damaged image: stop, or skip (training: another one of the batch stands in; validation: it does not count)",
+        "damaged image: stop, or skip (training: another one of the batch replaces it; validation: it does not count)",
         "fail",
         COMPUTING,
     )
@@ -209,9 +211,11 @@ class DataOptions:
 class ModelOptions:
     """The network."""
 
-    arch: str = option(Text(), "a torchvision classification model, or resnet10", "resnet18", LEARNING)
+    arch: str = option(
+        Text(), "a torchvision classification model, resnet10, or package.module:name", "resnet18", LEARNING
+    )
     blurpool: bool = option(
-        Switch(), "blur in front of convolutions with stride > 1 and >= 16 input channels", False, LEARNING
+        Switch(), "blur before convolutions with stride > 1 and >= 16 input channels", False, LEARNING
     )
     weights: str | None = option(
         OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None, LEARNING
@@ -320,6 +324,7 @@ class ValidationOptions:
     )
     batch_size: int = option(Integer(1), "images per batch and process", 256, RUNNING)
     flip_tta: bool = option(Switch(), "average over the image and its mirror image", False, LEARNING)
+    top_k: int = option(Integer(1), "the k of the score top-k (at most the number of classes)", IMAGENET_TOP_K, SCORING)
 
 
 @dataclass(frozen=True)
@@ -357,7 +362,7 @@ class CheckpointOptions:
 
     resume: str = option(
         Text(),
-        "none: start a new run; auto: go on from the run's last whole checkpoint if any; or a checkpoint or run folder",
+        "none: start a new run; auto: continue from its last whole checkpoint if any; or a checkpoint or run folder",
         "none",
         KEEPING,
     )
@@ -485,7 +490,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Configuration of ``python -m ffcv_imagenet.sweep``, beside what is swept."""
+    """Configuration of ``python -m ffcv_imagenet.sweep``, besides what is swept."""
 
     sweep: SweepOptions = group(SweepOptions)
 

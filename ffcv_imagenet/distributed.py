@@ -37,7 +37,7 @@ class World:
 
 
 def find_world(device: str = "auto") -> World:
-    """Read the place of this process from torchrun's environment; without torchrun it is alone.
+    """Read rank and world size from torchrun's environment; without torchrun this process is alone.
 
     Args:
         device: ``cuda``, ``cpu``, or ``auto`` (a GPU where there is one).
@@ -73,7 +73,7 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
         return
     backend, timeout = "gloo", timedelta(minutes=timeout_minutes)
     if world.device.type == "cuda":
-        # NCCL ends the process at its timeout, without a word of ours: MaxOverRanks, through gloo, shall notice first.
+        # NCCL ends the process at its timeout, without our message: MaxOverRanks, through gloo, has to notice first.
         backend, timeout = "nccl", timeout + timedelta(minutes=1)
     try:
         # torchrun may keep its store when it starts the processes again; the addresses of those before are still in it.
@@ -115,7 +115,7 @@ def on_main(world: World, function: Callable[[], T]) -> T:
     """What ``function`` returns on rank 0, on every rank; it is called there only.
 
     Raises:
-        ValueError, OSError: what it raised, on rank 0; the other ranks end with SystemExit, because rank 0 tells.
+        ValueError, OSError: what it raised, on rank 0; the other ranks end with SystemExit, because rank 0 reports it.
     """
     outcome: list[Any] = [None, None]
     failure: Exception | None = None
@@ -134,7 +134,7 @@ def on_main(world: World, function: Callable[[], T]) -> T:
 
 
 def only_on_main(world: World, error: Exception) -> BaseException:
-    """What to raise where every rank meets the same ``error``: rank 0 tells it, the others end without a word."""
+    """What to raise where every rank meets the same ``error``: rank 0 reports it, the others end silently."""
     return error if world.is_main else SystemExit(USER_ERROR_STATUS)
 
 
@@ -153,7 +153,7 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 class MaxOverRanks:
-    """The largest of the numbers that the processes tell, found while their devices compute.
+    """The largest of the numbers that the processes report, found while their devices compute.
 
     Called equally often on every process. Alone, a process gets its own number at once; several get the largest number
     of the call before, so that none has to wait for the slowest, nor for its device.
@@ -167,7 +167,7 @@ class MaxOverRanks:
         self.exchange: dist.Work | None = None
 
     def __call__(self, number: int) -> int:
-        """Tell ``number``."""
+        """Report ``number``."""
         if self.group is None:
             return number
         known = self.finish()

@@ -1,4 +1,4 @@
-"""A checkpoint that is evaluated: as its run was validated, but for what the user gives."""
+"""A checkpoint that is evaluated: as its run was validated, except for what the user gives."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EvaluatedCheckpoint:
         return config
 
     def describe(self, config: TrainConfig, val_data: str) -> list[str]:
-        """What is evaluated, with which options, and what is not as the run's validation was, a line each.
+        """What is evaluated, with which options, and what differs from the run's validation, a line each.
 
         Args:
             config: the options of the evaluation.

@@ -92,7 +92,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             raise
         if folder is not None:
             folder.write_status("finished")
-            print(f"final top-1 {percent(last.top_1)} %, top-5 {percent(last.top_5)} %; the run lies in {shown(path)}")
+            scores = f"top-1 {percent(last.top_1)} %, top-{last.k} {percent(last.top_k)} %"
+            print(f"final {scores}; the run lies in {shown(path)}")
         return last
 
 
@@ -131,9 +132,10 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             loader,
             resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
+            top_k=start.top_k,
         )
     source = found.source if found else config.model.weights
-    if scores.top_1 is None or scores.top_5 is None or scores.loss is None:
+    if scores.top_1 is None or scores.top_k is None or scores.loss is None:
         text = (
             f"{scores.nonfinite} of {scores.images} validation images have logits that are not finite: there are no "
             f"scores ({source}); training.precision=fp32 may help"
@@ -143,7 +145,7 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
         left_out = loader.num_samples - scores.images
         damaged = f", {left_out} damaged ones left out" if left_out else ""
         print(
-            f"top-1 {100 * scores.top_1:.3f} %  top-5 {100 * scores.top_5:.3f} %  val loss {scores.loss:.4f}  "
+            f"top-1 {100 * scores.top_1:.3f} %  top-{scores.k} {100 * scores.top_k:.3f} %  val loss {scores.loss:.4f}  "
             f"({scores.images} images{damaged}; {source})"
         )
     return scores
@@ -176,6 +178,7 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
             resolution=config.make_resolution(),
             val_resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
+            top_k=start.top_k,
             progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
             skip_nonfinite=training.on_nonfinite == "skip",
             checkpoint_steps=config.checkpoint.every_steps,

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all that one process writes at a time, and JSON files whose errors name them."""
+"""Files that appear whole or not at all, written by one process at a time; JSON files whose errors name them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WrittenFile(io.FileIO):
             os.fsync(self.fileno())
 
     def close(self) -> None:
-        """Close the file, which is when some file systems first tell that it is not written."""
+        """Close the file, which is when some file systems first say that it is not written."""
         with self._naming():
             super().close()
 

@@ -1,4 +1,4 @@
-"""The batches of a training and of an evaluation, as the options say."""
+"""The batches of a training and of an evaluation, from the options."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         ShardedOrder(start.val_data.num_samples, world.rank, world.size),
         decode=start.val_decoder,
         batch_size=config.validation.batch_size,
-        # Nothing can replace a validation image; the scores are those of the rest, on any number of processes.
+        # A validation image cannot be replaced; the scores are those of the rest, on any number of processes.
         on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
 
-#: Models of our own beside torchvision's: one residual block per stage, for demonstrations on a CPU.
+from ffcv_imagenet.variants import import_named
+
+#: Models of our own besides torchvision's: one residual block per stage, for demonstrations on a CPU.
 SMALL_MODELS = {"resnet10": lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)}
 
 # Their auxiliary heads make a tuple of the training output.
@@ -26,7 +29,7 @@ BLURPOOL_MIN_CHANNELS = 16
 
 
 class BlurPoolConv2d(nn.Module):
-    """A convolution behind a fixed [1 2 1] x [1 2 1] / 16 low-pass filter.
+    """A convolution after a fixed [1 2 1] x [1 2 1] / 16 low-pass filter.
 
     For convolutions with stride > 1, against aliasing (Zhang, "Making Convolutional Networks Shift-Invariant Again",
     arXiv 1904.11486; used by libffcv/ffcv-imagenet).
@@ -71,7 +74,7 @@ class CosineHead(nn.Module):
 
 
 def list_archs() -> list[str]:
-    """Names that :func:`build_model` takes."""
+    """Names that :func:`build_model` takes, besides ``package.module:name``."""
     return sorted([*SMALL_MODELS, *torchvision.models.list_models(module=torchvision.models)])
 
 
@@ -79,22 +82,29 @@ def build_model(arch: str, num_classes: int, *, blurpool: bool = False, cosine_s
     """A freshly initialised classification model (torch's global generator decides the weights).
 
     Args:
-        arch: a torchvision classification model, or one of :data:`SMALL_MODELS`.
+        arch: a torchvision classification model, one of :data:`SMALL_MODELS`, or ``package.module:name`` of what takes
+            ``num_classes=K`` and returns a module from ``[B, 3, H, W]`` to logits ``[B, K]``.
         num_classes: K, the length of its output.
         blurpool: put :class:`BlurPoolConv2d` around every convolution with stride > 1 and at least 16 input channels.
         cosine_scale: exchange the last layer for a :class:`CosineHead` of this scale; None leaves it as it is.
 
     Raises:
-        ValueError: an unknown ``arch``, or one without a linear last layer where ``cosine_scale`` needs it.
+        ValueError: an unknown ``arch``, one that makes no such module, or one without a linear last layer where
+            ``cosine_scale`` needs it.
     """
-    if arch in SMALL_MODELS:
-        model: nn.Module = SMALL_MODELS[arch](num_classes)
+    if ":" in arch:
+        model = _build_from_outside(arch, num_classes)
+    elif arch in SMALL_MODELS:
+        model = SMALL_MODELS[arch](num_classes)
     elif arch in torchvision.models.list_models(module=torchvision.models):
         extra: dict[str, Any] = _WITHOUT_AUXILIARY_HEADS.get(arch, {})
         model = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
     else:
         similar = [name for name in list_archs() if name[:4] == arch[:4]] or list_archs()
-        raise ValueError(f"model.arch: got {arch!r}, allowed is a torchvision model, such as {', '.join(similar)}")
+        raise ValueError(
+            f"model.arch: got {arch!r}, allowed is package.module:name or a torchvision model, such as "
+            f"{', '.join(similar)}"
+        )
     if blurpool:
         _apply_blurpool(model)
     if cosine_scale is not None:
@@ -170,10 +180,15 @@ def check_model(
             _last_linear(model, arch, num_classes)
         for side in sorted(resolutions):
             try:
-                model(torch.empty(2, 3, side, side))
+                logits = model(torch.empty(2, 3, side, side))
             except (RuntimeError, AssertionError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"model.arch={arch} cannot take images of {side} x {side} pixels: {reason}") from None
+            if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+                shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+                raise ValueError(
+                    f"model.arch={arch} makes {shape} of 2 images, allowed are logits of shape {(2, num_classes)}"
+                )
 
 
 def check_normalised_batch(arch: str, num_classes: int, resolution: int, images: int) -> None:
@@ -195,6 +210,18 @@ def check_normalised_batch(arch: str, num_classes: int, resolution: int, images:
                 f"the batch normalisation of model.arch={arch} at {resolution} x {resolution} pixels: allowed is a "
                 f"larger training.batch_size, a smaller training.accumulation, or fewer processes"
             ) from None
+
+
+def _build_from_outside(name: str, num_classes: int) -> nn.Module:
+    make = import_named("model.arch", name)
+    try:
+        inspect.signature(make).bind(num_classes=num_classes)
+    except (TypeError, ValueError):
+        raise ValueError(f"model.arch: got {name!r}, allowed is a function or class that takes num_classes=K") from None
+    model = make(num_classes=num_classes)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model.arch: got {name!r}, which makes {model!r:.80}, allowed is a torch.nn.Module")
+    return model
 
 
 def _apply_blurpool(module: nn.Module) -> None:

@@ -6,9 +6,10 @@ import os
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A name with line breaks, escape sequences and bytes that are no text written as ``\\n``, ``\\x1b``, ``\\xff``.
+    """A name with line breaks, escape sequences and bytes that are not text written as ``\\n``, ``\\x1b``, ``\\xff``.
 
-    A name on disk is any bytes. Those that are no UTF-8, which Python keeps as surrogates, can't be printed either.
+    A name on disk can be any bytes. Those that are not UTF-8, which Python keeps as surrogates, can't be
+    printed either.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(name))
 

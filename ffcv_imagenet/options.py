@@ -6,7 +6,7 @@ files and ``--section.name=value`` arguments over them, and returns the filled c
 
 Stricter than fastargs alone: an unknown key, a value of the wrong type or outside its range, or the same
 mistake in a YAML file raises ``ValueError`` naming the key, what was got and what is allowed. All mistakes are
-told at once, each with where the values come from. Environment variables are never read as options.
+reported at once, each with where the values come from. Environment variables are never read as options.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
     """Read a configuration of dataclass ``kind`` from command-line words ``argv``.
 
     Later sources win: defaults, then each ``--config-file`` in order, then ``--section.name=value``.
-    ``--help`` prints every option and leaves with status 0.
+    ``--help`` prints every option and exits with status 0.
 
     Raises:
         ValueError: an unknown option, a missing required one, or a value that is not allowed.
@@ -373,7 +373,7 @@ def _with_origins(text: str, schema: Mapping[str, Any], origins: Mapping[str, st
     for key in names:
         if key in schema:
             places.setdefault((origins or {}).get(key, ""), []).append(key)
-    if origins is None or not set(places) - {COMMAND_LINE}:  # What was just typed needs no place.
+    if origins is None or not set(places) - {COMMAND_LINE}:  # What was just typed needs no origin.
         return text
     told = [f"{comma_and(keys)} from {place}" for place, keys in places.items() if place]
     told += [f"{comma_and(keys)} by default" for place, keys in places.items() if not place]

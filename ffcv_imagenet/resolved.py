@@ -57,6 +57,11 @@ class Resolved:
         """Number of classes, K."""
         return self.val_data.num_classes
 
+    @property
+    def top_k(self) -> int:
+        """The k of the score top-k."""
+        return min(self.config.validation.top_k, self.num_classes)
+
     def make_normalize(self) -> Normalize:
         """From uint8 images to the model's input, on the CPU."""
         return Normalize(self.config.data.mean, self.config.data.std)

@@ -20,7 +20,7 @@ def run_checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | No
 
 
 def resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None."""
+    """The checkpoint to continue from, or None."""
     match resume:
         case "none":
             return None
@@ -56,7 +56,7 @@ def prepare_start(
     params: dict[str, Any],
     stack: contextlib.ExitStack,
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The state to go on from, if any, and what ``params.json`` is to say. On rank 0.
+    """The state to continue from, if any, and what ``params.json`` will say. On rank 0.
 
     From here on until ``stack`` is closed no other process can write into the run's folder.
 
@@ -69,7 +69,7 @@ def prepare_start(
     Raises:
         BlockingIOError: another process is writing this run.
         FileExistsError: the folder holds another run.
-        ValueError: the run to go on with has other options or data.
+        ValueError: the run to continue has other options or data.
     """
     new = not path.is_dir()  # Then it is made last, when there is no mistake left to find.
     earlier = None if new else _lock_and_read(path, stack)
@@ -92,7 +92,7 @@ def _lock_and_read(path: Path, stack: contextlib.ExitStack) -> dict[str, Any] | 
 def _find_state(
     config: TrainConfig, path: Path, earlier: dict[str, Any] | None, params: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """The checkpoint to go on from; refuses a folder with a run that nobody asked to go on with."""
+    """The checkpoint to continue from; refuses a folder with a run that the user has not asked to continue."""
     resume, checkpoints = config.checkpoint.resume, run_checkpoints(config, path)
     if earlier is not None and _started_by_same_launcher(earlier, params):
         state = checkpoints.newest()  # torchrun --max-restarts
@@ -100,7 +100,7 @@ def _find_state(
             return state
     elif earlier is not None and resume != "auto" and not _is_own(resume, path):
         raise FileExistsError(
-            f"{path} holds a run already: give --checkpoint.resume=auto to go on with it, or another --logging.name"
+            f"{path} holds a run already: give --checkpoint.resume=auto to continue it, or another --logging.name"
         )
     return resume_state(resume, checkpoints)
 
@@ -116,7 +116,7 @@ def _check_same_run(earlier: dict[str, Any], params: dict[str, Any]) -> None:
         told = "; ".join(f"{key}: got {now}, allowed is {was}" for key, was, now in found if key != "micro_batch")
         if not told:
             raise ValueError(other_micro_batch(earlier, params))
-        raise ValueError(f"{told} to go on with the run {earlier['name']}")
+        raise ValueError(f"{told} to continue the run {earlier['name']}")
 
 
 def _what_must_stay(params: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +151,6 @@ def other_micro_batch(was: dict[str, Any], now: dict[str, Any]) -> str:
         allowed = f"a number of processes that divides {parts}, with --training.accumulation={parts} / this number"
     return (
         f"training.batch_size={batch} on {processes} process{'es' * (processes > 1)} with training.accumulation="
-        f"{now['config']['training.accumulation']} are micro-batches of {now['micro_batch']} images; to go on with a "
+        f"{now['config']['training.accumulation']} are micro-batches of {now['micro_batch']} images; to continue a "
         f"run with micro-batches of {was['micro_batch']}, allowed is {allowed}"
     )

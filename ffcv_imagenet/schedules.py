@@ -45,7 +45,7 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Times ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
+    """Multiplied by ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
 
     step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
     step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)

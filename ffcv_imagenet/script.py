@@ -55,7 +55,7 @@ class _LossyFile(io.FileIO):
 
 
 def keep_output() -> None:
-    """From now on, a line that cannot be printed is left out: the disk is full, or nobody reads the pipe any more.
+    """From now on, a line that cannot be printed is left out: the disk is full, or the pipe has no reader any more.
 
     A training is worth more than its output, which its log holds too. Standard streams that are closed become
     /dev/null, so that no other file gets their number, to which libraries print.

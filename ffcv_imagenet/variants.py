@@ -42,11 +42,7 @@ class Variants(Generic[VariantT]):
             return self.kinds[name]
         if self.base is None or ":" not in name:
             raise ValueError(f"{self.key}: got {name!r}, allowed is {self.allowed()}")
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{self.key}: got {name!r}, which cannot be imported: {error}") from None
+        found = import_named(self.key, name)
         if not (isinstance(found, type) and issubclass(found, self.base) and dataclasses.is_dataclass(found)):
             raise ValueError(
                 f"{self.key}: got {name!r}, allowed is a dataclass that is a subclass of "
@@ -99,6 +95,15 @@ class Variants(Generic[VariantT]):
         """All options of the variant ``name`` with their values, given or default; raises like :meth:`choose`."""
         chosen = self.choose(name, given)
         return {option: getattr(chosen, option) for option in self.takes(name)}
+
+
+def import_named(key: str, name: str) -> Any:
+    """What ``package.module:name`` names, for the option ``key``; raises ValueError when it cannot be imported."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{key}: got {name!r}, which cannot be imported: {error}") from None
 
 
 def _shown(value: Any) -> str:

@@ -38,6 +38,7 @@ def benchmark_module(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 def test_loader(photographs, tmp_path):
     table = tmp_path / "table.md"
     options = f"--images {photographs} --workdir {tmp_path} --contenders project,torchvision --workers 1"

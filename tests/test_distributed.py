@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from equality import same
 from slurm_shims import start_batch
 
 from ffcv_imagenet.config import TrainConfig
@@ -77,6 +78,7 @@ def trained(digits, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train(trained):
     first, second = log(trained, "two")
     assert second["train_loss"] < first["train_loss"]
@@ -84,6 +86,7 @@ def test_two_processes_train(trained):
     assert params["world_size"] == 2
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(trained, digits, tmp_path):
     command = torchrun_command(
         2, digits, tmp_path, "--checkpoint.every_steps=1", name="again", launcher=["--max-restarts=2"]
@@ -98,12 +101,13 @@ def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(t
     assert "interrupted by SIGUSR1: saved" in errors
     assert len(json.loads((tmp_path / "again" / "params.json").read_text())["resumed"]) == 2
     whole, again = weights(trained, "two"), weights(tmp_path, "again")
-    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert same(whole, again)
     times = ("images_per_second", "seconds", "total_seconds", "wait_share")
     for one, other in zip(log(trained, "two"), log(tmp_path, "again"), strict=True):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
 
 
+@pytest.mark.slow
 def test_four_processes_go_on_after_sigterm_and_after_one_has_died(digits, tmp_path):
     words = ("--checkpoint.every_steps=1", "--checkpoint.resume=auto")
     command, run = torchrun_command(4, digits, tmp_path, *words), tmp_path / "run"
@@ -132,6 +136,7 @@ def test_four_processes_go_on_after_sigterm_and_after_one_has_died(digits, tmp_p
     assert len(params["resumed"]) == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
     words = ("--checkpoint.every_steps=1", "--dist.timeout_minutes=0.25")
     command = torchrun_command(2, digits, tmp_path, *words, launcher=["--shutdown-timeout=1"])
@@ -147,6 +152,7 @@ def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
     assert "has not answered" in status["error"]
 
 
+@pytest.mark.slow
 def test_top_1_is_the_same_for_any_number_of_processes(trained, digits, tmp_path):
     checkpoint = trained / "two" / "checkpoints" / "epoch_0002.pt"
     lines = set()
@@ -158,6 +164,7 @@ def test_top_1_is_the_same_for_any_number_of_processes(trained, digits, tmp_path
     assert "(31 images;" in lines.pop()
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_one_line(digits, tmp_path):
     result = torchrun(2, digits, tmp_path, "--training.batch_size=25")
     assert result.returncode != 0
@@ -188,6 +195,7 @@ def test_nccl_lets_gloo_notice_first_that_a_process_does_not_answer(monkeypatch)
     assert devices == {"nccl": torch.device("cuda", 0), "gloo": None}
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):
     # The second process finds a damaged sample in its part of the validation images.
     shutil.copytree(digits, tmp_path / "data")
@@ -202,6 +210,7 @@ def test_a_process_that_fails_ends_the_run_and_is_named(digits, tmp_path):
     assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text())["state"] in ("interrupted", "failed")
 
 
+@pytest.mark.slow
 def test_two_nodes_give_the_weights_of_two_processes_on_one(trained, digits, tmp_path):
     # Two torchrun agents that meet by c10d, as slurm/many_nodes.sh starts them.
     words = words_of_run(digits, tmp_path, "nodes", f"--dist.cpu_threads={max(1, len(os.sched_getaffinity(0)) // 2)}")
@@ -212,5 +221,5 @@ def test_two_nodes_give_the_weights_of_two_processes_on_one(trained, digits, tmp
     assert job.returncode == 0, output
     assert output.count("final top-1") == 1
     one_node, two_nodes = weights(trained, "two"), weights(tmp_path, "nodes")
-    assert all(torch.equal(one_node[key], two_nodes[key]) for key in one_node)
+    assert same(one_node, two_nodes)
     assert not (shims / "scontrol.txt").exists()

@@ -76,13 +76,11 @@ def test_options_that_a_page_names_exist(name, options):
     for option in re.findall(r"(?<![\w-])--[a-z]+\.[\w.]+", text):
         option = option.rstrip(".")
         swept = "--" + option.removeprefix("--sweep.")
-        assert option in known or (option.startswith("--sweep.") and (swept in known or option in SHORT)), (
-            f"{name}: {option}"
-        )
+        assert option in known | SHORT or (option.startswith("--sweep.") and swept in known), f"{name}: {option}"
 
 
-#: Short for --sweep.loss.name, --sweep.training.seed.
-SHORT = {"--sweep.loss", "--sweep.seeds", "--sweep.SECTION.NAME"}
+#: Short for --sweep.loss.name, --sweep.training.seed; of the example loss in docs/extending.md.
+SHORT = {"--sweep.loss", "--sweep.seeds", "--sweep.SECTION.NAME", "--loss.epsilon"}
 
 
 @pytest.mark.parametrize("name", pages())
@@ -95,3 +93,37 @@ def test_modules_and_scripts_that_a_page_names_exist(name):
         assert (ROOT / script).is_file(), f"{name}: {script}"
     for file in re.findall(r"rn_configs/[\w.]+\.yaml|scripts/[\w.]+\.sh|slurm/[\w.]+\.sh", text):
         assert (ROOT / file).is_file(), f"{name}: {file}"
+
+
+def places():
+    """What "What lies where" says of each folder of the package, as text: the lines of its entry."""
+    _, _, tree = (ROOT / "docs" / "architecture.md").read_text().rpartition("\nffcv_imagenet/\n")
+    entries, path = {"": ""}, []
+    for line in tree.partition("```")[0].splitlines():
+        if opened := re.match(r"( +)(\w+)/( |$)", line):
+            path = [*path[: len(opened[1]) // 2 - 1], opened[2]]
+            entries["/".join(path)] = ""
+        elif line[:4].count(" ") == 2:  # files of the hall
+            path = []
+        entries["/".join(path)] += line + "\n"
+    return entries
+
+
+def test_the_architecture_page_says_where_each_module_lies():
+    entries = places()
+    package = ROOT / "ffcv_imagenet"
+    assert {folder for folder in entries if not (package / folder).is_dir()} == set()
+    missing = []
+    for module in sorted(package.rglob("*.py")):
+        folder = module.parent.relative_to(package).as_posix().removeprefix(".")
+        entry = entries.get(folder)
+        named = entry is not None and (re.search(rf"\b{module.name}\b", entry) or "one file each" in entry)
+        if not named and module.name not in ("__init__.py", "__main__.py"):
+            missing.append(module.relative_to(package).as_posix())
+    assert missing == []
+
+
+def test_the_architecture_page_names_no_module_that_is_not_there():
+    for folder, entry in places().items():
+        for name in re.findall(r"[\w]+\.py\b", entry):
+            assert (ROOT / "ffcv_imagenet" / folder / name).is_file(), f"{folder}/{name}"

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "augment": {"imagenet"},
     "options": {"variants"},
     "schedules": {"options", "variants"},
-    "models": set(),
+    "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
     "data/ffcv_imports": set(),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import toy_loss
 from run_folders import read_runs
-from test_experiment import config
 from toy_loss import Toy
+from whole_runs import config
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.experiment import train

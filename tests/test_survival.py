@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_checkpoint import Hostile
-from test_experiment import config, log, same, weights
+from equality import same
+from hostile import Hostile
+from whole_runs import config, log, weights
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.experiment import evaluate_only, train
@@ -80,7 +81,7 @@ def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits,
         assert caught.value.code == code
         assert status(tmp_path, "parts") == {"state": "interrupted", "error": None}
         assert file in checkpoints(tmp_path, "parts")
-        assert f"{file}; checkpoint.resume=auto goes on" in capsys.readouterr().err
+        assert f"{file}; checkpoint.resume=auto continues" in capsys.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == before
     train(config(digits, tmp_path, **changes | again))
 
@@ -116,17 +117,17 @@ def test_two_processes_cannot_write_one_run(digits, tmp_path):
 class Broken(Baseline):
     """NaN, infinite, or infinite with gradients that are finite, in the n-th batches."""
 
-    batches: dict
+    batches: dict = field(default_factory=dict)
     seen: list = field(default_factory=list)
 
-    def forward(self, state, logits, target):
+    def forward(self, state, outputs, target):
         self.seen.append(target)
-        return super().forward(state, logits, target) + self.batches.get(len(self.seen), 0)
+        return super().forward(state, outputs, target) + self.batches.get(len(self.seen), 0)
 
 
 def train_broken(cfg, batches):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffcv_imagenet.config.TrainConfig.make_loss", lambda self: Broken(batches))
+        patch.setattr("ffcv_imagenet.config.TrainConfig.make_loss", lambda self: Broken(batches=batches))
         return train(cfg)
 
 
@@ -139,7 +140,7 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(digits, tmp_path):
         assert words in str(caught.value)
     assert checkpoints(tmp_path)[-1] == last
     assert status(tmp_path) == {"state": "failed", "error": str(caught.value)}
-    # It goes on from there when the loss is finite again.
+    # It continues from there when the loss is finite again.
     train_broken(
         config(digits, tmp_path, **{"checkpoint.resume": "auto", "training.on_nonfinite": "skip"}), {2: float("nan")}
     )
@@ -185,6 +186,7 @@ def broken_evaluation(batches):
         yield
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_end_the_training_and_are_no_result(digits, tmp_path):
     with broken_evaluation({2}), pytest.raises(FloatingPointError) as caught:
         train(config(digits, tmp_path))
@@ -204,7 +206,7 @@ def test_an_epoch_without_scores_is_null_in_the_log_and_never_the_best(digits, t
         train(config(digits, tmp_path, **changes))
     assert "no scores: 1 validation images have logits that are not finite" in capsys.readouterr().out
     first, second, third = log(tmp_path)
-    assert [first[key] for key in ("top_1", "top_5", "val_loss", "val_nonfinite")] == [None, None, None, 1]
+    assert [first[key] for key in ("top_1", "top_k", "val_loss", "val_nonfinite")] == [None, None, None, 1]
     assert second["val_nonfinite"] == third["val_nonfinite"] == 0
     best = 2 if second["top_1"] >= third["top_1"] else 3
     assert checkpoints(tmp_path) == sorted({f"epoch_{best:04d}.pt", "epoch_0003.pt"})
@@ -220,7 +222,7 @@ def test_a_run_whose_last_epoch_has_no_scores_fails_also_when_it_is_started_agai
         assert checkpoints(tmp_path)[-1] == "epoch_0002.pt"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision):
     seen = []
     update = Trainer._update_weights
@@ -269,6 +271,7 @@ def test_a_hostile_checkpoint_is_refused_wherever_it_is_given(digits, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_the_same(digits):
     # The short form of `make soak`; two processes are killed in test_distributed.
     soak = Path(__file__).parent.parent / "soak" / "kills.py"

@@ -25,6 +25,10 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
     numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 
 
+#: The process whose threads numba's are: they start while FFCV is imported, and a fork does not take them along.
+THREADS_OF = os.getpid()
+
+
 @contextlib.contextmanager
 def _typed_dicts_are_plain() -> Iterator[None]:
     """A module that imports ``numba.typed.Dict`` meanwhile gets :class:`dict`; FFCV's get numba's back at the end.
@@ -60,6 +64,7 @@ with _typed_dicts_are_plain():
     from ffcv.traversal_order.base import TraversalOrder
 
 __all__ = [
+    "THREADS_OF",
     "AllocationQuery",
     "Compiler",
     "EpochIterator",

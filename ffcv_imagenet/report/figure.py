@@ -21,7 +21,7 @@ def plot(runs: Iterable[Run], path: str | Path) -> None:
     """Save a PNG of top-1 (%) over epochs, over the last fifth of them and over minutes, a row per family.
 
     A thick line is the mean of the finished runs of a loss, the band around it goes from the lowest to the
-    highest run; thin lines are unfinished runs. Over minutes, an epoch stands at its mean time.
+    highest run; thin lines are unfinished runs. Over minutes, an epoch is drawn at its mean time.
 
     Raises:
         ValueError: no runs, or a file name that does not end in ``.png``.

@@ -24,7 +24,7 @@ LOSS_ORDER = tuple(LOSSES.kinds)
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that belong into one row of the table; ``differs_in`` tells it from its neighbours ("" mostly)."""
+    """Runs that belong in one row of the table; ``differs_in`` tells it from its neighbours ("" mostly)."""
 
     architecture: str
     recipe: str
@@ -52,7 +52,7 @@ class Group:
 
     @property
     def top_1_by_seed(self) -> dict[Hashable, float]:
-        """The last epoch's top-1 in per cent of each seed: the mean of its runs, which are no independent samples."""
+        """The last epoch's top-1 in per cent of each seed: the mean of its runs, which are not independent samples."""
         return {seed: statistics.fmean(100 * run.last_top_1 for run in runs) for seed, runs in self.repeats.items()}
 
     @property

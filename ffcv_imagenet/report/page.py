@@ -1,6 +1,6 @@
 """The report as one HTML page: no scripts, nothing loaded from anywhere, the same bytes for the same runs.
 
-``page.html.j2`` is the page, which escapes all texts; here is computed what it shows.
+``page.html.j2`` is the page, which escapes all texts; this module computes what it shows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ffcv_imagenet.report.palette import DARK_COLOURS, LIGHT_COLOURS, Style, sty
 from ffcv_imagenet.report.paper import PAPER_NOTE, Published, beside_published
 from ffcv_imagenet.report.planning import needed_text
 from ffcv_imagenet.report.runs import LeftOut, Run
-from ffcv_imagenet.report.table import TableRow, seeds_text, table_row
+from ffcv_imagenet.report.table import TableRow, ks, seeds_text, table_row
 from ffcv_imagenet.run.log import EpochLog
 
 TEMPLATE_FILE = Path(__file__).with_name("page.html.j2")
@@ -104,13 +104,14 @@ class Option:
 class Family:
     """The section of one architecture and recipe.
 
-    ``tests`` is the number of differences tested, ``missing`` are reasons for figures that cannot be given, with the
-    labels of the groups, ``needed`` lines on the number of seeds, ``unfinished`` names of runs with what became of
-    them.
+    ``ks`` are the k of its top-k scores, ``tests`` is the number of differences tested, ``missing`` are reasons for
+    figures that cannot be given, with the labels of the groups, ``needed`` lines on the number of seeds,
+    ``unfinished`` names of runs with what became of them.
     """
 
     title: str
     entries: list[Entry]
+    ks: list[int]
     tests: int
     missing: list[tuple[str, list[str]]]
     needed: list[str]
@@ -196,6 +197,7 @@ def _family(entries: list[Entry], names: dict[Path, str]) -> Family:
     return Family(
         title=f"{groups[0].architecture}, recipe {groups[0].recipe}",
         entries=entries,
+        ks=ks(entry.row for entry in entries),
         tests=max((d.tests or 0 for e in entries if (d := e.comparison.difference)), default=0),
         missing=_missing(entries),
         needed=_needed(entries),

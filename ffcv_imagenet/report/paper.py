@@ -52,7 +52,7 @@ def published_figures() -> list[Published]:
 def beside_published(comparisons: Iterable[Comparison]) -> list[Pair]:
     """Our groups next to the published figures, for the architectures that have runs, ordered as in the table.
 
-    A published loss of which there is no run has a row of its own; so has a group of which nothing is published.
+    A published loss of which there is no run has a row of its own; so has a group for which nothing is published.
     """
     ours = list(comparisons)
     architectures = list(dict.fromkeys(c.group.architecture for c in ours))

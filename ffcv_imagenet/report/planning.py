@@ -1,4 +1,4 @@
-"""How many seeds a comparison takes, said before the runs are made."""
+"""How many seeds a comparison takes, estimated before the runs are made."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.options import complete
-from ffcv_imagenet.run.log import LOSS_COLUMN, EpochLog
+from ffcv_imagenet.run.log import LOSS_COLUMN, EpochLog, current
 
 #: Entries of params.json outside "config" that are compared like options. The data are compared by checksum, not
 #: by where they lie. Without synchronised batch normalisation the number of processes changes the result, and it
@@ -27,7 +27,7 @@ LIBFFCV = "libffcv/ffcv-imagenet"
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. In its log, top-1 and top-5 are None after an epoch that was not evaluated.
+    """One run folder. In its log, top-1 and top-k are None after an epoch that was not evaluated.
 
     ``epochs`` is the planned number, ``seed`` is None where none was set, ``options`` are all options and
     :data:`COMPARED_PARAMS` as text but for the architecture and the loss's name, ``state`` and ``error`` are those of
@@ -204,15 +204,16 @@ def _read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_epoch(entry: dict[str, Any], where: str) -> EpochLog:
-    for key in ("top_1", "top_5", "images_per_second", "total_seconds"):
+    entry = current(entry)
+    for key in ("top_1", "top_k", "images_per_second", "total_seconds"):
         _entry(entry, key, where)
     for key in entry:
-        if key in ("top_1", "top_5", "wait_share"):
+        if key in ("top_1", "top_k", "wait_share"):
             _share(entry, key, where)
         elif key in EpochLog.__dataclass_fields__ or key.startswith(LOSS_COLUMN):
             _number(entry, key, where)
-    epoch = _whole(_entry(entry, "epoch", where), f"{where}: epoch")
-    return EpochLog.from_line(entry | {"epoch": epoch, "total_seconds": entry["total_seconds"] or 0.0})
+    whole = {key: _whole(_entry(entry, key, where), f"{where}: {key}") for key in ("epoch", "k")}
+    return EpochLog.from_line(entry | whole | {"total_seconds": entry["total_seconds"] or 0.0})
 
 
 def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> EpochLog | None:
@@ -222,7 +223,8 @@ def _read_libffcv_epoch(entry: dict[str, Any], where: str) -> EpochLog | None:
     return EpochLog(
         epoch=_whole(entry["epoch"], f"{where}: epoch") + 1,
         top_1=_share(entry, "top_1", where),
-        top_5=_share(entry, "top_5", where),
+        top_k=_share(entry, "top_5", where),
+        k=5,
         total_seconds=_number(entry, "relative_time", where) or 0.0,
     )
 

@@ -20,17 +20,18 @@ from ffcv_imagenet.run.log import EpochLog
 class TableRow:
     """The figures of one architecture, recipe and loss (of several groups when options differ).
 
-    ``runs`` counts the finished runs, ``seeds`` their different seeds (fewer: a run was repeated). Figures are means
-    over the finished runs and None when there is none: ``top_1_percent`` and ``top_5_percent`` after the last epoch and
-    ``best_top_1_percent`` of each run's best epoch are means over the seeds, of which each is the mean of its runs;
-    ``top_1_sd_percent`` is the sample standard deviation over the seeds (None below two). ``minutes`` of wall-clock
-    time per run, ``images_per_second`` in training, ``wait_share_percent`` of the training time spent waiting for data
-    (without the first epoch, which holds the start-up, where there are more). ``unfinished`` counts the runs that are
-    left out, ``notes`` says why. ``differs_in`` names the options that tell it from its neighbours ("" mostly).
+    ``runs`` counts the finished runs, ``seeds`` their different seeds (fewer: a run was repeated). Figures are
+    means over the finished runs and None when there is none: ``top_1_percent`` and ``top_k_percent`` after the last
+    epoch and ``best_top_1_percent`` of each run's best epoch are means over the seeds, of which each is the mean of
+    its runs (``k`` is that of ``top_k_percent``; both are None where the runs' differ); ``top_1_sd_percent`` is the
+    sample standard deviation over the seeds (None below two). ``minutes`` of wall-clock time per run,
+    ``images_per_second`` in training, ``wait_share_percent`` of the training time spent waiting for data (without
+    the first epoch, which holds the start-up, where there are more). ``unfinished`` counts the runs that are left
+    out, ``notes`` says why. ``differs_in`` names the options that tell it from its neighbours ("" mostly).
     ``top_1_low_percent`` and ``top_1_high_percent`` are the 95 % interval of the mean; ``difference_points``,
-    ``difference_low`` and ``difference_high`` (from the baseline, in percentage points), ``test``, ``pairs``, ``p``,
-    ``tests``, ``p_adjusted`` and ``seeds_needed`` are those of :mod:`ffcv_imagenet.report.comparison`, None where they
-    cannot be given.
+    ``difference_low`` and ``difference_high`` (from the baseline, in percentage points), ``test``, ``pairs``,
+    ``p``, ``tests``, ``p_adjusted`` and ``seeds_needed`` are those of :mod:`ffcv_imagenet.report.comparison`, None
+    where they cannot be given.
     """
 
     architecture: str
@@ -53,7 +54,8 @@ class TableRow:
     p_adjusted: float | None
     seeds_needed: float | None
     best_top_1_percent: float | None
-    top_5_percent: float | None
+    top_k_percent: float | None
+    k: int | None
     epochs: int
     minutes: float | None
     images_per_second: float | None
@@ -70,6 +72,7 @@ def table(runs: Iterable[Run]) -> list[TableRow]:
 def table_row(comparison: Comparison) -> TableRow:
     """The row of one group."""
     group, mean, difference = comparison.group, comparison.mean, comparison.difference
+    k = _k(group)
     return TableRow(
         architecture=group.architecture,
         recipe=group.recipe,
@@ -91,7 +94,8 @@ def table_row(comparison: Comparison) -> TableRow:
         p_adjusted=difference.p_adjusted if difference else None,
         seeds_needed=difference.seeds_needed if difference else None,
         best_top_1_percent=_mean_over_seeds(group, _best_percent),
-        top_5_percent=_mean_over_seeds(group, lambda run: _percent(run.log[-1].top_5)),
+        top_k_percent=_mean_over_seeds(group, lambda run: _percent(run.log[-1].top_k)) if k else None,
+        k=k,
         epochs=group.runs[0].epochs,
         minutes=_mean(run.log[-1].total_seconds / 60 for run in group.finished),
         images_per_second=_mean(map(_images_per_second, group.finished)),
@@ -110,9 +114,20 @@ def to_csv(rows: Iterable[TableRow]) -> str:
     return text.getvalue()
 
 
+def ks(rows: Iterable[TableRow]) -> list[int]:
+    """The k of all top-k scores of some rows, ascending: each is a column of its own."""
+    return sorted({row.k for row in rows if row.k is not None})
+
+
 def seeds_text(row: TableRow) -> str:
     """The number of seeds, and that of the runs where a seed was repeated."""
     return str(row.seeds) if row.runs == row.seeds else f"{row.runs} runs, {row.seeds} seed{'s'[: row.seeds - 1]}"
+
+
+def _k(group: Group) -> int | None:
+    """The k of the top-k scores, if it is one and the same."""
+    found = {run.log[-1].k for run in group.finished}
+    return found.pop() if len(found) == 1 else None
 
 
 def _best_percent(run: Run) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from ffcv_imagenet.report.comparison import Comparison
 from ffcv_imagenet.report.paper import Pair
-from ffcv_imagenet.report.table import TableRow, seeds_text
+from ffcv_imagenet.report.table import TableRow, ks, seeds_text
 
 MISSING = "-"
 
@@ -21,7 +21,10 @@ def format_table(rows: Sequence[TableRow], markdown: bool = False) -> str:
         "seeds": [seeds_text(row) for row in rows],
         "top-1 last (%)": [_spread_text(row.top_1_percent, row.top_1_sd_percent) for row in rows],
         "top-1 best (%)": [_number_text(row.best_top_1_percent, 2) for row in rows],
-        "top-5 last (%)": [_number_text(row.top_5_percent, 2) for row in rows],
+        **{
+            f"top-{k} last (%)": [_number_text(row.top_k_percent if row.k == k else None, 2) for row in rows]
+            for k in ks(rows)
+        },
         "epochs": [str(row.epochs) for row in rows],
         "time (min)": [_number_text(row.minutes, 1 if (row.minutes or 0) >= 10 else 2) for row in rows],
         "images/s": [_number_text(row.images_per_second, 0) for row in rows],

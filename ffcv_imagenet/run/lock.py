@@ -1,7 +1,7 @@
 """Who writes into a run's folder: one process at a time, for as long as it lives.
 
 The lock is flock(2) on ``lock`` in the folder. The kernel lets go of it when the process ends, however it ends, so that
-the file that is left behind says nothing. On NFS it holds between machines where the server has locking (version 4 has;
+the file that is left says nothing. On NFS it holds between machines where the server has locking (version 4 has;
 not with the mount option ``local_lock``).
 """
 

@@ -16,7 +16,8 @@ class EpochLog:
 
     ``val_loss`` is the plain cross entropy of the validation images, whatever the training loss; with
     ``validation.flip_tta``, of the logits averaged over an image and its mirror image. ``val_nonfinite`` validation
-    images have logits that are not finite: if there are any, ``top_1``, ``top_5`` and ``val_loss`` are None.
+    images have logits that are not finite: if there are any, ``top_1``, ``top_k`` and ``val_loss`` are None.
+    ``top_k`` is the share whose target is one of the ``k`` largest logits.
 
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
     without pauses and without work that was lost; ``wait_share`` is the share of the training time that passed without
@@ -34,7 +35,8 @@ class EpochLog:
     total_seconds: float
     train_loss: float | None = None
     top_1: float | None = None
-    top_5: float | None = None
+    top_k: float | None = None
+    k: int | None = None
     val_loss: float | None = None
     lr: float | None = None
     resolution: int | None = None
@@ -55,10 +57,17 @@ class EpochLog:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EpochLog:
-        """The inverse of :meth:`as_line`; what else stands in the line is left out."""
+        """The inverse of :meth:`as_line`; other entries of the line are left out."""
+        line = current(line)
         fields = {key: value for key, value in line.items() if key in cls.__dataclass_fields__}
         of_loss = {key.removeprefix(LOSS_COLUMN): v for key, v in line.items() if key.startswith(LOSS_COLUMN)}
         return cls(**fields, of_loss=of_loss)
+
+
+def current(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line as this version writes it: earlier ones have ``top_5`` for ``top_k`` and ``k``."""
+    rest = {key: value for key, value in line.items() if key != "top_5"}
+    return rest | {"top_k": line["top_5"], "k": 5} if "top_5" in line else rest
 
 
 def best_epoch(log: list[dict[str, Any]]) -> int | None:
@@ -81,7 +90,7 @@ def format_line(line: EpochLog, epochs: int) -> str:
         scores = f"no scores: {line.val_nonfinite} validation images have logits that are not finite"
         val_loss = ""
     else:
-        scores = f"top-1 {percent(line.top_1):>6} %  top-5 {percent(line.top_5):>6} %"
+        scores = f"top-1 {percent(line.top_1):>6} %  top-{line.k} {percent(line.top_k):>6} %"
         val_loss = f"  val loss {line.val_loss:.4f}"
     return (
         f"epoch {line.epoch:3d}/{epochs}  {scores}  train loss {line.train_loss:.4f}{val_loss}{of_loss}  "

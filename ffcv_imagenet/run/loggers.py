@@ -32,7 +32,7 @@ def make_loggers(folder: Path, params: dict[str, Any], *, tensorboard: bool, wan
     """The loggers that are asked for, of the run in ``folder`` with these ``params``; on rank 0.
 
     Raises:
-        ValueError: Weights & Biases refuses, for want of a login for example.
+        ValueError: Weights & Biases refuses, for example because there is no login.
     """
     loggers: list[Logger] = []
     if tensorboard:
@@ -71,7 +71,7 @@ class TensorBoardLogger:
 class WandbLogger:
     """Logs to a project of Weights & Biases; its files go to ``folder``.
 
-    The run's id follows from its name and first start, so a resumed run goes on in the same one.
+    The run's id follows from its name and first start, so a resumed run continues in the same one.
     """
 
     def __init__(self, folder: Path, params: dict[str, Any], project: str):

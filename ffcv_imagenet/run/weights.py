@@ -12,7 +12,7 @@ from ffcv_imagenet.run.checkpoint import newest_checkpoint, read_tensor_file
 
 #: What DistributedDataParallel puts in front of the names.
 _PREFIX = "module."
-#: What libffcv/ffcv-imagenet's blur pooling keeps beside its convolution; here it is no part of the weights.
+#: What libffcv/ffcv-imagenet's blur pooling keeps next to its convolution; here it is no part of the weights.
 _BLUR_FILTER = ".blur_filter"
 
 

@@ -3,7 +3,7 @@
     python -m ffcv_imagenet.sweep --config-file rn_configs/rn50_16_epochs.yaml --sweep.loss=baseline,maxsup \
         --sweep.seeds=0,1,2 --sweep.gpus_per_run=8 --runs=runs/ [options of train_imagenet.py]
 
-The same command again goes on where the sweep was. Exit status: 0 all runs are finished, 1 some failed, 2 a user's
+The same command again continues where the sweep was. Exit status: 0 all runs are finished, 1 some failed, 2 a user's
 mistake, 130 it was stopped.
 """
 

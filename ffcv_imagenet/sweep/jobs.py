@@ -14,7 +14,7 @@ from typing import Literal
 
 from ffcv_imagenet.sweep.devices import Slot
 
-#: ``waiting`` for a slot; ``elsewhere``: processes that this sweep did not start are at work on it; ``stopped``:
+#: ``waiting`` for a slot; ``elsewhere``: processes that this sweep did not start are running it; ``stopped``:
 #: ended because the sweep was asked to stop.
 State = Literal["waiting", "running", "elsewhere", "finished", "failed", "stopped"]
 
@@ -88,7 +88,7 @@ class Job:
 
 
 def make_job(run: Run, active: bool) -> Job:
-    """The job of a run as its folder shows it; ``active``: processes are at work on it."""
+    """The job of a run as its folder shows it; ``active``: processes are running it."""
     progress = read_progress(run.folder)
     if active:
         return Job(run, "elsewhere", progress)

@@ -192,7 +192,7 @@ _check_normalised_batch = functools.cache(check_normalised_batch)
 
 
 def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) -> int:
-    """Refuse what the run would stumble over (see :func:`make_plan`); the number of its training images."""
+    """Refuse what the run would refuse (see :func:`make_plan`); the number of its training images."""
     train_data, val_data = read_manifests(config, read=_manifest, show_warnings=False)
     if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
@@ -206,7 +206,7 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
         linear_head=loss.cosine_scale is not None,
     )
     _check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(processes))
-    ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # is there a batch?
+    ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # at least one batch
     file = folder / "params.json"
     earlier = read_json_object(file) if file.is_file() else {}
     if found := differences(earlier, params):

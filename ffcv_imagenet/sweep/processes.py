@@ -1,10 +1,10 @@
-"""The processes of a run: started on a slot, recognised by whoever looks, and ended together.
+"""The processes of a run: started on a slot, recognised by any process that looks, and ended together.
 
-Two things tie a run to its processes, however they were started and whatever became of the sweep:
+Two things tie a run to its processes, however they were started and whatever happened to the sweep:
 
 - Their output goes to ``output.txt`` in the run folder, which is locked (``flock``). The lock belongs to the open
   file, which every process of the run inherits, so that the kernel gives it back when the last of them is gone.
-- The run's folder stands in their environment, which ``/proc`` shows. torchrun's workers are in sessions of their own;
+- The run's folder is in their environment, which ``/proc`` shows. torchrun's workers are in sessions of their own;
   by this they are found all the same.
 """
 

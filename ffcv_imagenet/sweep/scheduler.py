@@ -23,7 +23,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 class Scheduler:
     """Runs ``jobs`` on ``slots``, in their order.
 
-    A job whose run is at work already (``elsewhere``: another sweep, or what a killed one left) is waited for, and
+    A job whose run is active already (``elsewhere``: of another sweep, or left by a killed one) is waited for, and
     nothing is started on the devices that it holds. A failed run is started again up to ``retries`` times, unless a
     user's mistake ended it. At Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 all runs of this sweep are asked to stop by
     SIGTERM; what is still there after ``stop_seconds``, or at the next signal, is killed.
@@ -116,7 +116,7 @@ class Scheduler:
             job.state = "stopped"
             self.view.event(job, f"stopped after epoch {job.progress.epochs_done}")
             return
-        # What SIGKILL ends (by hand, or for want of memory) cannot say why.
+        # What SIGKILL ends (by hand, or because memory has run out) cannot say why.
         line = "" if status == -signal.SIGKILL else last_error(job.run.folder, job.output_start)
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         job.error = f"{how}: {line}" if line else how

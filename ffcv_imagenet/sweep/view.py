@@ -94,7 +94,7 @@ def open_view(console: Console) -> Iterator[View]:
 def status_table(jobs: Sequence[Job], slots: int, rows: int) -> Table:
     """One row per job; below, how many are finished and how long the rest may take.
 
-    Where there are more jobs than ``rows``, those at work and the failed ones are shown before others.
+    Where there are more jobs than ``rows``, active and failed ones are shown before others.
     """
     from rich.table import Table
 

@@ -12,7 +12,7 @@ class WeightAverage:
     """A copy of ``model`` whose weights follow it: ``average += (1 - d) (weights - average)`` at every step.
 
     ``d`` rises to ``decay`` as ``(1 + t) / (10 + t)``, t steps done, so that a short training forgets its random start
-    too. The statistics of normalisation layers are averaged like weights, for they belong to the averaged weights;
+    too. The statistics of normalisation layers are averaged like weights, because they belong to the averaged weights;
     integers (counters) are copied. A few launches per step, and nothing waits for the device.
 
     Args:

@@ -20,6 +20,7 @@ def evaluate(
     *,
     resolution: int,
     flip_tta: bool,
+    top_k: int,
     forward: Callable[[Tensor], Tensor] | None = None,
     after_batch: Callable[[], None] = lambda: None,
     calls: int = 0,
@@ -32,6 +33,7 @@ def evaluate(
             damaged ones out, not at all: :attr:`Scores.images` are the rest).
         resolution: side of the images in pixels.
         flip_tta: average the logits of an image and of its mirror image.
+        top_k: the k of the score top-k, at most the number of classes.
         forward: ``step``, or a compiled form of it.
         after_batch: called after every batch, and then until it has been called ``calls`` times, which makes it equally
             often on ranks with fewer batches.
@@ -42,14 +44,14 @@ def evaluate(
     """
     broadcast_buffers(step.model)
     step.eval()
-    sums, predict = ScoreSums(step.device), step if forward is None else forward
+    sums, predict = ScoreSums(step.device, top_k), step if forward is None else forward
     # Another number of images would be compiled, or its convolutions searched for, in the middle of the evaluation.
     keeps_shape = predict is not step or step.device.type == "cuda"
     for batch in loader.epoch(0, resolution):
         images = _fill_up(batch.images, loader.batch_size) if keeps_shape else batch.images
         logits = predict(images)
         if flip_tta:
-            # A copy, for a replayed CUDA graph writes its output to the same place every time.
+            # A copy, because a replayed CUDA graph writes its output to the same memory every time.
             logits = (logits.clone() + predict(images.flip(3))) / 2
         sums.add(logits[: len(batch.labels)], batch.labels)
         after_batch()

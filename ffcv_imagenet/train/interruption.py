@@ -26,7 +26,7 @@ class Interrupted(SystemExit):
 class StopSignals:
     """Catches Ctrl-C (SIGINT), SIGTERM and SIGUSR1 for the length of a ``with`` block.
 
-    A second Ctrl-C, a second or more after the first signal, raises KeyboardInterrupt where the program stands.
+    A second Ctrl-C, a second or more after the first signal, raises KeyboardInterrupt at once.
 
     Args:
         exchange: tells this process's number to the others and returns one that all of them agree on; see

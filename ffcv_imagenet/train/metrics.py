@@ -1,4 +1,4 @@
-"""Top-1, top-5 and cross entropy of a data set, summed where the logits are and read once at the end."""
+"""Top-1, top-k and cross entropy of a data set, summed where the logits are and read once at the end."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Scores:
-    """Results of an evaluation: shares in 0..1, mean cross entropy in nats, number of images.
+    """Results of an evaluation: shares in 0..1 (``top_k``: the target is one of the ``k`` largest logits), mean cross
+    entropy in nats, number of images.
 
     ``nonfinite`` images have logits whose cross entropy is not finite. If there are any, there are no scores (None):
     such logits have no order, and top-1 would be the share of whichever class is the first.
     """
 
     top_1: float | None
-    top_5: float | None
+    top_k: float | None
     loss: float | None
     images: int
+    k: int
     nonfinite: int = 0
 
 
 class ScoreSums:
-    """Running sums over batches: right at rank 1, right at rank 5, cross entropy, images, images without a finite one.
+    """Running sums over batches: right at rank 1, right at rank k, cross entropy, images, images without a finite one.
 
-    All are float64, on ``device``. With fewer than five classes "top-5" is top-K.
+    All are float64, on ``device``.
+
+    Args:
+        device: of the logits.
+        k: at most the number of classes.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, k: int):
+        self.k = k
         self.sums = torch.zeros(5, dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch: ``logits [B, K]`` float, ``target [B]`` int64. Never waits for the device."""
         logits = logits.float()
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        best = logits.topk(self.k, dim=1).indices
         right = best == target[:, None]
         losses = F.cross_entropy(logits, target, reduction="none").double()
         self.sums[0] += right[:, 0].sum()
@@ -47,9 +54,9 @@ class ScoreSums:
 
     def scores(self) -> Scores:
         """The scores of everything added; raises ValueError when nothing was."""
-        top_1, top_5, loss, images, nonfinite = self.sums.tolist()
+        top_1, top_k, loss, images, nonfinite = self.sums.tolist()
         if not images:
             raise ValueError("no images to evaluate: the validation set is empty")
         if nonfinite:
-            return Scores(None, None, None, int(images), int(nonfinite))
-        return Scores(top_1 / images, top_5 / images, loss / images, int(images))
+            return Scores(None, None, None, int(images), self.k, int(nonfinite))
+        return Scores(top_1 / images, top_k / images, loss / images, int(images), self.k)

@@ -16,12 +16,12 @@ from ffcv_imagenet.train.metrics import Scores
 class NonfinitePolicy:
     """Skips steps whose loss or gradients are not finite, or ends the training; the same on every rank.
 
-    A skipped step changes neither weights nor momenta nor buffers. The device decides it: nothing waits for it, until
-    one of the checks is called.
+    A skipped step changes neither weights nor momenta nor buffers. The device decides: nothing waits for it until one
+    of the checks is called.
 
     Args:
-        buffers: what a step changes beside weights and momenta, restored when it is skipped.
-        skip: skip such steps, for which the optimizer must be a fused one; else the next check raises.
+        buffers: what a step changes besides weights and momenta, restored when it is skipped.
+        skip: skip such steps, for which the optimizer must be fused; else the next check raises.
         world: this process among all.
         where: after which step of the epoch (counted from 0), as the end of an error message.
     """

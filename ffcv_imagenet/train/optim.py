@@ -50,14 +50,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
 def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay: str = "weights") -> torch.optim.SGD:
     """Fused SGD with momentum: one kernel for many parameters; the learning rate is set before every step.
 
-    What ``weight_decay`` applies to is said by ``decay``, one of :data:`DECAY_RULES`.
+    ``decay``, one of :data:`DECAY_RULES`, says what ``weight_decay`` applies to.
 
     It takes no step while its attribute ``found_inf``, or the one of a GradScaler, is not zero, which is decided on the
     device.
     """
     optimizer = torch.optim.SGD(parameter_groups(model, weight_decay, decay), lr=0.0, momentum=momentum, fused=True)
     if momentum > 0:
-        # torch would leave them uninitialised when the first step is not taken.
+        # torch would leave them uninitialised if the first step were skipped.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -65,6 +65,6 @@ def make_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay: s
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all groups: a number that the kernels are given, so that the device is not asked."""
+    """Set the learning rate of all groups: a number passed to the kernels, so that nothing waits for the device."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -77,7 +77,7 @@ class EvaluationStep(nn.Module):
 
 
 def distribute(step: TrainingStep, world: World, accumulation: int) -> nn.Module:
-    """The same step whose gradients are averaged over the ranks, while the backward pass goes on.
+    """The same step in DDP: gradients are averaged over the ranks during the backward pass.
 
     Buffers stay each rank's own. Of a model these are the statistics of normalisation layers, which a training step
     writes and does not read: what counts are rank 0's, which :func:`~ffcv_imagenet.train.evaluation.evaluate` gives to

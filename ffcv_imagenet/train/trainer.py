@@ -40,16 +40,17 @@ _NONFINITE_SEEN = 1
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """What the loop needs to know beside its parts.
+    """What the loop needs to know besides its parts.
 
-    ``accumulation`` micro-batches make a step; ``precision`` is bf16, fp16 or fp32; ``resolution(epoch)`` is the
-    side of the training images in pixels, ``val_resolution`` that of the validation images; ``lr(epoch)`` the
-    learning rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image.
-    ``skip_nonfinite`` leaves out steps whose loss or gradients are not finite, for which the optimizer must be a fused
-    one; else such a loss is an error. ``checkpoint_steps`` is the number of steps between checkpoints inside an epoch,
-    0 for none. ``compile`` is off or one of :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the
-    average of the weights, 0 for none: with one, it is what is evaluated. After ``max_steps`` steps the training ends,
-    with an evaluation, in the middle of its schedules; None: after ``epochs``.
+    ``accumulation`` micro-batches make a step; ``precision`` is bf16, fp16 or fp32; ``resolution(epoch)`` is the side
+    of the training images in pixels, ``val_resolution`` that of the validation images; ``lr(epoch)`` the learning
+    rate at a fractional epoch; ``flip_tta`` averages the logits of a validation image and its mirror image;
+    ``top_k`` is the k of the score top-k. ``skip_nonfinite`` leaves out steps whose loss or gradients are not
+    finite, for which the optimizer must be fused; else such a loss is an error. ``checkpoint_steps`` is the number
+    of steps between checkpoints inside an epoch, 0 for none. ``compile`` is off or one of
+    :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the average of the weights, 0 for none:
+    with one, the average is evaluated. After ``max_steps`` steps the training ends, with an evaluation, in the
+    middle of its schedules; None: after ``epochs``.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class TrainerOptions:
     resolution: Callable[[int], int]
     val_resolution: int
     flip_tta: bool
+    top_k: int
     progress_bar: bool
     skip_nonfinite: bool = False
     checkpoint_steps: int = 0
@@ -178,6 +180,7 @@ class Trainer:
                 self.val_loader,
                 resolution=self.options.val_resolution,
                 flip_tta=self.options.flip_tta,
+                top_k=self.options.top_k,
                 forward=self.evaluated_forward,
                 after_batch=self._after_val_batch,
                 calls=self.most_val_batches,
@@ -191,7 +194,8 @@ class Trainer:
                 epoch=epoch + 1,
                 train_loss=not_skipped.mean().item(),
                 top_1=scores.top_1,
-                top_5=scores.top_5,
+                top_k=scores.top_k,
+                k=scores.k,
                 val_loss=scores.loss,
                 lr=self.optimizer.param_groups[0]["lr"],
                 resolution=self.options.resolution(epoch),
@@ -204,7 +208,7 @@ class Trainer:
                 skipped=self._sum(self.progress.skipped),
                 val_skipped=self.val_loader.num_samples - scores.images,
                 val_nonfinite=scores.nonfinite,
-                # Now and no earlier: a checkpoint from the evaluation stands before the end of the epoch.
+                # Only now: a checkpoint written during the evaluation is one from before the end of the epoch.
                 of_loss=self.loss.end_epoch(),
             )
             self.log.append(line.as_line())
@@ -369,7 +373,7 @@ class Trainer:
         return loss.detach()
 
     def _update_weights(self, loss: Tensor) -> None:
-        """Take the optimizer's step, whose loss ``loss`` is; see :meth:`NonfinitePolicy.before_update`."""
+        """Take the optimizer's step for ``loss``; see :meth:`NonfinitePolicy.before_update`."""
         self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -398,7 +402,7 @@ class Trainer:
         file = self._save()
         if file is not None:
             print(
-                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto goes on from there",
+                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto continues from there",
                 file=sys.stderr,
             )
         raise stopped

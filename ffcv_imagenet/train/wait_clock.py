@@ -13,7 +13,7 @@ class WaitClock:
     """Adds up the seconds that ``with`` blocks keep the device waiting.
 
     A program that runs ahead of its GPU waits most of the time, for memory that the GPU still uses, while the GPU has
-    work to do. So on a GPU the clock is read by the GPU: an event behind the work so far, and one when there is more.
+    work to do. So on a GPU the clock is read by the GPU: an event after the work so far, and one when there is more.
     """
 
     def __init__(self, device: torch.device, seconds: float = 0.0):

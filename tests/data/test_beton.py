@@ -196,6 +196,7 @@ def soak(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 def test_random_damage_is_an_error_or_the_right_pixels(soak, tmp_path):
     outcome = soak("mutations").run(150, seed=1, folder=tmp_path)
     assert outcome.failures == []

@@ -12,6 +12,8 @@ import numba
 import numpy as np
 import pytest
 import torch
+from digit_loaders import CPU, copies
+from equality import same
 from images import draw_folder
 from numba_compilations import compiling_threads
 
@@ -28,8 +30,6 @@ from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -71,18 +71,6 @@ def whole_files(kernels, folder, split="train", batch=16):
 
 def open_samples(beton):
     return read_samples(beton, Manifest.read(beton))
-
-
-def copies(loader, epoch, resolution):
-    return [
-        (batch.images.to(CPU, copy=True), batch.labels.to(CPU, copy=True)) for batch in loader.epoch(epoch, resolution)
-    ]
-
-
-def same(a, b):
-    return len(a) == len(b) > 0 and all(
-        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
-    )
 
 
 def test_numba_compiles_before_the_decoding_thread_begins(kernels, digits, monkeypatch):
@@ -274,7 +262,7 @@ def test_users_mistakes_are_one_clear_line(kernels, digits, tmp_path, monkeypatc
 
 def test_a_training_gives_the_same_weights(host_kernels, digits, tmp_path, monkeypatch):
     """On the CPU, where everything is float32: the same images in the same order, and so the same numbers."""
-    from test_experiment import config, log, same, weights
+    from whole_runs import config, log, weights
 
     from ffcv_imagenet import experiment, loaders
 

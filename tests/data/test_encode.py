@@ -199,15 +199,20 @@ def all_images(paths, num_workers):
     return list(encode_samples(reader(paths), range(len(paths)), ["raw"] * len(paths), RAW, num_workers))
 
 
-def wait_for_threads(count):
+def started_since(before):
+    return set(threading.enumerate()) - before
+
+
+def wait_for_threads(before):
+    """Wait for the end of all threads that were started since ``before``."""
     deadline = time.monotonic() + 10
-    while threading.active_count() != count:
+    while started_since(before):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_files_come_in_order_and_the_workers_end(paths):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     assert [image.data[0] for image in all_images(paths, 2)] == [number % 256 for number in range(len(paths))]
     wait_for_threads(before)
 
@@ -233,10 +238,10 @@ def test_a_file_that_cannot_be_stored_is_its_reason_in_its_place(paths):
 
 
 def test_closing_early_stops_the_workers(paths):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with contextlib.closing(encode_samples(reader(paths), range(len(paths)), ["raw"] * len(paths), RAW, 2)) as images:
         next(images)
-        assert threading.active_count() == before + 2
+        assert len(started_since(before)) == 2
     wait_for_threads(before)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numba.typed
 import numpy as np
+import pytest
 from images import draw
 
 #: Where a child process finds this file and the helpers.
@@ -42,6 +43,7 @@ def write_and_read(folder: Path):
     return {"file": path.read_bytes().hex(), "images": images.tolist(), "labels": labels.flatten().tolist()}
 
 
+@pytest.mark.slow
 def test_ffcv_is_the_same_as_when_it_imports_itself(tmp_path):
     child = (
         "import json, pathlib, sys, ffcv, test_ffcv_imports as test;"

@@ -119,7 +119,8 @@ def test_what_is_no_beton_is_refused(tmp_path, content):
 
 
 def test_crops_are_the_same_with_and_without_the_index(digits, tmp_path):
-    from test_loader import copies, same, train_loader
+    from digit_loaders import copies, train_loader
+    from equality import same
 
     shutil.copytree(digits, tmp_path / "plain")
     (tmp_path / "plain" / "train.beton.mcu").unlink()
@@ -130,7 +131,7 @@ def test_crops_are_the_same_with_and_without_the_index(digits, tmp_path):
 
 def test_a_wrong_entry_is_never_more_than_an_error_or_wrong_pixels(beton):
     """Entries are not read when an index is opened: whatever they say, it ends with pixels or with an error."""
-    from test_loader import train_loader
+    from digit_loaders import train_loader
 
     index = EntryIndex.path(beton)
     whole = np.fromfile(index, np.uint8)

@@ -17,6 +17,8 @@ import numba
 import numpy as np
 import pytest
 import torch
+from digit_loaders import CPU, copies, train_loader, val_loader
+from equality import same
 from ffcv.loader import Loader as FFCVLoader
 from ffcv.transforms import ToTensor
 from numba_compilations import compiling_threads
@@ -37,40 +39,23 @@ from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
-CPU = torch.device("cpu")
-
 #: Where a child process finds this file and the helpers.
 TEST_PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
-
-
-def train_loader(
-    digits: Path, *, seed=0, workers=1, batch=16, rank=0, world=1, flip=True, on_damaged="fail", device=CPU
-):
-    order = ShuffledOrder(96, seed=seed, global_batch=batch * world, rank=rank, world_size=world)
-    decoder = RandomResizedCropDecoder(32, seed=seed, flip=flip)
-    options = {"batch_size": batch, "num_workers": workers, "device": device, "on_damaged": on_damaged}
-    return CPUBatchLoader(BetonFile.open(digits / "train.beton"), decoder, order, **options)
-
-
-def val_loader(digits: Path, *, batch=8, workers=1, on_damaged="fail", ratio=IMAGENET_CENTER_CROP):
-    options = {"batch_size": batch, "num_workers": workers, "device": CPU, "on_damaged": on_damaged}
-    return CPUBatchLoader(
-        BetonFile.open(digits / "val.beton"), CenterCropDecoder(35, ratio), ShardedOrder(31), **options
-    )
 
 
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def copies(loader, epoch, resolution):
-    return [(batch.images.clone(), batch.labels.clone()) for batch in loader.epoch(epoch, resolution)]
-
-
-def same(a, b):
-    return len(a) == len(b) and all(
-        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
-    )
+def test_a_forked_process_is_refused_where_it_lacks_the_threads(digits):
+    if (child := os.fork()) == 0:
+        try:
+            train_loader(digits)
+        except ValueError as error:
+            os._exit(42 if "forked" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
 
 
 def test_batches_are_uint8_channels_last_with_int64_labels(digits):
@@ -125,7 +110,6 @@ def test_validation_holds_every_image_once_in_order_with_its_centre(digits, digi
     labels = torch.cat([labels for _, labels in got])
     assert labels.tolist() == [0] * 9 + [1] * 11 + [2] * 11
     # Written raw and at the crop's own side, the pixels are those of the file.
-
     write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
     files = sorted((digits_folder / "val").glob("*/*.png"))
     for ratio, side, start in ((IMAGENET_CENTER_CROP, 35, 2), (0.5, 20, 10), (1.0, 40, 0)):
@@ -178,12 +162,12 @@ def test_threads_that_two_loaders_cannot_share_are_refused(digits, monkeypatch):
 
 def test_leaving_a_loop_early_ends_the_decoding_thread(digits):
     loader = train_loader(digits, batch=8)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(20):
         for _batch in loader.epoch(0, 32):
             break
     gc.collect()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_importing_and_iterating_leave_torchs_threads_alone(digits):
@@ -306,6 +290,7 @@ def test_a_changed_resolution_compiles_nothing(digits):
     assert len(decode_batch.signatures) == compiled
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_no_loop(digits, tmp_path):
     script = (
         "import sys, torch; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"

@@ -87,6 +87,7 @@ def test_the_decoded_images_are_all_there_in_order(beton):
     assert not np.concatenate([codes for _, codes in parts]).any()
 
 
+@pytest.mark.slow
 def test_a_loader_after_it_compiles_no_second_loop(digits):
     # With a second signature numba's type inference of a loader's code does not end.
     script = (

@@ -68,6 +68,7 @@ def make_trainer(
         "resolution": lambda epoch: 32,
         "val_resolution": 32,
         "flip_tta": False,
+        "top_k": 5,
         "progress_bar": False,
     }
     options = TrainerOptions(**defaults | options)

@@ -11,12 +11,15 @@ from ffcv_imagenet.report.runs import Run, load_runs
 EPOCHS = 4
 
 
-def epoch_line(epoch: int, top_1: float | None, top_5: float | None = 0.9, speed: float | None = 1000.0) -> str:
+def epoch_line(
+    epoch: int, top_1: float | None, top_k: float | None = 0.9, speed: float | None = 1000.0, k: int = 5
+) -> str:
     line = {
         "epoch": epoch,
         "train_loss": 1.0,
         "top_1": top_1,
-        "top_5": top_5,
+        "top_k": top_k,
+        "k": k,
         "val_loss": None,
         "lr": 0.1,
         "resolution": 160,

@@ -22,6 +22,7 @@ def flags(option):
 
 
 # What is installed is gcc's -O3 as a rule; it passes the same tests as part of the suite.
+@pytest.mark.slow
 @pytest.mark.parametrize(("compiler", "level"), [("gcc", "-O0"), ("clang", "-O3")])
 def test_builds_without_warnings_and_passes(compiler, level, tmp_path):
     if shutil.which(compiler) is None:
@@ -44,6 +45,7 @@ def test_builds_without_warnings_and_passes(compiler, level, tmp_path):
     assert "passed" in result.stdout
 
 
+@pytest.mark.slow
 def test_short_fuzzing_finds_nothing(tmp_path):
     result = subprocess.run(
         ["make", "-C", str(ROOT / "fuzz"), "fuzz-short", f"WORK={tmp_path}", "CC=gcc"], capture_output=True, text=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
 import os
 import re
@@ -20,6 +21,7 @@ from run_folders import EPOCHS, epoch_line, make_run, read_runs
 from ffcv_imagenet.report import main
 from ffcv_imagenet.report.figure import plot
 from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs
+from ffcv_imagenet.report.page import render_page
 from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.report.table import TableRow, table
 from ffcv_imagenet.report.text import format_table
@@ -34,11 +36,11 @@ def only_row(root: Path) -> TableRow:
 
 def test_figures_equal_numpy(tmp_path):
     curves = np.array([[0.1, 0.5, 0.7, 0.71], [0.2, 0.6, 0.75, 0.7], [0.1, 0.4, 0.65, 0.69]])
-    top_5 = [0.91, 0.93, 0.96]
+    top_k = [0.91, 0.93, 0.96]
     speeds = [100.0, 200.0, 400.0, 400.0]
     for seed, curve in enumerate(curves):
         log = "".join(
-            epoch_line(e, v, top_5[seed], (seed + 1) * s)
+            epoch_line(e, v, top_k[seed], (seed + 1) * s)
             for e, (v, s) in enumerate(zip(curve, speeds, strict=True), start=1)
         )
         make_run(tmp_path, f"run{seed}", seed=seed, log=log)
@@ -47,7 +49,8 @@ def test_figures_equal_numpy(tmp_path):
     assert row.top_1_percent == pytest.approx(100 * curves[:, -1].mean())
     assert row.top_1_sd_percent == pytest.approx(100 * curves[:, -1].std(ddof=1))
     assert row.best_top_1_percent == pytest.approx(100 * curves.max(axis=1).mean())
-    assert row.top_5_percent == pytest.approx(100 * np.mean(top_5))
+    assert row.top_k_percent == pytest.approx(100 * np.mean(top_k))
+    assert row.k == 5
     assert row.minutes == pytest.approx(EPOCHS)
     # Images over seconds of a whole run, with the same number of images in each epoch.
     whole_run = EPOCHS / np.sum(1 / np.array(speeds))
@@ -80,7 +83,7 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path, top_1, state, no
     make_run(tmp_path, "a", seed=0, top_1=top_1, state=state)
     alone = only_row(tmp_path)
     assert (alone.runs, alone.seeds, alone.unfinished, alone.notes) == (0, 0, 1, note)
-    figures = ["top_1_percent", "top_1_sd_percent", "best_top_1_percent", "top_5_percent", "minutes"]
+    figures = ["top_1_percent", "top_1_sd_percent", "best_top_1_percent", "top_k_percent", "k", "minutes"]
     assert {getattr(alone, figure) for figure in figures} == {None}
     assert format_table(table(read_runs(tmp_path))).splitlines()[-1].endswith(note)
 
@@ -102,13 +105,39 @@ def test_equal_states_are_counted_together(tmp_path):
     assert only_row(tmp_path).notes == "2 failed at 1/4, 1 failed at 2/4"
 
 
+def old_line(epoch, top_1):
+    line = json.loads(epoch_line(epoch, top_1, 0.9))
+    return json.dumps({key: value for key, value in line.items() if key not in ("top_k", "k")} | {"top_5": 0.8}) + "\n"
+
+
+def test_scores_of_another_k_stand_in_a_column_of_their_own(tmp_path):
+    lines = [(e, v) for e, v in enumerate((0.1, 0.2, 0.3, 0.4), start=1)]
+    make_run(tmp_path, "five", loss="baseline", log="".join(epoch_line(e, v) for e, v in lines))
+    make_run(tmp_path, "earlier", loss="maxsup", log="".join(old_line(e, v) for e, v in lines))
+    options = {"validation__top_k": 2}
+    of_two = "".join(epoch_line(e, v, 0.7, k=2) for e, v in lines)
+    make_run(tmp_path, "two", loss="label_smoothing", log=of_two, **options)
+    rows = table(read_runs(tmp_path))
+    header, _, *cells = [re.split(r" {2,}", line.strip()) for line in format_table(rows).splitlines()]
+    columns = [header.index("top-2 last (%)"), header.index("top-5 last (%)")]
+    assert [[row[column] for column in columns] for row in cells] == [["-", "90.00"], ["70.00", "-"], ["-", "80.00"]]
+    page = render_page(read_runs(tmp_path))
+    heads = re.findall(r'<th scope="col">(top-. \(%\))</th>', page)
+    assert heads == ["top-2 (%)", "top-5 (%)"]
+
+    # Seeds that differ in k alone are averaged, but for the score that is not the same.
+    make_run(tmp_path, "other", loss="label_smoothing", seed=1, log="".join(epoch_line(e, v) for e, v in lines))
+    [row] = [row for row in table(read_runs(tmp_path)) if row.loss == "label_smoothing"]
+    assert (row.runs, row.top_1_percent, row.k, row.top_k_percent) == (2, pytest.approx(40), None, None)
+
+
 def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
     log = epoch_line(1, None, None, None) + epoch_line(2, 0.5) + epoch_line(3, None, None) + epoch_line(4, 0.4, None)
     make_run(tmp_path, "run", log=log)
     row = only_row(tmp_path)
     assert row.best_top_1_percent == pytest.approx(50)
     assert row.top_1_percent == pytest.approx(40)
-    assert row.top_5_percent is None
+    assert row.top_k_percent is None
     assert row.images_per_second == pytest.approx(1000)
 
 

@@ -285,7 +285,7 @@ def test_the_groups_of_a_loss_share_its_colour_and_marker_and_differ_in_the_dash
             make_run(tmp_path, f"{loss}{lr}", loss=loss, lr__lr=lr)
     groups = group_runs(read_runs(tmp_path))
     found = styles(groups)
-    assert len(set(found)) == len(found) == 24
+    assert len(set(found)) == len(found) == 2 * len(losses)
     for loss in losses:
         one, other = (style for group, style in zip(groups, found, strict=True) if group.loss == loss)
         assert (one.colour, one.marker) == (other.colour, other.marker)

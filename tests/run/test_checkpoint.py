@@ -7,6 +7,7 @@ import resource
 
 import pytest
 import torch
+from hostile import Hostile
 
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
@@ -17,18 +18,6 @@ STATE = {"model": {"weight": torch.arange(5000.0)}, "epochs_done": 1}
 
 def names(folder):
     return [file.name for file in folder.files()]
-
-
-class Hostile:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (self.command,)
 
 
 def damage(content, how, at):

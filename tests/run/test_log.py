@@ -9,7 +9,8 @@ LINE = EpochLog(
     total_seconds=30.0,
     train_loss=1.5,
     top_1=0.25,
-    top_5=0.5,
+    top_k=0.5,
+    k=3,
     val_loss=1.25,
     lr=0.1,
     resolution=160,
@@ -38,5 +39,12 @@ def test_what_an_earlier_version_did_not_log_is_unknown_and_what_a_later_one_add
     assert read.of_loss == {"penalty": 3.5}
 
 
-def test_the_summary_shows_the_columns_of_the_loss():
+def test_a_log_with_top_5_is_read_as_k_5():
+    line = {key: value for key, value in LINE.as_line().items() if key not in ("top_k", "k")}
+    read = EpochLog.from_line(line | {"top_5": 0.75})
+    assert (read.top_k, read.k) == (0.75, 5)
+
+
+def test_the_summary_shows_k_and_the_columns_of_the_loss():
+    assert "top-1  25.00 %  top-3  50.00 %" in format_line(LINE, 16)
     assert "val loss 1.2500  alpha 0.2  penalty 3.5  lr 0.1" in format_line(LINE, 16)

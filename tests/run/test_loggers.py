@@ -7,7 +7,7 @@ import struct
 from importlib.metadata import PackageNotFoundError
 
 import pytest
-from test_experiment import config, log
+from whole_runs import config, log
 
 from ffcv_imagenet.experiment import train
 from ffcv_imagenet.run import loggers

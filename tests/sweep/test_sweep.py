@@ -158,7 +158,7 @@ def test_a_run_that_was_made_with_other_options_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="holds a run with train_data=another"):
         plan_of(digits, tmp_path)
     (run.folder / "params.json").write_text(json.dumps({"config": {}, "micro_batch": 8}))
-    with pytest.raises(ValueError, match=r"to go on with .* allowed is --training.accumulation=4, or another --runs"):
+    with pytest.raises(ValueError, match=r"to continue .* allowed is --training.accumulation=4, or another --runs"):
         plan_of(digits, tmp_path)
     for damaged in ("", "[]"):
         (run.folder / "params.json").write_text(damaged)

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from ffcv_imagenet.sweep.jobs import read_progress
 from ffcv_imagenet.sweep.processes import is_active, processes_of
 
@@ -23,6 +25,7 @@ def wait_for(condition, seconds=180):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_kills_resumes_and_ends_in_one_table(digits, tmp_path):
     command = [
         *(

@@ -125,6 +125,7 @@ def two_ranks(digits, tmp_path_factory):
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(CASES)), ids=str)
 def test_gradients_are_those_of_the_global_batch(two_ranks, case):
     accumulation, _ = CASES[case]

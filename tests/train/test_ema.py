@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from test_experiment import config, log, same
+from equality import same
 from torch import nn
+from whole_runs import config, log
 
 from ffcv_imagenet.experiment import evaluate_only, train
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
@@ -37,6 +38,7 @@ def test_it_follows_the_weights_and_the_statistics():
     assert average.model[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_it_is_what_is_evaluated_and_a_resumed_run_has_the_same(digits, tmp_path, monkeypatch, capsys):
     changes = {"training.ema": 0.9, "training.epochs": 2, "checkpoint.every_steps": 4}
     last = train(config(digits, tmp_path, **changes, **{"logging.name": "whole"}))

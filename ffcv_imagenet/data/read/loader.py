@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffcv_imagenet.data.ffcv_imports import THREADS_OF
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder, error_message
 from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
@@ -69,7 +70,7 @@ class BatchLoader(ABC):
 
     Raises:
         ValueError: more workers than numba has threads, or threads of numba's that end the process when two loaders
-            decode at once.
+            decode at once, or a process forked after the import of FFCV.
     """
 
     dtype: torch.dtype = torch.uint8
@@ -92,6 +93,11 @@ class BatchLoader(ABC):
             )
         if numba.threading_layer() == "workqueue":
             raise ValueError("NUMBA_THREADING_LAYER: got workqueue, allowed are omp and tbb: two loaders share them")
+        if numba.threading_layer() == "omp" and os.getpid() != THREADS_OF:
+            raise ValueError(
+                "this process was forked from one that had imported the loaders, whose threads it lacks: start it by "
+                "multiprocessing's spawn or forkserver, or import the loaders after the fork"
+            )
         self.file, self.decoder, self.order, self.batch_size = file, decoder, order, batch_size
         self.num_workers = num_workers or min(len(os.sched_getaffinity(0)), most)
         self.damage = DamagePolicy(file.path, on_damaged)
