@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both set up .venv first, once.
-#   make demo [DATA=/path/to/folder/with/train/and/val]
+#   make demo [DATA=/path/to/folder/with/train/and/val, or an archive of it: docs/data.md]
 #   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
 # On a GPU: tests, benchmarks and Imagenette, tables in gpu_results/ (docs/gpu.md says more), and the same without one, small:
 #   make gpu IMAGES=/path/to/images [IMAGENETTE=/path/to/folder/with/train/and/val] [DEADLINE=3600]

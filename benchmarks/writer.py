@@ -17,8 +17,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 RESOLUTION, QUALITY = 500, 90
@@ -36,12 +38,33 @@ def link_images(folder: Path, root: Path, repeat: int) -> int:
     return count
 
 
+def pack_images(root: Path) -> None:
+    """Make ``root.tar`` and ``root.zip`` of the images in ``root/train``, links followed, nothing compressed."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    with (
+        tarfile.open(root.with_suffix(".tar"), "w", dereference=True) as tar,
+        zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive,
+    ):
+        for file in files:
+            tar.add(file, str(file.relative_to(root)))
+            archive.write(file, file.relative_to(root))
+
+
 def write_ours(root: Path, target: Path, workers: int, reencode: bool = True) -> None:
+    from ffcv_imagenet.data.sources.find import find_sources
     from ffcv_imagenet.data.write.parameters import resolve_parameters
-    from ffcv_imagenet.data.write.splits import write_splits
+    from ffcv_imagenet.data.write.splits import write_sources
 
     parameters = resolve_parameters(mode="jpg", max_resolution=RESOLUTION, jpeg_quality=QUALITY, reencode=reencode)
-    write_splits(root, target, ("train",), parameters, workers)
+    write_sources(find_sources(root, ("train",)), target, parameters, workers)
+
+
+def write_ours_from_tar(root: Path, target: Path, workers: int) -> None:
+    write_ours(root.with_suffix(".tar"), target, workers)
+
+
+def write_ours_from_zip(root: Path, target: Path, workers: int) -> None:
+    write_ours(root.with_suffix(".zip"), target, workers)
 
 
 def write_ffcv(root: Path, target: Path, workers: int) -> None:
@@ -58,7 +81,13 @@ def write_ours_keeping(root: Path, target: Path, workers: int) -> None:
     write_ours(root, target, workers, reencode=False)
 
 
-CONTENDERS = {"ours": write_ours, "ours, --write.reencode=0": write_ours_keeping, "stock FFCV": write_ffcv}
+CONTENDERS = {
+    "ours": write_ours,
+    "ours, from a tar": write_ours_from_tar,
+    "ours, from a ZIP": write_ours_from_zip,
+    "ours, --write.reencode=0": write_ours_keeping,
+    "stock FFCV": write_ffcv,
+}
 
 
 def main() -> None:
@@ -75,6 +104,7 @@ def main() -> None:
         import ffcv.writer  # noqa: F401
         import torchvision  # noqa: F401
 
+        import ffcv_imagenet.data.sources.find
         import ffcv_imagenet.data.write.splits  # noqa: F401
 
         start = time.perf_counter()
@@ -85,6 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "images"
         count = link_images(arguments.images, root, arguments.repeat)
+        pack_images(root)
         rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for run in range(arguments.runs + 1):
             for name in CONTENDERS:

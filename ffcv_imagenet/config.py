@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
 from ffcv_imagenet.losses import LOSSES, Loss
@@ -46,11 +47,38 @@ SCORING = Effect(resumable=False, averaged=True)
 KEEPING = Effect(resumable=True, averaged=True, shown=False)
 
 
+class DataFormat(Choice):
+    """A format of :data:`FORMATS`, or a class of torchvision that reads it."""
+
+    def check(self, value: Any) -> str:
+        """Return ``value``; raises ValueError when it is neither."""
+        text = str(value)
+        is_class = text.startswith(TORCHVISION) and text.removeprefix(TORCHVISION).isidentifier()
+        return text if is_class else super().check(value)
+
+    def help(self) -> str:
+        """What is allowed."""
+        return f"{super().help()} | {TORCHVISION}CLASS"
+
+
 @dataclass(frozen=True)
 class WriteDataOptions:
     """Where the images are."""
 
-    root: str = option(Text(), "folder with train/ and val/, each one folder per class")
+    root: str = option(Text(), "folder with train/ and val/, or a data set as it is downloaded (docs/data.md has all)")
+    format: str = option(
+        DataFormat("auto", *FORMATS), "what data.root is; auto looks, and stops where it may be two of them", "auto"
+    )
+    class_names: str | None = option(
+        OrNone(Text()),
+        "file of names that people use, for the manifest: a line for each class, 'n01440764 tench' or 'tench'",
+        None,
+    )
+    class_order: str | None = option(
+        OrNone(Choice("name", "map")),
+        "order of the labels where zip has map files: by the classes' names, or as the maps number them (none: name)",
+        None,
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +94,9 @@ class WriteOptions:
 
     splits: tuple[str, ...] = option(Words("train", "val"), "splits to write", ("train", "val"))
     preset: str | None = option(
-        OrNone(Choice("rn50", "rn18")), "a published data set; single options override it", None
+        OrNone(Choice("rn50", "rn18", "cifar", "cifar_lt", "imagenette")),
+        "a published data set; single options override it",
+        None,
     )
     mode: str | None = option(OrNone(VariantName(MODES)), "storage (none: the preset's, else jpg)", None)
     of_mode: Mapping[str, Any] = variant_options(MODES)
@@ -78,6 +108,17 @@ class WriteOptions:
     )
     num_workers: int = option(Integer(0, 1024), "encoding threads (0: one per usable core)", 0)
     subset: int = option(Integer(-1), "write only this many images, drawn by the seed (-1: all)", -1)
+    classes: str | None = option(
+        OrNone(Text()), "write only the first so many classes, or those that a text file names, one a line", None
+    )
+    per_class: int | None = option(
+        OrNone(Integer(1)), "write at most so many images of each class, drawn by the seed", None
+    )
+    imbalance: str | None = option(
+        OrNone(Text()),
+        "long-tailed training images, exp:RATIO or step:RATIO (exp:100 of CIFAR-10: 5000 to 50 images, as published)",
+        None,
+    )
     shuffle: bool = option(Switch(), "store the images in a random order drawn by the seed", False)
     seed: int = option(Integer(0), "seed of the compressed share, the subset and the shuffle", 0)
     page_size_mib: int = option(Integer(2, 2048), "FFCV page size in MiB, a power of 2; no image may be larger", 8)

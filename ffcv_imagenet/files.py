@@ -121,6 +121,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file, without their ends.
+
+    Raises:
+        ValueError: its bytes are no UTF-8; names the file.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() takes other characters for ends, too
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(file)} is no text in UTF-8: {error}") from None
+
+
 def read_json_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three losses compared on one data set, by the commands that a user types for ImageNet.
-# Usage: demo.sh [FOLDER with train/ and val/]; without one, scikit-learn's handwritten digits.
+# Usage: demo.sh [FOLDER with train/ and val/, or an archive: docs/data.md]; without one, scikit-learn's handwritten digits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -8,6 +8,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 data=${1:-demo/digits}
 [ $# -gt 0 ] || python -m ffcv_imagenet.data.digits "$data"
 name=$(basename "$(realpath "$data")")
+if [ -f "$data" ]; then name=${name%%.*}; fi
 
 python write_datasets.py --data.root="$data" --out.dir="demo/$name-beton" --write.mode=jpg --write.max_resolution=256
 for loss in baseline label_smoothing maxsup; do

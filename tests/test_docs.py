@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 import ffcv_imagenet.analysis.command
+import ffcv_imagenet.data.adopt
+import ffcv_imagenet.data.extract
 import ffcv_imagenet.data.index
+import ffcv_imagenet.data.show
 import ffcv_imagenet.data.verify
 import ffcv_imagenet.export
 import ffcv_imagenet.predict
@@ -25,6 +28,9 @@ COMMANDS = {
     "ffcv_imagenet.predict": ffcv_imagenet.predict.main,
     "ffcv_imagenet.export": ffcv_imagenet.export.main,
     "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
+    "ffcv_imagenet.data.adopt": ffcv_imagenet.data.adopt.main,
+    "ffcv_imagenet.data.extract": ffcv_imagenet.data.extract.main,
+    "ffcv_imagenet.data.show": ffcv_imagenet.data.show.main,
     "ffcv_imagenet.data.index": ffcv_imagenet.data.index.main,
     "ffcv_imagenet.data.verify": ffcv_imagenet.data.verify.main,
 }

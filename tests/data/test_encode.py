@@ -14,13 +14,13 @@ from PIL import Image
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.index import EVERY
 from ffcv_imagenet.data.format.manifest import MAX_PIXELS, WriteParameters
-from ffcv_imagenet.data.sources.pixels import decode_image
+from ffcv_imagenet.data.sources.pixels import decode_image, read_file
 from ffcv_imagenet.data.write.encode import (
     CHUNK_SIZE,
     encode_content,
-    encode_file,
-    encode_files,
     encode_image,
+    encode_sample,
+    encode_samples,
     stored_size,
 )
 
@@ -134,7 +134,7 @@ def test_without_reencoding_other_images_are_compressed_as_ever(content):
 
 def test_without_reencoding_a_damaged_jpeg_is_an_error(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(jpeg(draw(40, 50))[:-300])
-    reason = encode_file(str(tmp_path / "cut.jpg"), "jpg", with_(reencode=False))
+    reason = encode_sample(reader([str(tmp_path / "cut.jpg")]), 0, "jpg", with_(reencode=False))
     assert isinstance(reason, ValueError)
     assert str(reason).startswith("image file is truncated")
 
@@ -191,8 +191,12 @@ def paths(tmp_path):
     return names
 
 
+def reader(paths):
+    return lambda number: read_file(paths[number])
+
+
 def all_images(paths, num_workers):
-    return list(encode_files(paths, ["raw"] * len(paths), RAW, num_workers))
+    return list(encode_samples(reader(paths), range(len(paths)), ["raw"] * len(paths), RAW, num_workers))
 
 
 def started_since(before):
@@ -235,7 +239,7 @@ def test_a_file_that_cannot_be_stored_is_its_reason_in_its_place(paths):
 
 def test_closing_early_stops_the_workers(paths):
     before = set(threading.enumerate())
-    with contextlib.closing(encode_files(paths, ["raw"] * len(paths), RAW, 2)) as images:
+    with contextlib.closing(encode_samples(reader(paths), range(len(paths)), ["raw"] * len(paths), RAW, 2)) as images:
         next(images)
         assert len(started_since(before)) == 2
     wait_for_threads(before)

@@ -8,8 +8,10 @@ from images import draw, draw_folder, read_image
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
 
-from ffcv_imagenet.data.sources.folder import IMAGE_EXTENSIONS, scan_splits
-from ffcv_imagenet.data.write.encode import encode_file
+from ffcv_imagenet.data.sources.folder import scan_splits
+from ffcv_imagenet.data.sources.pixels import read_file
+from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS
+from ffcv_imagenet.data.write.encode import encode_sample
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 
 RGB = Image.fromarray(draw(13, 17))
@@ -106,7 +108,7 @@ BROKEN = {
 def test_broken_file_has_a_reason_in_one_line(tmp_path, name):
     path = tmp_path / name
     BROKEN[name](path)
-    reason = encode_file(str(path), "raw", resolve_parameters(mode="raw"))
+    reason = encode_sample(lambda _: read_file(str(path)), 0, "raw", resolve_parameters(mode="raw"))
     assert isinstance(reason, ValueError)
     assert re.fullmatch(".+", str(reason))
 

@@ -124,7 +124,8 @@ def test_presets_store_the_bytes_that_stock_ffcv_stores(tmp_path):
     for number, size in enumerate(sizes):
         for extension, options in ((".png", {}), (".jpg", {"quality": 95}), (".jpeg", {"progressive": True})):
             Image.fromarray(draw(*size, seed=number)).save(folder / f"{number}{extension}", **options)
-    for preset, options in PRESETS.items():
+    for preset in SEED_OF_BOTH:
+        options = PRESETS[preset]
         beton = write(tmp_path / "root", tmp_path / preset, preset=preset, seed=SEED_OF_BOTH[preset])
         images = scan_splits(tmp_path / "root", ["train"])["train"]
         by_ffcv = {}
@@ -728,6 +729,7 @@ def test_command_writes_both_splits(tmp_path, pets):
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert lines.pop(0).endswith("format folder: train has 24 images in 2 classes, val has 6 images in 2 classes")
     assert len(lines) == 2
     pattern = r"train: 24 images, 2 classes, [\d.]+ MB, [\d.]+ s, \d+ images/s, .*/a/b/train\.beton"
     assert re.fullmatch(pattern, lines[0])
@@ -754,9 +756,9 @@ def group_exists(group):
 #: The command on a file system that does not answer for one file, which is not one from which the size is estimated.
 UNANSWERED = """
 import runpy, sys, time
-from ffcv_imagenet.data.write import encode
-read = encode.read_file
-encode.read_file = lambda path: time.sleep(1000) if path.endswith("cat/004.png") else read(path)
+from ffcv_imagenet.data.sources import folder
+read = folder.read_file
+folder.read_file = lambda path: time.sleep(1000) if path.endswith("cat/004.png") else read(path)
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -793,7 +795,7 @@ def test_command_names_a_broken_file_and_leaves_nothing(tmp_path, command):
     broken = root / "train/dog/002.jpg"
     broken.write_bytes(broken.read_bytes()[:-100])
     status, out, error = command(f"--data.root={root}", f"--out.dir={tmp_path}/out", "--write.num_workers=2")
-    assert (status, out) == (2, "")
+    assert (status, out.count("\n")) == (2, 1)
     assert error.splitlines()[-1].startswith(f"error: cannot store {broken}: image file is truncated")
     assert names(tmp_path / "out") == []
 
@@ -805,12 +807,12 @@ def test_command_names_a_broken_file_and_leaves_nothing(tmp_path, command):
         ("--write.subset=1000", "error: write.subset: got 1000"),
         ("--write.page_size_mib=3", "error: write.page_size_mib: got 3"),
         ("--write.smart_threshold=3", "error: write.smart_threshold: got 3.0"),
-        ("--data.root=/nowhere", "error: image folder not found: /nowhere"),
+        ("--data.root=/nowhere", "error: images not found: /nowhere"),
     ],
 )
 def test_command_rejects_mistakes(tmp_path, pets, command, argument, start):
-    status, out, error = command(f"--data.root={pets}", f"--out.dir={tmp_path}/out", argument)
-    assert (status, out) == (2, "")
+    status, _, error = command(f"--data.root={pets}", f"--out.dir={tmp_path}/out", argument)
+    assert status == 2
     assert error.startswith(start)
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

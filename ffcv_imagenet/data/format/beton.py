@@ -37,11 +37,15 @@ class Samples:
         metadata: FFCV's records, one per sample.
         fields: their names, in the order of the records' columns.
         size: [samples] uint64, bytes of each image.
+        tables_checksum: see :func:`tables_checksum`.
+        stock_names: what the file itself calls the fields, which stock FFCV leaves to its user.
     """
 
     metadata: np.ndarray
     fields: tuple[str, ...]
     size: np.ndarray
+    tables_checksum: str
+    stock_names: tuple[str, ...]
 
     @property
     def image(self) -> np.ndarray:
@@ -83,7 +87,7 @@ class Samples:
 
 
 def read_samples(beton: Path, manifest: Manifest | None = None) -> Samples:
-    """Open a .beton file with the fields ``image`` and ``label``: read and check its tables.
+    """Open a .beton file with a field of images and one of integer labels: read and check its tables.
 
     The images themselves are not read, so that this takes well under a second for ImageNet.
 
@@ -124,7 +128,7 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
         raise ValueError(f"is not a .beton file of FFCV's format {VERSION}: it begins with {version}")
     if header["num_fields"] != len(FIELDS):
         raise ValueError(f"has {header['num_fields']} fields, allowed are two: image (RGB) and label (integer)")
-    fields = _field_names(np.frombuffer(head, FIELD_DESCRIPTOR, len(FIELDS), HEADER.itemsize))
+    fields, stock_names = _field_names(np.frombuffer(head, FIELD_DESCRIPTOR, len(FIELDS), HEADER.itemsize))
     metadata_type = sample_type(fields)
 
     # From here on with Python's integers, because products of hostile numbers must not wrap around.
@@ -148,24 +152,31 @@ def _read(file: FileIO, manifest: Manifest | None) -> Samples:
     if len(metadata_bytes) != metadata_size or len(table_bytes) != table_size:
         raise ValueError("is damaged: it cannot be read to its end")
     metadata, table = np.frombuffer(metadata_bytes, metadata_type), np.frombuffer(table_bytes, ALLOCATION)
-    samples = Samples(metadata, fields, _sizes(table))
+    checksum = tables_checksum(head, metadata_bytes, table_bytes)
+    samples = Samples(metadata, fields, _sizes(table), checksum, stock_names)
     _check_positions(samples, table, pages_start, pages_end, page_size)
     _check_contents(samples, manifest)
     if manifest is not None:
-        _compare(samples, manifest, tables_checksum(head, metadata_bytes, table_bytes))
+        _compare(samples, manifest, checksum)
     return samples
 
 
-def _field_names(descriptors: np.ndarray) -> tuple[str, ...]:
+def _field_names(descriptors: np.ndarray) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields as we call them, by their types, and as the file calls them."""
+    of_type = {field.type_id: name for name, field in FIELDS.items()}
     names: tuple[str, ...] = ()
+    stock_names: tuple[str, ...] = ()
     for descriptor in descriptors:
-        name = descriptor["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
-        if name in names or name not in FIELDS or FIELDS[name].type_id != descriptor["type_id"]:
+        stock_name = descriptor["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
+        name = of_type.get(int(descriptor["type_id"]))
+        if name is None or name in names:
             raise ValueError(
-                f"has a field {name!r} of type {descriptor['type_id']}, allowed are image (RGB) and label (integer)"
+                f"has a field {stock_name!r} of type {descriptor['type_id']}, allowed are image (RGB) and label "
+                "(integer), one of each"
             )
         names += (name,)
-    return names
+        stock_names += (stock_name,)
+    return names, stock_names
 
 
 def _sizes(table: np.ndarray) -> np.ndarray:

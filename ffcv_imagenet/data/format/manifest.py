@@ -33,7 +33,7 @@ MAX_PIXELS = 178_956_970
 #: What a .beton without a manifest is, and what to do.
 WITHOUT_MANIFEST = (
     "it is a file of stock FFCV, or its manifest is lost; nothing tells its classes and how it was made. Write it anew "
-    "from the images with write_datasets.py, which writes both"
+    "from the images with write_datasets.py, or make a manifest for it with python -m ffcv_imagenet.data.adopt"
 )
 
 
@@ -55,6 +55,8 @@ class WriteParameters:
         seed: of the compressed share, the subset and the shuffle.
         page_size_mib: FFCV's page size.
         max_pixels: files of images with more pixels are refused.
+        per_class: images drawn from each class, at most; None for all.
+        imbalance: ``exp:RATIO`` or ``step:RATIO``, see :func:`subsets.long_tail`; None keeps the classes as they are.
     """
 
     mode: str
@@ -69,6 +71,8 @@ class WriteParameters:
     seed: int
     page_size_mib: int
     max_pixels: int
+    per_class: int | None = None
+    imbalance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ class Manifest:
         images_per_class: number of images of each class.
         num_samples: number of images.
         parameters: how the images were chosen and stored.
-        source_folder: last component of the image folder's path.
-        source_digest: hash of the listing of all images of the split, see :class:`sources.ImageFolder`.
+        source_folder: name of the folder or archive that the images came from.
+        source_digest: hash of the listing of all images of the split, see :class:`sources.Source`.
         skipped: files of the split that could not be stored and are left out, with the reason.
         versions: of the packages that decide the bytes.
         num_bytes: size of the .beton.
@@ -91,6 +95,8 @@ class Manifest:
         tables_checksum: of its head and allocation table alone, see :func:`beton.tables_checksum`; compared at every
             opening.
         created: date and time (ISO 8601, UTC).
+        source_format: what the images came in, one of :data:`sources.formats.FORMATS`.
+        class_names: what people call the classes, in their order; empty where the source does not tell.
     """
 
     format_version: int
@@ -107,6 +113,8 @@ class Manifest:
     checksum: str
     tables_checksum: str
     created: str
+    source_format: str = "folder"
+    class_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -144,6 +152,7 @@ class Manifest:
                     f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
                 )
             _add_new_options(content.get("parameters"))
+            content = {"source_format": "folder", "class_names": []} | content  # not in those of earlier versions
             manifest = _from_json(cls, content, "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:  # json raises the latter on deep nesting
@@ -170,6 +179,8 @@ class Manifest:
     def _check(self) -> None:
         if len(self.images_per_class) != len(self.classes) or sum(self.images_per_class) != self.num_samples:
             raise ValueError("classes, images_per_class and num_samples do not fit together")
+        if self.class_names and len(self.class_names) != len(self.classes):
+            raise ValueError(f"class_names has {len(self.class_names)} names for {len(self.classes)} classes")
         if min(self.images_per_class, default=0) < 0:
             raise ValueError(f"images_per_class is {min(self.images_per_class)}, allowed are numbers >= 0")
         for name, checksum in (("checksum", self.checksum), ("tables_checksum", self.tables_checksum)):
@@ -211,10 +222,12 @@ def _block_digest(path: Path, start: int) -> bytes:
 
 
 def _add_new_options(parameters: Any) -> None:
-    """Complete the parameters of a manifest that was written before the options ``resize`` and ``max_pixels``."""
+    """Complete the parameters of a manifest that was written before some options were there."""
     if isinstance(parameters, dict) and {"max_resolution", "page_size_mib"} <= set(parameters):
         parameters.setdefault("resize", None if parameters["max_resolution"] is None else "by_file_type")
         parameters.setdefault("max_pixels", MAX_PIXELS)
+        parameters.setdefault("per_class", None)
+        parameters.setdefault("imbalance", None)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,32 +10,39 @@ from pathlib import Path
 
 import numpy as np
 
+from ffcv_imagenet.data.sources.pixels import read_file
+from ffcv_imagenet.data.sources.root import Root
+from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS, Source, class_difference, listing_digest
 from ffcv_imagenet.names import shown
 
-#: What torchvision's ImageFolder takes for an image, by the end of its name in lower case.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """One split of a data set in torchvision's ImageFolder layout: ``folder/<class>/**/<image>``.
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(Source):
+    """One split in torchvision's ImageFolder layout: ``folder/<class>/**/<image>``.
 
     Attributes:
-        folder: folder of the split.
-        classes: class names, sorted; a label is an index into them.
-        files: the images relative to ``folder``, in torchvision's order (by class, folder, name).
-        labels: [N] int64, in ``0 .. len(classes) - 1``.
-        digest: hash of the class names and of the names and sizes of all files. Two listings with the same
-            digest hold the same data set, short of an edit that keeps a file's size.
-        repeated: folders relative to ``folder`` that are links to one that is read already.
+        folder: folder of the split; ``files`` and ``repeated`` are relative to it.
     """
 
     folder: Path
-    classes: tuple[str, ...]
-    files: list[str]
-    labels: np.ndarray
-    digest: str
-    repeated: tuple[str, ...] = ()
+
+    def read(self, number: int) -> bytes:
+        """Content of the file of sample ``number``; raises ValueError with the reason where it cannot be read."""
+        return read_file(self.where(number))
+
+    def where(self, number: int) -> str:
+        """Path of the file of sample ``number``."""
+        return f"{self.folder}{os.sep}{self.files[number]}"
+
+
+def looks_like(root: Root) -> bool:
+    """Whether there is a folder of a split."""
+    return any((root.path / split).is_dir() for split in ("train", "val"))
+
+
+def open_splits(root: Root, splits: Sequence[str]) -> dict[str, Source]:
+    """The splits of an image folder; raises as :func:`scan_splits`."""
+    return dict(scan_splits(root.path, splits))
 
 
 def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:
@@ -58,7 +64,7 @@ def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:
         classes = _class_names(root / split)
         if expected is not None and classes != expected:
             raise ValueError(
-                f"{shown(root / split)} must have the classes of {shown(train)}: {_difference(classes, expected)}"
+                f"{shown(root / split)} must have the classes of {shown(train)}: {class_difference(classes, expected)}"
             )
         scanned[split] = _scan(root / split, classes)
     return scanned
@@ -73,20 +79,11 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
-    parts = []
-    for what, names in (("missing", set(expected) - set(got)), ("not in train", set(got) - set(expected))):
-        if names:
-            some = ", ".join(shown(name) for name in sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
-            parts.append(f"{len(names)} {what} ({some})")
-    return "; ".join(parts)
-
-
 def _scan(folder: Path, classes: tuple[str, ...]) -> ImageFolder:
     files: list[str] = []
     labels: list[int] = []
+    sizes: list[int] = []
     repeated: list[str] = []
-    digest = hashlib.blake2b(repr(classes).encode(), digest_size=16)
     for label, name in enumerate(classes):
         before = len(files)
         for where, names in sorted(_walk(folder / name, repeated)):
@@ -94,14 +91,24 @@ def _scan(folder: Path, classes: tuple[str, ...]) -> ImageFolder:
                 if file.lower().endswith(IMAGE_EXTENSIONS):
                     path = os.path.join(where, file)  # noqa: PTH118 (a Path for each of a million files takes a minute)
                     files.append(path[len(str(folder)) + 1 :])
-                    digest.update(repr((files[-1], _size(path))).encode())
+                    sizes.append(_size(path))
         if len(files) == before:
             raise ValueError(
                 f"class folder {shown(folder / name)} has no images (names must end in {', '.join(IMAGE_EXTENSIONS)})"
             )
         labels.extend([label] * (len(files) - before))
     repeated = [os.path.relpath(path, folder) for path in repeated]
-    return ImageFolder(folder, classes, files, np.array(labels, np.int64), digest.hexdigest(), tuple(repeated))
+    return ImageFolder(
+        format="folder",
+        place=str(folder),
+        name=folder.parent.resolve().name,
+        classes=classes,
+        files=files,
+        labels=np.array(labels, np.int64),
+        digest=listing_digest(classes, zip(files, sizes, strict=True)),
+        repeated=tuple(repeated),
+        folder=folder,
+    )
 
 
 def _walk(top: Path, repeated: list[str]) -> Iterator[tuple[str, list[str]]]:

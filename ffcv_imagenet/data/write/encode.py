@@ -1,4 +1,4 @@
-"""From image files to the bytes that are stored, in threads.
+"""From image files, wherever they lie, to the bytes that are stored, in threads.
 
 The slow parts (reading, decoding, encoding, the index) are native code that releases the GIL, so threads are as fast
 as processes, without their start and without copying every image between them.
@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -19,7 +19,7 @@ import numpy as np
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format.index import EVERY
 from ffcv_imagenet.data.format.manifest import WriteParameters
-from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image, read_file
+from ffcv_imagenet.data.sources.pixels import decode_image, is_jpeg, open_image
 
 #: Images that a worker encodes at a time.
 CHUNK_SIZE = 8
@@ -102,15 +102,20 @@ def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> E
     return EncodedImage(is_jpeg, height, width, data, native.build_index(data, EVERY) if is_jpeg else b"")
 
 
-def encode_files(
-    paths: Sequence[str], modes: Sequence[str], parameters: WriteParameters, num_workers: int
+def encode_samples(
+    read: Callable[[int], bytes],
+    numbers: Sequence[int],
+    modes: Sequence[str],
+    parameters: WriteParameters,
+    num_workers: int,
 ) -> Generator[EncodedImage | ValueError, None, None]:
-    """Read and encode image files in ``num_workers`` threads; yields in the order of ``paths``.
+    """Read and encode samples of a source in ``num_workers`` threads; yields in the order of ``numbers``.
 
     Close the generator (``contextlib.closing``) to stop the workers early.
 
     Args:
-        paths: image files.
+        read: content of the image file of a sample, see :meth:`Source.read`.
+        numbers: of the samples.
         modes: how to store each of them, see :func:`encode_image`.
         parameters: size limit and quality.
         num_workers: number of threads, >= 1. The results do not depend on it.
@@ -120,17 +125,18 @@ def encode_files(
     """
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; they would fill the terminal
-    num_chunks = -(-len(paths) // CHUNK_SIZE)  # rounded up
+    num_chunks = -(-len(numbers) // CHUNK_SIZE)  # rounded up
     tasks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     results: dict[int, list[EncodedImage | ValueError] | BaseException] = {}
     arrived = threading.Condition()
 
     def work() -> None:
         while (chunk := tasks.get()) is not None:
-            files = slice(chunk * CHUNK_SIZE, (chunk + 1) * CHUNK_SIZE)
+            part = slice(chunk * CHUNK_SIZE, (chunk + 1) * CHUNK_SIZE)
             result: list[EncodedImage | ValueError] | BaseException
             try:
-                result = [encode_file(*file, parameters) for file in zip(paths[files], modes[files], strict=True)]
+                samples = zip(numbers[part], modes[part], strict=True)
+                result = [encode_sample(read, number, mode, parameters) for number, mode in samples]
             except BaseException as error:  # not the file's fault: out of memory, or our own mistake
                 result = error
             with arrived:
@@ -162,10 +168,12 @@ def encode_files(
             tasks.put(None)
 
 
-def encode_file(path: str, mode: str, parameters: WriteParameters) -> EncodedImage | ValueError:
-    """Store an image file, see :func:`encode_content`; returns the reason if that cannot be done."""
+def encode_sample(
+    read: Callable[[int], bytes], number: int, mode: str, parameters: WriteParameters
+) -> EncodedImage | ValueError:
+    """Store a sample's image file, see :func:`encode_content`; returns the reason if that cannot be done."""
     try:
-        return encode_content(read_file(path), mode, parameters)
+        return encode_content(read(number), mode, parameters)
     except ValueError as error:
         return error
     except (MemoryError, cv2.error) as error:

@@ -1,4 +1,4 @@
-"""Write image folders as .beton files that FFCV reads.
+"""Write images, wherever they lie, as .beton files that FFCV reads.
 
 Worker threads read and encode the images (:mod:`encode`); the main thread packs them into pages in the order of the
 samples (:class:`BetonWriter`). So the file is the same, byte for byte, for any number of workers.
@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,11 +28,13 @@ import ffcv_imagenet
 from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.index import EntryIndex, IndexWriter
 from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
-from ffcv_imagenet.data.sources.folder import ImageFolder, scan_splits
-from ffcv_imagenet.data.write.encode import EncodedImage, encode_files
+from ffcv_imagenet.data.sources.folder import scan_splits
+from ffcv_imagenet.data.sources.source import Source
+from ffcv_imagenet.data.write.encode import EncodedImage, encode_samples
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter, beton_size
 from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
+from ffcv_imagenet.data.write.subsets import draw
 from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
 from ffcv_imagenet.names import shown
 
@@ -52,49 +54,63 @@ def write_splits(
     overwrite: bool = False,
     on_error: str = "fail",
 ) -> None:
-    """Write ``root/<split>`` to ``out/<split>.beton`` and its manifest, and print a line for each split.
+    """Write the image folders ``root/<split>``; see :func:`write_sources`."""
+    write_sources(scan_splits(root, splits), out, parameters, num_workers, overwrite, on_error)
+
+
+def write_sources(
+    sources: Mapping[str, Source],
+    out: Path,
+    parameters: WriteParameters,
+    num_workers: int = 0,
+    overwrite: bool = False,
+    on_error: str = "fail",
+) -> None:
+    """Write each split to ``out/<split>.beton`` and its manifest, and print a line for it.
 
     All splits are checked before the first is written. A finished file with the same parameters and source is
     left as it is, unless ``overwrite`` is set.
 
     Args:
-        root: image folder, see :func:`sources.scan_splits`.
+        sources: the images of each split (``train``, ``val``).
         out: folder for the files; it is made if missing.
-        splits: ``train``, ``val`` or both.
         parameters: how the images are chosen and stored.
         num_workers: encoding threads, 0 for one per usable core.
         overwrite: replace files that are already there.
         on_error: what to do with a file that cannot be read, decoded or stored: ``fail``, or ``skip`` it and list it.
 
     Raises:
-        FileNotFoundError: ``root`` or a split is not there.
         FileExistsError: another file has the name of an output, or another process is writing it.
-        ValueError: a file cannot be decoded or stored, or the folder or the parameters make no sense.
+        ValueError: a file cannot be decoded or stored, the source is damaged, or the parameters make no sense.
         OSError: the output cannot be written, or will not fit on the disk.
     """
-    folders = scan_splits(root, splits)
     todo = []
-    for split, folder in folders.items():
-        if parameters.subset > len(folder.files):
+    for split, whole in sources.items():
+        # Validation stays as it is: it measures all classes alike.
+        of_split = parameters if split == "train" else dataclasses.replace(parameters, imbalance=None)
+        source = draw(whole, of_split)
+        if parameters.subset > len(source.files):
             raise ValueError(
-                f"write.subset: got {parameters.subset}, but {shown(folder.folder)} has {len(folder.files)} images"
+                f"write.subset: got {parameters.subset}, but {shown(source.place)} has {len(source.files)} images"
             )
+        if source.damage and on_error == "fail":
+            raise ValueError("; ".join(f"{shown(what)}: {reason}" for what, reason in source.damage.items()))
         beton = out / f"{split}.beton"
         there = _identity(beton)
-        if folder.repeated:
-            _warn(split, "folders are left out, because they are read under another name", folder.repeated)
-        if not overwrite and _is_finished(beton, folder, parameters, on_error):
+        if source.repeated:
+            _warn(split, "folders are left out, because they are read under another name", source.repeated)
+        if not overwrite and _is_finished(beton, source, of_split, on_error):
             if not EntryIndex.path(beton).is_file():
                 write_index(beton, num_workers)
             print(f"{split}: {shown(beton)} is there already, with these options: nothing to do")
         else:
-            todo.append((split, folder, beton, there))
+            todo.append((split, source, of_split, beton, there))
     out.mkdir(parents=True, exist_ok=True)
     workers = num_workers or len(os.sched_getaffinity(0))
-    _check_free_space(out, [folder for _, folder, _, _ in todo], parameters, workers)
-    for split, folder, beton, there in todo:
+    _check_free_space(out, [(source, of_split) for _, source, of_split, *_ in todo], workers)
+    for split, source, of_split, beton, there in todo:
         start = time.monotonic()
-        manifest = write_split(split, folder, beton, parameters, workers, on_error, there)
+        manifest = write_split(split, source, beton, of_split, workers, on_error, there)
         seconds = time.monotonic() - start
         print(
             f"{split}: {manifest.num_samples} images, {manifest.num_classes} classes, {_readable(manifest.num_bytes)}, "
@@ -109,61 +125,63 @@ def write_splits(
 
 def write_split(
     split: str,
-    folder: ImageFolder,
+    source: Source,
     beton: Path,
     parameters: WriteParameters,
     num_workers: int,
     on_error: str = "fail",
     there: tuple[int, ...] | None = None,
 ) -> Manifest:
-    """Write one split; ``beton`` appears under its name only when whole. Raises as write_splits.
+    """Write one split; ``beton`` appears under its name only when whole. Raises as write_sources.
 
     It replaces the file ``there`` (:func:`_identity`) and no other: not one that another process has finished since.
     """
-    order = sample_order(len(folder.files), parameters)
-    paths = [str(folder.folder / folder.files[index]) for index in order]
-    modes = storage_modes(len(paths), parameters)
+    order = sample_order(len(source.files), parameters)
+    modes = storage_modes(len(order), parameters)
     labels: list[int] = []
-    skipped: dict[str, str] = {}
+    skipped: dict[str, str] = dict(source.damage)
     partial = beton.with_name(beton.name + ".partial")
     with exclusive_file(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
         if _identity(beton) != there:
             raise FileExistsError(f"another process has just written {shown(beton)}")
-        writer = BetonWriter(file, len(paths), parameters.page_size_mib << 20)
-        index = IndexWriter(index_file, len(paths))
-        images = encode_files(paths, modes, parameters, num_workers)
-        with contextlib.closing(images), _progress_bar(split, len(paths)) as bar:
-            for source, image in zip(order, images, strict=True):
+        writer = BetonWriter(file, len(order), parameters.page_size_mib << 20)
+        index = IndexWriter(index_file, len(order))
+        images = encode_samples(source.read, order.tolist(), modes, parameters, num_workers)
+        with contextlib.closing(images), _progress_bar(split, len(order)) as bar:
+            for number, image in zip(order, images, strict=True):
                 if isinstance(image, EncodedImage):
-                    labels.append(int(folder.labels[source]))
+                    labels.append(int(source.labels[number]))
                     writer.append(image, labels[-1])
                     index.append(image.entries)
                 elif on_error == "skip":
-                    skipped[folder.files[source]] = str(image)
+                    skipped[source.files[number]] = str(image)
                 else:
-                    raise ValueError(f"cannot store {shown(folder.folder / folder.files[source])}: {image}")
+                    raise ValueError(f"cannot store {shown(source.where(number))}: {image}")
                 bar.update()
         if not labels:
             raise ValueError(
-                f"none of the {len(paths)} files can be stored; {shown(paths[0])}: {next(iter(skipped.values()))}"
+                f"none of the {len(order)} files can be stored; {shown(source.where(order[0]))}: "
+                f"{skipped[source.files[order[0]]]}"
             )
         checksums = writer.finish()
         index.finish(checksums.file)
         manifest = Manifest(
             format_version=manifests.FORMAT_VERSION,
             split=split,
-            classes=folder.classes,
-            images_per_class=tuple(np.bincount(labels, minlength=len(folder.classes)).tolist()),
+            classes=source.classes,
+            images_per_class=tuple(np.bincount(labels, minlength=len(source.classes)).tolist()),
             num_samples=len(labels),
             parameters=parameters,
-            source_folder=folder.folder.parent.resolve().name,
-            source_digest=folder.digest,
+            source_folder=source.name,
+            source_digest=source.digest,
             skipped=skipped,
             versions=_versions(),
             num_bytes=partial.stat().st_size,
             checksum=checksums.file,
             tables_checksum=checksums.tables,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            source_format=source.format,
+            class_names=source.class_names,
         )
         manifest.verify(partial)
         # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
@@ -190,7 +208,7 @@ def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
     write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
 
 
-def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, on_error: str) -> bool:
+def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_error: str) -> bool:
     """Whether ``beton`` is what would be written; raises FileExistsError when it is something else."""
     if not beton.exists():
         return False
@@ -201,8 +219,8 @@ def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, 
     else:
         there, wanted = dataclasses.asdict(manifest.parameters), dataclasses.asdict(parameters)
         differences = [f"{key} is {there[key]}, not {wanted[key]}" for key in wanted if there[key] != wanted[key]]
-        if manifest.source_digest != folder.digest:
-            differences.append(f"its images are not those of {shown(folder.folder)}")
+        if manifest.source_digest != source.digest:
+            differences.append(f"its images are not those of {shown(source.place)}")
         if manifest.skipped and on_error == "fail":
             differences.append(f"it leaves out {len(manifest.skipped)} files, allowed with --write.on_error=skip")
         if not differences:
@@ -213,9 +231,9 @@ def _is_finished(beton: Path, folder: ImageFolder, parameters: WriteParameters, 
     )
 
 
-def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: WriteParameters, num_workers: int) -> None:
+def _check_free_space(out: Path, todo: Sequence[tuple[Source, WriteParameters]], num_workers: int) -> None:
     """Raise OSError if the disk has less free space than a sample of the images predicts."""
-    needed = sum(_expected_bytes(folder, parameters, num_workers) for folder in folders)
+    needed = sum(_expected_bytes(source, parameters, num_workers) for source, parameters in todo)
     free = shutil.disk_usage(out).free
     if needed > free:
         raise OSError(
@@ -224,12 +242,12 @@ def _check_free_space(out: Path, folders: Sequence[ImageFolder], parameters: Wri
         )
 
 
-def _expected_bytes(folder: ImageFolder, parameters: WriteParameters, num_workers: int) -> int:
-    order = sample_order(len(folder.files), parameters)
+def _expected_bytes(source: Source, parameters: WriteParameters, num_workers: int) -> int:
+    order = sample_order(len(source.files), parameters)
     modes = storage_modes(len(order), parameters)
     drawn = np.linspace(0, len(order) - 1, min(len(order), SPACE_SAMPLE)).astype(int)
-    paths = [str(folder.folder / folder.files[order[number]]) for number in drawn]
-    encoded = encode_files(paths, [modes[number] for number in drawn], parameters, num_workers)
+    drawn_modes = [modes[number] for number in drawn]
+    encoded = encode_samples(source.read, order[drawn].tolist(), drawn_modes, parameters, num_workers)
     images = [image for image in encoded if isinstance(image, EncodedImage)]
     if not images:
         return 0

@@ -1,0 +1,82 @@
+"""The images of a .beton file as files again.
+
+    python -m ffcv_imagenet.data.extract FILE.beton OUT
+
+JPEGs come out byte for byte as they are stored, raw pixels as PNG: ``OUT/<class>/<number of the sample>.jpg``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ffcv_imagenet.data.format.beton import read_samples
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.names import shown
+from ffcv_imagenet.script import run_script
+
+
+def extract(beton: Path, out: Path) -> int:
+    """Write every image to ``out/<class>/NNNNNNNN.jpg`` (or ``.png``); returns their number.
+
+    Classes of a file without manifest are called ``class_0`` and so on.
+
+    Raises:
+        FileNotFoundError: no such .beton file.
+        FileExistsError: there is something in ``out`` already.
+        ValueError: a damaged file, or a class whose name cannot be that of a folder.
+    """
+    manifest = Manifest.read(beton) if Manifest.path(beton).is_file() else None
+    samples = read_samples(beton, manifest)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{shown(out)} is not empty: give another folder")
+    labels = samples.label.tolist()
+    names = {label: manifest.classes[label] if manifest else f"class_{label}" for label in set(labels)}
+    for name in names.values():
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"a class of {shown(beton)} is called {name!r}, which is no name of a folder")
+        (out / name).mkdir(parents=True, exist_ok=True)
+    content = np.memmap(beton, np.uint8, mode="r")
+
+    def write(number: int) -> None:
+        start, size = int(samples.pointer[number]), int(samples.size[number])
+        data = content[start : start + size]
+        file = out / names[labels[number]] / f"{number:08}"
+        if samples.is_jpeg[number]:
+            file.with_name(f"{file.name}.jpg").write_bytes(data.tobytes())
+        else:
+            pixels = data.reshape(int(samples.height[number]), int(samples.width[number]), 3)
+            Image.fromarray(np.ascontiguousarray(pixels)).save(file.with_name(f"{file.name}.png"))
+
+    with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        tqdm(desc=beton.name, total=len(labels), unit=" images", leave=False, disable=None) as bar,
+    ):
+        for first in range(0, len(labels), 4096):  # a pool would hold all results that nobody has taken yet
+            for _ in pool.map(write, range(first, min(first + 4096, len(labels)))):
+                bar.update()
+    return len(labels)
+
+
+def main(argv: Sequence[str]) -> None:
+    """``python -m ffcv_imagenet.data.extract FILE.beton OUT``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ffcv_imagenet.data.extract",
+        description="Write the images of a .beton file as OUT/<class>/<number>.jpg, raw pixels as .png.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.beton")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    arguments = parser.parse_args(argv)
+    count = extract(arguments.file, arguments.out)
+    print(f"{shown(arguments.out)}: {count} images")
+
+
+if __name__ == "__main__":
+    run_script(main)
