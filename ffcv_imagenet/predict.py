@@ -66,7 +66,7 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: a place that is not there, or a folder without images.
     """
-    from ffcv_imagenet.data.sources.folder import IMAGE_EXTENSIONS
+    from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS
 
     files: list[Path] = []
     for place in places:
@@ -94,20 +94,16 @@ def predict(subject: Any, files: Sequence[Path], names: Sequence[str] | None, to
     Raises:
         ValueError: a file is no image.
     """
-    import numpy as np
-
     from ffcv_imagenet.analysis.outputs import outputs, read_images
-    from ffcv_imagenet.data.sources.folder import ImageFolder
+    from ffcv_imagenet.data.sources.single_files import SingleFiles
     from ffcv_imagenet.data.write.parameters import resolve_parameters
     from ffcv_imagenet.data.write.splits import write_split
 
-    labels = np.zeros(len(files), np.int64)
-    folder = ImageFolder(Path("/"), ("image",), [str(file.resolve()) for file in files], labels, "")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         beton = Path(temporary) / "val.beton"
         parameters = resolve_parameters(mode="raw", page_size_mib=_page_size(files))
-        write_split("val", folder, beton, parameters, num_workers=1)
+        write_split("val", SingleFiles.of(files), beton, parameters, num_workers=1)
         for batch in outputs(subject, read_images(subject, beton)):
             rows.append(batch.logits.double().softmax(dim=1).cpu())
     found = []
