@@ -32,6 +32,12 @@ COMMANDS = (
     "-m ffcv_imagenet.data.index",
     "-m ffcv_imagenet.data.verify",
     "-m ffcv_imagenet.data.digits",
+    "-m ffcv_imagenet.data.adopt",
+    "-m ffcv_imagenet.data.extract",
+    "-m ffcv_imagenet.data.show",
+    "-m ffcv_imagenet.analysis",
+    "-m ffcv_imagenet.predict",
+    "-m ffcv_imagenet.export",
 )
 
 
