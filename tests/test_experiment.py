@@ -59,8 +59,8 @@ def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_
     base = {"model.arch": "squeezenet1_1", "training.epochs": 2, "lr.lr": 0.001}
     from ffcv_imagenet import models
 
-    def without_dropout(arch, num_classes, *, blurpool=False, build=models.build_model):
-        model = build(arch, num_classes, blurpool=blurpool).double()
+    def without_dropout(arch, num_classes, *, build=models.build_model, **options):
+        model = build(arch, num_classes, **options).double()
         model.register_forward_pre_hook(lambda module, images: images[0].double())
         model.classifier[0].p = 0.0
         return model
