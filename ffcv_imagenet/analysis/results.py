@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,12 @@ def write_results(
     command: Sequence[str],
     seconds: float,
 ) -> None:
-    """Write the JSON file, whole or not at all."""
+    """Write the JSON file, whole or not at all.
+
+    Raises:
+        TypeError: a result is no plain value, or not finite; says where.
+    """
+    _check_plain(results, "results")
     content = {
         "format": FORMAT,
         "inputs": wanted,
@@ -84,6 +90,17 @@ def write_results(
         },
     }
     write_atomically(file, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _check_plain(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_plain(part, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for number, part in enumerate(value):
+            _check_plain(part, f"{where}[{number}]")
+    elif type(value) not in (int, float, str, bool, type(None)) or value in (math.inf, -math.inf) or value != value:
+        raise TypeError(f"{where} is {type(value).__name__} {value}: allowed are int, finite float, str, bool and None")
 
 
 def write_table(file: Path, measurement: Measurement, measured: Sequence[Measured]) -> None:

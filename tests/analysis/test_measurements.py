@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from ffcv_imagenet.analysis.groups import accuracies, group_classes
 from ffcv_imagenet.analysis.logits import logit_statistics, near_zero_shares
 from ffcv_imagenet.analysis.outputs import ClassSums, Outputs
 from ffcv_imagenet.analysis.plane import plane_basis, project
+from ffcv_imagenet.analysis.results import _check_plain
 from ffcv_imagenet.analysis.scores import best_temperature, equal_mass_bins, equal_width_bins, predictions
 from ffcv_imagenet.analysis.softmax_regression import fit
 from ffcv_imagenet.analysis.transfer import stratified_holdout, transfer
@@ -422,3 +424,15 @@ def test_a_transformer_has_no_map_for_grad_cam():
     vit = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3).eval()
     with pytest.raises(ValueError, match="VisionTransformer has no feature map"):
         find_map(vit, 32, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("results", "where"),
+    [
+        ({"summary": {"sure": np.int64(3)}}, r"results\['summary'\]\['sure'\] is int64 3"),
+        ({"bins": [0.5, math.nan]}, r"results\['bins'\]\[1\] is float nan"),
+    ],
+)
+def test_a_result_that_json_does_not_hold_is_named(results, where):
+    with pytest.raises(TypeError, match=where):
+        _check_plain(results, "results")

@@ -24,7 +24,9 @@ from PIL import Image
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.sources import cifar
 from ffcv_imagenet.data.sources import members as archive_members
+from ffcv_imagenet.data.sources.files import FolderMembers
 from ffcv_imagenet.data.sources.find import describe, find_sources
+from ffcv_imagenet.data.sources.members import arrange
 from ffcv_imagenet.data.sources.tar import TarMembers
 from ffcv_imagenet.data.sources.zip import ZipMembers
 from ffcv_imagenet.data.write.parameters import resolve_parameters
@@ -448,6 +450,14 @@ def test_an_archive_without_a_split_or_with_two(tmp_path, images):
             add(archive, f"{folder}/train/cat/1.png", b"")
     with pytest.raises(ValueError, match=r"has two folders for train, a/train and b/train"):
         find_sources(tmp_path / "two.tar", BOTH)
+
+
+def test_a_format_that_finds_no_split_or_no_image_is_one_line(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("ffcv_imagenet.data.sources.folder.open_splits", lambda root, splits: {})
+    with pytest.raises(FileNotFoundError, match=r"has no split train and no split val \(format folder\)"):
+        find_sources(images, BOTH)
+    with pytest.raises(ValueError, match="somewhere has no images"):
+        arrange("folder", FolderMembers.below(tmp_path), {}, str, place="somewhere", name="x")
 
 
 def test_splits_of_other_classes_are_refused(tmp_path, images):

@@ -46,6 +46,8 @@ def find_sources(
         sources = open_dataset(chosen.removeprefix(TORCHVISION), opened, splits)
     else:
         sources = _module(chosen).open_splits(opened, splits)
+    if missing := [split for split in splits if split not in sources]:
+        raise FileNotFoundError(f"{shown(root)} has no split {' and no split '.join(missing)} (format {chosen})")
     if class_names is None:
         return sources
     return {split: _named(source, class_names) for split, source in sources.items()}

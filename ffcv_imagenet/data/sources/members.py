@@ -132,9 +132,11 @@ def arrange(
         content: tells other images, where the sizes of files do not.
 
     Raises:
-        ValueError: a class without images.
+        ValueError: no class, or one without images.
     """
     classes = sorted(by_class) if classes is None else classes
+    if not classes:
+        raise ValueError(f"{shown(place)} has no images (names must end in {', '.join(IMAGE_EXTENSIONS)})")
     files: list[str] = []
     chosen: list[np.ndarray] = []
     for name_of_class in classes:
