@@ -29,7 +29,8 @@ class LossModule(nn.Module):
         epochs: of the training.
 
     Raises:
-        ValueError: the loss uses a name twice, or does not fit the classes or the epochs.
+        ValueError: the loss uses a name twice or a float64 without dimensions, or does not fit the classes or the
+            epochs.
     """
 
     def __init__(self, loss: Loss, images_per_class: Sequence[int], epochs: int):
@@ -38,7 +39,8 @@ class LossModule(nn.Module):
         # Scheduled numbers lie on the device, so that a new value is neither a recompilation nor a wait for it.
         scheduled = {name: torch.tensor(float(value)) for name, value in loss.scheduled(0.0, epochs).items()}
         sums = loss.sums(len(images_per_class))
-        columns = {name: torch.zeros((), dtype=torch.float64) for name in (*loss.columns, *COLUMNS, _COUNT)}
+        # Of one element, [1]: torch 2.11's compiler loses what is added to a float64 without dimensions on a CPU.
+        columns = {name: torch.zeros(1, dtype=torch.float64) for name in (*loss.columns, *COLUMNS, _COUNT)}
         self._scheduled, self._sums = (*scheduled,), (*sums, *columns)
         self._columns = (*loss.columns, *COLUMNS)
         groups = (scheduled, loss.state(images_per_class), sums, columns)
@@ -47,6 +49,8 @@ class LossModule(nn.Module):
             raise ValueError(f"{type(loss).__name__} uses a name twice: {', '.join(self._names)}")
         for group in groups:
             for name, value in group.items():
+                if value.ndim == 0 and value.dtype == torch.float64:
+                    raise ValueError(f"{type(loss).__name__}: {name} is a float64 without dimensions, allowed is [1]")
                 self.register_buffer(name, value)
 
     @property
@@ -100,7 +104,7 @@ class LossModule(nn.Module):
             sum_over_ranks(state[name])
         loss.end_epoch(state)
         last = {name: state[name].double() for name in self._scheduled}
-        columns = last | {name: state[name] / state[_COUNT] for name in self._columns}
+        columns = last | {name: (state[name] / state[_COUNT])[0] for name in self._columns}
         for name in self._sums:
             state[name].zero_()
         return dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
