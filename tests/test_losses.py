@@ -171,10 +171,9 @@ def test_compiled_without_a_break_it_gives_the_same_loss_gradient_and_state(name
             local = local_classes(len(logits)) if eager.loss.reads_local_classes else None
             loss = module(logits.requires_grad_(), target, local)
             results.append((loss.item(), *torch.autograd.grad(loss, logits)))
-    for one, again in zip(results[:2], results[2:], strict=True):
-        assert one[0] == again[0]
-        assert torch.equal(one[1], again[1])
-    assert all(torch.equal(value, other.state[key]) for key, value in eager.state.items())
+    # In float64 up to its last bits: torch 2.11 divides some operations into others, which round in another order.
+    torch.testing.assert_close(results[:2], results[2:], rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(eager.state, other.state, rtol=1e-12, atol=1e-15)
     torch._dynamo.reset()
 
 
