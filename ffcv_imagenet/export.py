@@ -17,12 +17,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ffcv_imagenet.files import write_atomically
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 if TYPE_CHECKING:
     from ffcv_imagenet.analysis.subject import Subject
@@ -139,13 +139,8 @@ def _export_onnx(subject: Subject, out: Path) -> None:
     write_atomically(out, content)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists all options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.export",
         description="Write a trained network for other programs.",
         allow_abbrev=False,

@@ -16,12 +16,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ffcv_imagenet.files import write_atomically
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 
 def main(argv: Sequence[str]) -> None:
@@ -129,13 +129,8 @@ def _page_size(files: Sequence[Path]) -> int:
     return max(2, 1 << (largest >> 20).bit_length())
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists all options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.predict", description="The most likely classes of images.", allow_abbrev=False
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")

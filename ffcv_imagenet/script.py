@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ffcv_imagenet.names import shown
 
@@ -19,6 +20,14 @@ REQUEUE_STATUS = 75
 
 #: Exit status after Ctrl-C.
 INTERRUPTED_STATUS = 130
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose mistakes are ValueErrors, which :func:`run_script` shows as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(f"{message} (see --help)")
 
 
 def run_script(main: Callable[[Sequence[str]], None]) -> None:

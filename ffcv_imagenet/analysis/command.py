@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ffcv_imagenet.analysis.measurement import DataSet, DataSets, Measured, Measurement, Need
 from ffcv_imagenet.analysis.measurements import MEASUREMENTS
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import COMMAND_LINE, Given, collect
+from ffcv_imagenet.script import OneLineParser
 
 if TYPE_CHECKING:
     from ffcv_imagenet.analysis.subject import Subject
@@ -197,13 +198,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Measureme
     return arguments, measurements, Given(values, origins)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists all options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.analysis",
         description="Measure trained networks. Further options are those of train_imagenet.py in the sections "
         f"{', '.join(_SECTIONS)}, such as --validation.resolution=224 or --dist.device=cpu; without them a run is "

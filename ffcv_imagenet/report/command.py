@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from ffcv_imagenet.report.comparison import compare
 from ffcv_imagenet.report.groups import group_runs
@@ -18,6 +17,7 @@ from ffcv_imagenet.report.planning import plan_from_runs, plan_from_sd
 from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.report.table import table_row, to_csv
 from ffcv_imagenet.report.text import format_published, format_table
+from ffcv_imagenet.script import OneLineParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,7 +72,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m ffcv_imagenet.report", description="Compare runs in a table, a page and a plot.")
+    parser = OneLineParser(
+        prog="python -m ffcv_imagenet.report", description="Compare runs in a table, a page and a plot."
+    )
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="run folder, or a folder of run folders")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="save a page with table, tests, charts and parameters"
@@ -107,8 +109,3 @@ def _positive(text: str) -> float:
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"got {text}, allowed is a number above 0")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see --help)")
