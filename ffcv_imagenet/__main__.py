@@ -11,6 +11,7 @@ COMMANDS = {
     "write": "convert images, as a folder or as people download them, to FFCV's .beton files",
     "train": "train a network on .beton files, or evaluate one",
     "sweep": "train every combination of some options, side by side on this machine",
+    "watch": "show how runs stand while they train",
     "report": "compare runs in a table, a page and a plot",
     "analysis": "measure trained networks",
     "predict": "the most likely classes of images",
