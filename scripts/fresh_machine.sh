@@ -3,8 +3,8 @@
 #
 #   scripts/fresh_machine.sh [--without-root] [--torch-first] [--tests=all|smoke] [--folder=FOLDER] [--share=PATH ...] SUITE
 #
-# SUITE is a Debian release: bookworm (12), trixie (13), testing. The last commit is cloned into the machine, which has
-# Python, git and make, then `make demo` and `make test` run there. At the end one line for the table of docs/install.md.
+# SUITE is a Debian release: bookworm (12), trixie (13), testing. The last commit is cloned into the machine, which is then set
+# up by the steps of Dockerfile; `make demo` and `make test` follow. At the end one line for the table of docs/install.md.
 #
 # --without-root   the commands run as a user without root and without sudo, on a machine where root has installed a
 #                  compiler and Python's headers, but no headers of OpenCV or libjpeg-turbo
@@ -48,12 +48,14 @@ trap remove EXIT
 debootstrap --variant=minbase "$suite" "$machine" ${MIRROR:+"$MIRROR"} > "$folder/$suite.log"
 cp /etc/resolv.conf "$machine/etc/resolv.conf"
 cache=$(python3 -m pip cache dir 2>/dev/null || true)
-user=root home=/root
-present=(python3 git make ca-certificates)
-[ -z "$torch_first" ] || present+=(python3-pip)
+step() { sed -n 's/^RUN //p' Dockerfile | sed -n "$1p"; }
+user=root home=/root place=/opt
+prepare=$(step 1)
+[ -z "$torch_first" ] || prepare+=' python3-pip'
 if [ -n "$without_root" ]; then
-    user=someone home=/home/someone cache='' # pip takes nothing from a cache of another user's
-    present+=(g++ python3-dev python3-venv)
+    user=someone home=/home/someone place=/home/someone
+    cache='' # pip takes nothing from a cache of another user's
+    prepare+=" g++ python3-dev python3-venv && useradd --create-home $user"
 fi
 
 # What pip and others are told by this machine's environment.
@@ -85,13 +87,11 @@ inside() { # inside USER COMMAND: run it in the machine
         PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin bash -euc "$enter" enter "$machine" "$cache" "$1" "$2" "${shares[@]}"
 }
 
-install="apt-get update -q && apt-get install -qy --no-install-recommends ${present[*]}"
-inside root "export DEBIAN_FRONTEND=noninteractive; $install" >> "$folder/$suite.log"
-[ $user = root ] || inside root "useradd --create-home $user"
+inside root "export DEBIAN_FRONTEND=noninteractive; $prepare" >> "$folder/$suite.log"
 if [ -n "$torch_first" ]; then
     inside root 'pip install --quiet --break-system-packages torch torchvision' >> "$folder/$suite.log"
 fi
-git clone --quiet --no-local . "$machine$home/ffcv_imagenet"
+git clone --quiet --no-local . "$machine$place/ffcv_imagenet"
 [ $user = root ] || inside root "chown -R $user:$user $home"
 
 minutes='' result=passed
@@ -99,17 +99,17 @@ try() { # try NAME COMMAND
     [ $result = passed ] || return 0
     local begin=$SECONDS
     echo "== $suite: $1"
-    inside $user "cd && cd ffcv_imagenet && ${torch_first:+export TORCH=keep; }$2" || result="$1: failed"
+    inside $user "cd $place/ffcv_imagenet && ${torch_first:+export TORCH=keep; }$2" || result="$1: failed"
     minutes+="${minutes:+, }$1 $(((SECONDS - begin + 30) / 60))"
 }
-try setup 'make setup'
+try setup "$(step 2)"
 try demo 'make demo'
 case $tests in
 all) try tests 'make test' ;;
 smoke) try 'selected tests' ".venv/bin/python -m pytest -q ${smoke//$'\n'/ }" ;;
 esac
 
-versions=$(inside $user 'cd && cd ffcv_imagenet && .venv/bin/python -c "
+versions=$(inside $user "cd $place/ffcv_imagenet"' && .venv/bin/python -c "
 import sys, torch
 print(\"%d.%d.%d\" % sys.version_info[:3], torch.__version__, sep=\" | \")
 "' || echo 'none | none')
