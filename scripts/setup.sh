@@ -35,6 +35,8 @@ command -v c++ >/dev/null && command -v make >/dev/null || packages+=(build-esse
 command -v pkg-config >/dev/null || replaceable+=(pkg-config)
 pkg-config --exists opencv4 2>/dev/null || replaceable+=(libopencv-dev)
 pkg-config --exists libturbojpeg 2>/dev/null || replaceable+=(libturbojpeg0-dev)
+# On ARM the decoder's SIMD code is compiled with them; without them it is slower.
+[ "$(uname -m)" != aarch64 ] || [ -d /usr/include/simde ] || replaceable+=(libsimde-dev)
 name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 [ -f "$headers/Python.h" ] || packages+=("$name-dev")
