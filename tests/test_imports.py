@@ -46,7 +46,7 @@ MAY_IMPORT = {
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
-        "run", "script", "variants", "train/precision", "data/format", "data/read",
+        "run", "script", "variants", "train/precision", "data/format", "data/read", "data/sources", "data/write",
     },
     "predict": {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
