@@ -12,11 +12,13 @@ MAY_IMPORT = {
     "native": set(),
     "names": set(),
     "files": {"names"},
-    "script": {"names"},
+    "elsewhere": set(),
+    "hints": {"elsewhere"},
+    "script": {"hints", "names"},
     "variants": set(),
     "imagenet": set(),
     "augment": {"imagenet"},
-    "options": {"variants"},
+    "options": {"elsewhere", "hints", "script", "variants"},
     "schedules": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
@@ -53,8 +55,8 @@ MAY_IMPORT = {
     "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "names", "options", "report", "manifests", "resume", "run", "script",
-        "data/format", "data/read",
+        "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",
+        "script", "data/format", "data/read",
     },
 }  # fmt: skip
 #: Packages that only these rooms may import.
