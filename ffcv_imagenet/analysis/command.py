@@ -242,7 +242,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure trained networks. Further options are those of train_imagenet.py in the sections "
         f"{', '.join(_SECTIONS)}, such as --validation.resolution=224 or --dist.device=cpu; without them a run is "
         "measured as it was validated, in float32.",
-        allow_abbrev=False,
         argument_default=None,
     )
     parser.add_argument("name", metavar="NAME", help=f"what to measure: {MEASUREMENTS.allowed()} | {_ALL}")

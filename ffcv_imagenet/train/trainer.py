@@ -412,7 +412,7 @@ class Trainer:
         file = self._save()
         if file is not None:
             print(
-                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto continues from there",
+                f"interrupted by {stopped.signal}: saved {file}; --checkpoint.resume=auto continues from there",
                 file=sys.stderr,
             )
         raise stopped
