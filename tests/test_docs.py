@@ -16,6 +16,7 @@ import ffcv_imagenet.export
 import ffcv_imagenet.predict
 import ffcv_imagenet.report.command
 import ffcv_imagenet.sweep.__main__
+import ffcv_imagenet.watch.command
 import train_imagenet
 import write_datasets
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "ffcv_imagenet.predict": ffcv_imagenet.predict.main,
     "ffcv_imagenet.export": ffcv_imagenet.export.main,
     "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
+    "ffcv_imagenet.watch": ffcv_imagenet.watch.command.main,
     "ffcv_imagenet.data.adopt": ffcv_imagenet.data.adopt.main,
     "ffcv_imagenet.data.extract": ffcv_imagenet.data.extract.main,
     "ffcv_imagenet.data.show": ffcv_imagenet.data.show.main,

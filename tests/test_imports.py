@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 MAY_IMPORT = {
     "native": set(),
     "names": set(),
+    "units": set(),
     "files": {"names"},
     "script": {"names"},
     "variants": set(),
@@ -54,13 +55,14 @@ MAY_IMPORT = {
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "losses", "models", "names", "options", "report", "manifests", "resume", "run", "script",
-        "data/format", "data/read",
+        "units", "data/format", "data/read",
     },
+    "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip
 #: Packages that only these rooms may import.
 ONLY_IN = {"ffcv": {"data/ffcv_imports"}}
 #: Packages that these rooms must not import.
-NEVER_IN = {"report": {"torch", "ffcv", "numba", "cv2"}}
+NEVER_IN = {room: {"torch", "ffcv", "numba", "cv2"} for room in ("report", "watch")}
 
 
 def modules():

@@ -190,9 +190,9 @@ class All(nn.Module):
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_the_compiler_gives_the_same_losses_gradients_and_states(monkeypatch):
+@torch._inductor.config.patch(compile_threads=1)
+def test_the_compiler_gives_the_same_losses_gradients_and_states():
     """With torch 2.11's compiler MaxSup had wrong gradients on a CPU."""
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     eager, other = All(), All()
     results = []
     for module in (eager, torch.compile(other, fullgraph=True)):

@@ -41,6 +41,7 @@ def imported(*words):
         "ffcv_imagenet.analysis",
         "ffcv_imagenet.predict",
         "ffcv_imagenet.export",
+        "ffcv_imagenet.watch",
         "ffcv_imagenet.data.index",
         "ffcv_imagenet.data.verify",
         "ffcv_imagenet.data.digits",
@@ -66,6 +67,12 @@ def test_a_report_is_made_without_torch_numba_and_ffcv(tmp_path):
             make_run(tmp_path, f"{loss}{seed}", loss, seed, top_1=(0.1, 0.2, 0.4, 0.3 + seed / 100))
     heavy = {"torch", "torchvision", "numba", "ffcv", "cv2", "matplotlib"}
     assert imported("ffcv_imagenet.report", tmp_path, "--html", tmp_path / "page.html") & heavy == set()
+
+
+def test_runs_are_watched_without_torch_numba_and_ffcv(tmp_path):
+    make_run(tmp_path, "run", "maxsup", 0, top_1=(0.1, 0.2))
+    heavy = {"torch", "torchvision", "numba", "ffcv", "cv2", "matplotlib", "scipy"}
+    assert imported("ffcv_imagenet.watch", tmp_path, "--once", f"--html={tmp_path / 'page.html'}") & heavy == set()
 
 
 def test_a_sweep_is_planned_without_numba_and_ffcv(digits, tmp_path):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ffcv_imagenet.config import effect_of
@@ -30,15 +29,15 @@ from ffcv_imagenet.report.groups import (
     top_1_percent,
 )
 from ffcv_imagenet.report.measured import MeasuredTable, measured_tables
-from ffcv_imagenet.report.palette import DARK_COLOURS, LIGHT_COLOURS, Style, styles
+from ffcv_imagenet.report.palette import Style, styles
 from ffcv_imagenet.report.paper import MEASURED_NOTE, PAPER_NOTE, Published, beside_published
 from ffcv_imagenet.report.planning import needed_text
 from ffcv_imagenet.report.runs import LeftOut, Run
 from ffcv_imagenet.report.table import TableRow, ks, seeds_text, table_row
+from ffcv_imagenet.report.template import page_environment, style_sheet
 from ffcv_imagenet.run.log import EpochLog
 
 TEMPLATE_FILE = Path(__file__).with_name("page.html.j2")
-STYLE_FILE = Path(__file__).with_name("page.css")
 #: Entries of params.json that always differ between runs or are shown elsewhere.
 _NOT_COMPARED = (
     "name",
@@ -138,10 +137,10 @@ def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_publ
     drawn = styles([comparison.group for comparison in comparisons])
     entries = [Entry(*pair) for pair in zip(comparisons, drawn, strict=True)]
     return (
-        _environment()
+        page_environment(TEMPLATE_FILE.parent, _FILTERS)
         .get_template(TEMPLATE_FILE.name)
         .render(
-            style_sheet=_style_sheet(),
+            style_sheet=style_sheet(),
             counts=_counts(runs, groups),
             families=[
                 _family(family, names, with_published) for family in families(entries, of=lambda entry: entry.group)
@@ -154,38 +153,6 @@ def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_publ
             measured_note=MEASURED_NOTE,
             dash=_DASH,
         )
-    )
-
-
-def _environment() -> Environment:
-    """Jinja with the filters by which the page writes figures."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE_FILE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "seeds": seeds_text,
-        "mean": _mean_text,
-        "interval": _interval,
-        "signed": _signed,
-        "number": _number,
-        "p": _p_text,
-        "published": lambda row: _DASH if row is None else _published(row),
-    }
-    return environment
-
-
-def _style_sheet() -> Markup:
-    def colours(of: Sequence[str]) -> str:
-        return "".join(f".c{index}{{color:{colour}}}" for index, colour in enumerate(of))
-
-    return Markup(
-        f"{STYLE_FILE.read_text()}{colours(LIGHT_COLOURS)}\n"
-        f"@media screen and (prefers-color-scheme:dark){{{colours(DARK_COLOURS)}}}\n"
     )
 
 
@@ -435,3 +402,15 @@ def _flatten(params: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((prefix + key, value if isinstance(value, str) else json.dumps(value)))
     return rows
+
+
+#: How the page writes figures.
+_FILTERS: dict[str, Callable[..., str]] = {
+    "seeds": seeds_text,
+    "mean": _mean_text,
+    "interval": _interval,
+    "signed": _signed,
+    "number": _number,
+    "p": _p_text,
+    "published": lambda row: _DASH if row is None else _published(row),
+}

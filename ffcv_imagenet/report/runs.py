@@ -103,7 +103,7 @@ def load_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
     runs, left_out = [], []
     for folder in sorted(found):
         try:
-            runs.append(_load_run(folder))
+            runs.append(load_run(folder))
         except (ValueError, OSError) as error:
             left_out.append(LeftOut(folder, str(error)))
     if not runs:
@@ -111,7 +111,12 @@ def load_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
     return runs, left_out
 
 
-def _load_run(folder: Path) -> Run:
+def load_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        ValueError, OSError: see :class:`LeftOut`.
+    """
     file = folder / "params.json"
     params = read_json_object(file)
     if "config" not in params and "model.arch" in params:

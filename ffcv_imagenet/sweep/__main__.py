@@ -21,7 +21,8 @@ from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.jobs import Job, make_job, sweep_seconds_left
 from ffcv_imagenet.sweep.processes import is_active
 from ffcv_imagenet.sweep.scheduler import Scheduler
-from ffcv_imagenet.sweep.view import duration, open_view, state_text
+from ffcv_imagenet.sweep.view import open_view, state_text
+from ffcv_imagenet.units import duration
 
 if TYPE_CHECKING:
     from ffcv_imagenet.sweep.plan import Plan

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ffcv_imagenet.sweep.jobs import Job, State, seconds_left, sweep_seconds_left
+from ffcv_imagenet.units import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,14 +128,6 @@ def state_text(job: Job) -> str:
             return f"resumes after epoch {done}" if done else "starts again" if started else "new"
         case state:
             return state
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3 h 20 min``."""
-    minutes = round(seconds / 60)
-    if seconds < 99:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 99 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _left(jobs: Sequence[Job], slots: int) -> str:

@@ -20,10 +20,11 @@ from ffcv_imagenet.report.charts import Row, Series, dot_chart, line_chart, tick
 from ffcv_imagenet.report.comparison import compare
 from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs, last_fifth
 from ffcv_imagenet.report.measured import measured_tables
-from ffcv_imagenet.report.page import STYLE_FILE, TEMPLATE_FILE, render_page
+from ffcv_imagenet.report.page import TEMPLATE_FILE, render_page
 from ffcv_imagenet.report.palette import DARK_COLOURS, DASHES, LIGHT_COLOURS, MARKERS, Style, style_of, styles
 from ffcv_imagenet.report.paper import MEASURED_NOTE, beside_published, published_figures, published_measurements
 from ffcv_imagenet.report.runs import load_runs
+from ffcv_imagenet.report.template import STYLE_FILE
 
 ROOT = Path(__file__).parents[2]
 

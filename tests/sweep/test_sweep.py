@@ -25,7 +25,8 @@ from ffcv_imagenet.sweep.jobs import Job, Progress, Run, make_job, read_progress
 from ffcv_imagenet.sweep.plan import Plan, make_plan
 from ffcv_imagenet.sweep.processes import OUTPUT, is_active, last_error, processes_of, start
 from ffcv_imagenet.sweep.scheduler import Scheduler
-from ffcv_imagenet.sweep.view import LiveView, PlainView, duration, status_table
+from ffcv_imagenet.sweep.view import LiveView, PlainView, status_table
+from ffcv_imagenet.units import duration
 
 ROOT = Path(__file__).parents[2]
 CORES = tuple(sorted(os.sched_getaffinity(0)))
