@@ -12,6 +12,8 @@ MAY_IMPORT = {
     "native": set(),
     "names": set(),
     "units": set(),
+    "limits": set(),
+    "doctor/verdict": {"units"},
     "files": {"names"},
     "elsewhere": set(),
     "hints": {"elsewhere"},
@@ -37,14 +39,15 @@ MAY_IMPORT = {
     "resume": {"config", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {
-        "augment", "config", "distributed", "manifests", "models", "train", "train/precision", "data/format",
-        "data/read",
+        "augment", "config", "distributed", "limits", "manifests", "models", "train", "train/precision",
+        "data/format", "data/read",
     },
+    "shortage": {"limits", "resolved", "train", "units"},
     "loaders": {"resolved", "train/precision", "data/format", "data/read"},
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
-        "config", "distributed", "evaluated", "loaders", "models", "names", "options", "resolved", "resume",
-        "run", "train",
+        "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "resolved", "resume",
+        "run", "shortage", "train", "doctor/verdict",
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
@@ -58,6 +61,11 @@ MAY_IMPORT = {
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",
         "script", "units", "data/format", "data/read",
+    },
+    "doctor": {
+        "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",
+        "script", "train", "units", "data/format", "data/read", "data/sources", "data/write",
+        "doctor/verdict",
     },
     "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip
