@@ -208,6 +208,7 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
         normalize=start.make_normalize().to(world.device),
         world=world,
         stop=stop,
+        augmentation=start.make_augmentation(),
         options=TrainerOptions(
             epochs=training.epochs,
             max_steps=training.max_steps,

@@ -15,11 +15,13 @@ MAY_IMPORT = {
     "limits": set(),
     "doctor/verdict": {"units"},
     "files": {"names"},
-    "script": {"names"},
+    "elsewhere": set(),
+    "hints": {"elsewhere"},
+    "script": {"hints", "names"},
     "variants": set(),
     "imagenet": set(),
-    "augment": {"imagenet"},
-    "options": {"variants"},
+    "options": {"elsewhere", "hints", "script", "variants"},
+    "augment": {"imagenet", "options", "variants"},
     "schedules": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
@@ -49,7 +51,7 @@ MAY_IMPORT = {
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
-        "run", "script", "variants", "train/precision", "data/format", "data/read",
+        "run", "script", "variants", "train/precision", "data/format", "data/read", "data/sources", "data/write",
     },
     "predict": {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
@@ -57,8 +59,8 @@ MAY_IMPORT = {
     "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
-        "config", "files", "losses", "models", "names", "options", "report", "manifests", "resume", "run", "script",
-        "units", "data/format", "data/read",
+        "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",
+        "script", "units", "data/format", "data/read",
     },
     "doctor": {
         "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
@@ -100,6 +101,7 @@ class Trainer:
         normalize: from uint8 images to the model's input; on the same device.
         world: this process among all.
         stop: asked after every step whether to stop.
+        augmentation: of the training batches; None: none.
         options: see :class:`TrainerOptions`.
 
     Attributes:
@@ -117,10 +119,11 @@ class Trainer:
         normalize: Normalize,
         world: World,
         stop: StopSignals,
+        augmentation: Augmentation | None = None,
         options: TrainerOptions,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.train_loader, self.val_loader = train_loader, val_loader
+        self.train_loader, self.val_loader, self.augmentation = train_loader, val_loader, augmentation
         self.world, self.stop, self.options = world, stop, options
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
@@ -266,7 +269,7 @@ class Trainer:
             for _ in range(times):
                 for micro_step in range(min(2, options.accumulation)):
                     with self.step.gradient_sync(micro_step == min(2, options.accumulation) - 1):
-                        self._backward(batch)
+                        self._backward(*self._augmented(batch, self.epochs_done, 0, micro_step))
                 self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         self.evaluating = True
         self.evaluated_step.eval()
@@ -292,7 +295,7 @@ class Trainer:
         held = [torch.empty_like(batch.images) for _ in range(SLOTS - 1)]
         if not self.optimizer.state:
             held += map(torch.empty_like, self.model.parameters())
-        self.step.module(batch.images, batch.labels).backward()
+        self.step.module(*self._augmented(batch, self.epochs_done, 0, 0)).backward()
         del held
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
@@ -316,7 +319,7 @@ class Trainer:
                         with progress.waited if self.has_had_data else progress.start_up:
                             batch = next(batches)
                         self.has_had_data = True
-                        loss = self._backward(batch)
+                        loss = self._backward(*self._augmented(batch, epoch, step, micro_step))
                     progress.losses[step].add_(loss)
                     progress.skipped += batch.replaced
                 self._update_weights(progress.losses[step])
@@ -394,9 +397,16 @@ class Trainer:
         losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
         return EpochProgress(losses, _host_clock(), WaitClock(device))
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def _augmented(self, batch: Batch, epoch: int, step: int, micro_step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A micro-batch as :class:`TrainingStep` takes it."""
+        if self.augmentation is None:
+            return batch.images, batch.labels, None
+        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step)
+        return images, batch.labels, mixture
+
+    def _backward(self, images: Tensor, labels: Tensor, mixture: Tensor | None) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
-        loss = self.nonfinite.share(self.step(batch.images, batch.labels))
+        loss = self.nonfinite.share(self.step(images, labels, mixture))
         self.scaler.scale(loss / self.options.accumulation).backward()
         return loss.detach()
 
@@ -430,7 +440,7 @@ class Trainer:
         file = self._save()
         if file is not None:
             print(
-                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto continues from there",
+                f"interrupted by {stopped.signal}: saved {file}; --checkpoint.resume=auto continues from there",
                 file=sys.stderr,
             )
         raise stopped
