@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ffcv_imagenet.config import WriteConfig
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.options import parse
+from ffcv_imagenet.options import parse_command
 from ffcv_imagenet.script import run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """Write the data sets that the options ``argv`` ask for."""
-    config = parse(WriteConfig, argv, __doc__)
+    config, _ = parse_command(WriteConfig, argv, __doc__)
 
     # Imported here, so that --help and mistakes are answered without waiting for ffcv.
     from ffcv_imagenet.data.sources.find import describe, find_sources

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
 def describe(plan: Plan, jobs: Sequence[Job]) -> str:
     """The plan in words: a line per run with its state and epochs, the slots, and the time if it is known."""
     to_do = [job for job in jobs if job.state != "finished"]
-    waves = math.ceil(len(to_do) / len(plan.slots))
+    rounds = math.ceil(len(to_do) / len(plan.slots))
     epochs = sum(job.epochs_left for job in to_do)
     width = max(len(job.run.name) for job in jobs)
     lines = [
@@ -72,7 +72,7 @@ def describe(plan: Plan, jobs: Sequence[Job]) -> str:
         for job in jobs
     ]
     lines += [f"Side by side: {len(plan.slots)} ({'; '.join(map(str, plan.slots))})"]
-    lines += [f"To do: {len(to_do)} of {len(jobs)} runs; epochs: {epochs}, waves: {waves}"]
+    lines += [f"To do: {len(to_do)} of {len(jobs)} runs, {epochs} epochs, in {rounds} round{'s' * (rounds != 1)}"]
     seconds = sweep_seconds_left(jobs, len(plan.slots))
     if seconds is None:
         lines += ["Time: not known before a first epoch"]

@@ -23,7 +23,7 @@ from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.manifests import read_manifests
 from ffcv_imagenet.models import check_model, check_normalised_batch
-from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml
+from ffcv_imagenet.options import build, config_files, flatten, parse, read_yaml, recipe_name
 from ffcv_imagenet.resume import compared_params, differences, other_micro_batch
 from ffcv_imagenet.sweep.command_line import split_words
 from ffcv_imagenet.sweep.devices import Slot, make_slots, visible_gpus
@@ -61,7 +61,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
     if runs_folder is not None:
         rest = [*rest, f"--logging.folder={runs_folder}"]
 
-    recipe = "+".join(file.stem for file in config_files(rest)) or "none"
+    recipe = recipe_name(rest)
     gpus: list[str] | None = None
     runs: list[Run] = []
     for chosen in _combinations(axes, rest):

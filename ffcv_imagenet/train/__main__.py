@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.options import build, collect, config_files
+from ffcv_imagenet.options import parse_command, recipe_name
 from ffcv_imagenet.script import command_line, run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """Run with the command-line words ``argv``."""
-    given = collect(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
-    config = build(TrainConfig, given.values, given.origins)
-    recipe = "+".join(file.stem for file in config_files(argv)) or "none"
+    config, given = parse_command(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
+    recipe = recipe_name(argv)
 
     from ffcv_imagenet.experiment import evaluate_only, train
 

@@ -477,7 +477,7 @@ def test_the_plan_is_shown_and_a_dry_run_stops_there(trainer, main_with, capsys)
         "   2  whole    0/3 epochs  new",
         "   3  third    0/3 epochs  new",
         f"Side by side: 1 (core {CORES[0]})",
-        "To do: 3 of 3 runs; epochs: 8, waves: 3",
+        "To do: 3 of 3 runs, 8 epochs, in 3 rounds",
         "Time: about 0 s, by the epochs that are done",
     ]
 
