@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "options": {"elsewhere", "hints", "script", "variants"},
     "augment": {"imagenet", "options", "variants"},
     "schedules": {"options", "variants"},
+    "optimizers": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "train/precision": set(),
     "train/__main__": {"config", "experiment", "options", "script"},
     "train": {"train/precision", "script", "augment", "distributed", "losses", "models", "data/read", "run"},
-    "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
+    "config": {"options", "optimizers", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {

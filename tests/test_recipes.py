@@ -48,7 +48,7 @@ def test_published_recipes(depth, epochs, lr, batch, decay):
     assert recipe.model.blurpool
     assert recipe.training.epochs == epochs
     assert recipe.training.batch_size == recipe.lr.base_batch == batch
-    assert (recipe.training.weight_decay, recipe.training.momentum) == (decay, 0.9)
+    assert (recipe.training.weight_decay, recipe.make_optimizer().momentum) == (decay, 0.9)
     assert recipe.make_lr()(2) == lr
     assert (recipe.resolution.min_res, recipe.resolution.max_res) == (160, 192)
     assert (recipe.resolution.start_ramp, recipe.resolution.end_ramp) == RAMPS[epochs]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ffcv_imagenet.analysis.measurement import DataSet, Need
-from ffcv_imagenet.analysis.subject import Subject, find_head
+from ffcv_imagenet.analysis.subject import Subject
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import gather, sum_over_ranks
 from ffcv_imagenet.loaders import make_val_loader
+from ffcv_imagenet.models import find_head
 from ffcv_imagenet.train.precision import autocast
 
 

@@ -64,7 +64,7 @@ class Plane(Measurement):
 
     def measure(self, subject: Subject, sets: DataSets, kept: Mapping[Need, Any]) -> dict[str, Any]:
         """See :class:`Measurement`."""
-        from ffcv_imagenet.analysis.subject import find_head
+        from ffcv_imagenet.models import find_head
 
         need = self.needs(sets)[0]
         rows, labels = kept[need].rows, self.labels(sets)

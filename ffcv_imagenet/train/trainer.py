@@ -28,7 +28,7 @@ from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.nonfinite import NonfinitePolicy
-from ffcv_imagenet.train.optim import set_lr
+from ffcv_imagenet.train.optim import get_lr, set_lr
 from ffcv_imagenet.train.step import DistributedStep, EvaluationStep, TrainingStep, compile_module
 from ffcv_imagenet.train.wait_clock import WaitClock
 
@@ -69,6 +69,7 @@ class TrainerOptions:
     compile: str = "off"
     ema: float = 0.0
     max_steps: int | None = None
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -206,7 +207,7 @@ class Trainer:
                 top_k=scores.top_k,
                 k=scores.k,
                 val_loss=scores.loss,
-                lr=self.optimizer.param_groups[0]["lr"],
+                lr=get_lr(self.optimizer),
                 resolution=self.options.resolution(epoch),
                 images_per_second=images / train_seconds,
                 seconds=seconds,
@@ -413,6 +414,9 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         """Take the optimizer's step for ``loss``; see :meth:`NonfinitePolicy.before_update`."""
         self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
+        if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
