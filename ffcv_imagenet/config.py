@@ -364,8 +364,7 @@ class TrainingOptions:
     decay: str = option(
         Choice("weights", "all", "libffcv"),
         "what is decayed: weights, without normalisation layers, biases, class tokens and positions; all parameters, "
-        "as torchvision does; libffcv, as ffcv-imagenet does: weights, all biases, and the normalisation layers "
-        "without bn in their name",
+        "as torchvision does; libffcv: weights, all biases, and the normalisation layers without bn in their name",
         "weights",
         LEARNING,
     )
