@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "data": {"files", "names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
+    "train/__main__": {"config", "experiment", "options", "script"},
     "train": {"train/precision", "script", "augment", "distributed", "losses", "models", "data/read", "run"},
     "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
     "resume": {"config", "options", "run", "data/format"},
@@ -57,6 +58,10 @@ MAY_IMPORT = {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
     },
     "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
+    "write": {
+        "config", "names", "options", "script", "data/sources", "data/write",
+    },
+    "__main__": {"script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",

@@ -122,7 +122,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Say what this machine is, what each part of a training reaches on it, and which is the limit. "
         "Takes about a minute; writes nowhere but into a temporary folder and numba's cache.",
         epilog="All options of train_imagenet.py (see there) are allowed too: --config-file RECIPE --data.train=FILE. "
-        "Without data.train, drawn images as large as ImageNet's are decoded. Without data.val, it is val.beton next to "
+        "Without data.train, it draws images as large as ImageNet's. Without data.val, it takes the val.beton next to "
         "data.train.",
     )
     parser.add_argument("--json", action="store_true", help="all numbers as JSON, in place of the page")
