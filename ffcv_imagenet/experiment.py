@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.read.loader import BatchLoader
 from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_main, only_on_main, process_group
 from ffcv_imagenet.doctor.verdict import judge_log
 from ffcv_imagenet.evaluated import find_evaluated
@@ -74,7 +75,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 stop = stack.enter_context(StopSignals(exchange))
                 start = resolve(config, world)
                 start.set_up_torch()
-                trainer = _make_trainer(start, stop)
+                trainer = make_trainer(start, stop, make_train_loader(start), make_val_loader(start))
                 explain = functools.partial(training_shortage, start, trainer)
                 params = _params(start, path.name, recipe, command)
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
@@ -196,16 +197,17 @@ def _limit(start: Resolved, log: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
+def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, val_loader: BatchLoader) -> Trainer:
+    """The trainer that the options describe, for the batches of these loaders."""
     config, world, training, train_data = start.config, start.world, start.config.training, start.train_data
     assert train_data is not None
-    train_loader, model = make_train_loader(start), make_model(start)
+    model = make_model(start)
     return Trainer(
         model=model,
         loss=LossModule(config.make_loss(), train_data.images_per_class, training.epochs).to(world.device),
         optimizer=make_optimizer(config, model),
         train_loader=train_loader,
-        val_loader=make_val_loader(start),
+        val_loader=val_loader,
         normalize=start.make_normalize().to(world.device),
         world=world,
         stop=stop,

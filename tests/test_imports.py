@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "resolved", "resume",
-        "run", "shortage", "train", "doctor/verdict",
+        "run", "shortage", "train", "data/read", "doctor/verdict",
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
@@ -69,9 +69,8 @@ MAY_IMPORT = {
         "script", "units", "data/format", "data/read",
     },
     "doctor": {
-        "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",
-        "script", "train", "units", "data/format", "data/read", "data/sources", "data/write",
-        "doctor/verdict",
+        "config", "distributed", "experiment", "limits", "loaders", "names", "native", "options", "resolved", "script",
+        "shortage", "train", "train/precision", "units", "data/format", "data/read", "data/write", "doctor/verdict",
     },
     "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip

@@ -300,6 +300,11 @@ class Trainer:
         del held
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
+    def train_on(self, loader: BatchLoader) -> None:
+        """Take another loader's batches from now on, from the start of an epoch."""
+        self.train_loader, self.steps = loader, len(loader) // self.options.accumulation
+        self.progress = self._new_epoch()
+
     def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
         options, accumulation, progress = self.options, self.options.accumulation, self.progress
