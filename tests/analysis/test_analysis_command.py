@@ -191,7 +191,12 @@ def test_published_arrays_give_what_the_images_in_them_give_and_mce_divides_by_a
     batches = list(map(tuple, ((n, i.clone(), y.clone()) for n, i, y in read_images(subject, digits / "val.beton"))))
     numbers, images, labels = (np.concatenate([np.asarray(batch[k]) for batch in batches]) for k in range(3))
     pixels = images.transpose(0, 2, 3, 1)
-    levels = [corrupt(pixels, numbers, "contrast", severity, 0) for severity in range(1, 6)]
+    levels = [
+        np.stack(
+            [corrupt(image, number, "contrast", severity, 0) for image, number in zip(pixels, numbers, strict=True)]
+        )
+        for severity in range(1, 6)
+    ]
     np.save(tmp_path / "contrast.npy", np.concatenate(levels))
     np.save(tmp_path / "labels.npy", np.tile(labels, 5))
     words = [f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", f"--corruptions.arrays={tmp_path}", *CPU]
@@ -208,6 +213,30 @@ def test_published_arrays_give_what_the_images_in_them_give_and_mce_divides_by_a
     np.save(tmp_path / "contrast.npy", np.concatenate(levels).astype(np.float32))
     with pytest.raises(ValueError, match=r"contrast.npy: got float32 .*, allowed is uint8 \[5 N, 32, 32, 3\]"):
         main(["corruptions", *words])
+
+
+def test_regenerated_images_are_called_by_their_severities_and_what_lacks_is_said(
+    measured, runs, digits, tmp_path, capsys
+):
+    words = ["corruptions", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", *CPU, "--corruptions.seed=1"]
+    (tmp_path / "ice").mkdir()
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "ice" / "frost1.png")
+    main([*words, f"--corruptions.frost={tmp_path / 'ice'}", "--corruptions.names=frost", f"--out={tmp_path / 'a'}"])
+    main([*words, "--corruptions.severities=imagenet", "--corruptions.names=contrast", f"--out={tmp_path / 'b'}"])
+    frost, other = (json.loads((tmp_path / name / "corruptions.json").read_text()) for name in "ab")
+    assert frost["results"]["origin"] == "regenerated with CIFAR-10-C's severities"
+    assert [line["corruption"] for line in frost["results"]["table"]] == ["clean", *["frost"] * 5]
+    assert set(frost["inputs"]["frost"]) == {"frost1.png"}
+    assert "notes" not in frost["results"]
+    assert other["results"]["origin"].startswith(
+        "regenerated with ImageNet-C's severities at 32 x 32 pixels, for which"
+    )
+    capsys.readouterr()
+    main([*words, f"--out={tmp_path / 'c'}"])
+    assert "frost is left out of the 15 corruptions" in capsys.readouterr().err
+    whole = json.loads((tmp_path / "c" / "corruptions.json").read_text())["results"]
+    assert whole["corruptions_in_the_mean"] == 14
+    assert len(whole["table"]) == 1 + 16 * 5
 
 
 def test_weights_with_other_labels_are_measured_in_the_order_of_the_data(measured, runs, digits, tmp_path):
@@ -285,7 +314,15 @@ def test_a_run_whose_loss_has_a_head_of_cosines_is_loaded_with_it(runs, digits, 
         ),
         (
             ["corruptions", "--run={runs}/maxsup", "--data={val}", "--validation.resolution=64"],
-            r"severities are those of 32 x 32 images, validation.resolution is 64",
+            r"severities are made for 32 x 32 and 224 x 224 pixels, validation.resolution is 64: choose by",
+        ),
+        (
+            ["corruptions", "--run={runs}/maxsup", "--data={val}", "--corruptions.names=frost"],
+            r"frost needs photographs of ice: give --corruptions.frost=FOLDER",
+        ),
+        (
+            ["corruptions", "--run={runs}/maxsup", "--data={val}", "--corruptions.arrays=x", "--corruptions.frost=y"],
+            r"corruptions.arrays is given: corruptions.severities and corruptions.frost are for regenerated images",
         ),
         (["groups", "--run={runs}/maxsup", "--data={val}", "--train-data={train}", "--groups.by=5"], r"groups.by: got"),
     ],
