@@ -117,9 +117,7 @@ def predict(subject: Any, files: Sequence[Path], names: Sequence[str] | None, to
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog="python -m ffcv_imagenet.predict", description="The most likely classes of images.", allow_abbrev=False
-    )
+    parser = OneLineParser(prog="python -m ffcv_imagenet.predict", description="The most likely classes of images.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a run folder: its newest checkpoint")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a file of weights instead of a run")

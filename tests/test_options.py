@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from ffcv_imagenet.options import (
     Words,
     build,
     complete,
+    config_files,
     flatten,
     group,
     option,
     options_of,
     parse,
+    parse_command,
+    read_yaml,
+    recipe_name,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +182,13 @@ MISTAKES = [
     ({"resolution.max_res": 192, "resolution.end_ramp": 17}, "resolution.end_ramp: got 17, allowed is at most"),
     ({"data.train": "none"}, "data.train is required"),
     ({"data.val": "none"}, "data.val is required"),
+    (
+        {"augment.mixup": 0.8, "augment.cutmix": 1, "loss.name": "ldam"},
+        r"augment.mixup: got 0.8, allowed is 0 with loss.name=ldam, which takes no mixed targets "
+        r"\(--augment.mixup=0 --augment.cutmix=0\)",
+    ),
+    ({"augment.cutmix": 1, "loss.name": "online_label_smoothing"}, "augment.cutmix: got 1.0, allowed is 0 with"),
+    ({"augment.cutmix": 1, "augment.mix_off_epochs": 16}, "augment.mix_off_epochs: got 16, allowed is less than"),
     ({"training.eval_only": 1}, "training.eval_only=1 needs --checkpoint.resume"),
 ]
 
@@ -185,6 +197,43 @@ MISTAKES = [
 def test_impossible_combinations_of_training_options(changes, message):
     with pytest.raises(ValueError, match=message):
         build(TrainConfig, {"data.val": "v.beton", "data.train": "t.beton", **changes})
+
+
+def test_the_printed_configuration_given_back_is_the_same(tmp_path, capsys):
+    words = [
+        "--config-file",
+        str(ROOT / "rn_configs" / "rn50_16_epochs.yaml"),
+        "--data.val=v",
+        "--data.train=a b:#'\udcff",
+    ]
+    words += [
+        "--loss.name=maxsup",
+        "--lr.lr=1e-5",
+        "--training.ema=0.9",
+        "--data.mean=0.1,0.2,0.3",
+        "--logging.name=007",
+    ]
+    config = parse(TrainConfig, words, "")
+    with pytest.raises(SystemExit) as ended:
+        parse_command(TrainConfig, [*words, "--print-config"], "")
+    assert not ended.value.code
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parse(TrainConfig, ["--config-file", str(file)], "") == config
+    assert set(read_yaml(file)) == set(flatten(config))
+
+
+@pytest.mark.parametrize("loss", ["baseline", "label_smoothing", "maxsup"])
+def test_a_run_is_repeated_by_its_parameters(loss):
+    file = ROOT / "docs" / "example_runs" / f"digits_resnet10_{loss}_seed1" / "params.json"
+    params, words = json.loads(file.read_text()), ["--config-file", str(file)]
+    assert params["config"]["checkpoint.resume"] == "auto"
+    config = flatten(parse(TrainConfig, words, ""))
+    was = complete(TrainConfig, params["config"]) | {"checkpoint.resume": "none"}
+    assert {key: config[key] for key in was} == was
+    assert (config["loss.name"], config["training.seed"]) == (loss, 1)
+    assert recipe_name(words) == params["recipe"] == "digits"
+    assert parse(TrainConfig, [*words, "--training.seed=7"], "").training.seed == 7
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 8, 300])
@@ -254,6 +303,10 @@ def test_a_batch_that_the_ranks_cannot_share():
     assert config.per_rank_batch(4) == 5
     with pytest.raises(ValueError, match=r"training.batch_size: got 100, allowed is a multiple of 15 \(3 processes"):
         config.per_rank_batch(3)
+    mixed = build(TrainConfig, {"data.val": "v", "data.train": "t", "training.batch_size": 100, "augment.mixup": 0.8})
+    assert mixed.per_rank_batch(2) == 50
+    with pytest.raises(ValueError, match=r"training.batch_size: got 100, allowed with .* is a multiple of 8 \(2 x 4"):
+        mixed.per_rank_batch(4)
 
 
 @pytest.mark.parametrize(("batch", "scale"), [(1024, 1.0), (256, 0.25), (2048, 2.0)])
@@ -272,6 +325,16 @@ def test_help_lists_every_option_with_its_default(script, kind):
         assert f"--{key} X" in text
         assert " ".join(field.metadata["help"].split()) in text
     assert text.count("default: ") + text.count("required") >= len(options)
+
+
+def test_one_section_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--help=lr"], "")
+    text = capsys.readouterr().out
+    assert set(re.findall(r"--([\w.]+)", text)) == {key for key in options_of(TrainConfig) if key.startswith("lr.")}
+    assert "Learning rate" in text
+    with pytest.raises(ValueError, match=r"--help: got rate, allowed is --help=data \| "):
+        parse(TrainConfig, ["--help", "rate"], "")
 
 
 def test_help_takes_the_defaults_of_a_variants_options_from_its_file(capsys):
@@ -316,6 +379,34 @@ def test_a_configuration_records_the_options_that_apply_given_or_not():
 )
 def test_an_option_says_whether_it_may_change_and_whether_runs_that_differ_in_it_are_averaged(key, resumable, averaged):
     assert (effect_of(key).resumable, effect_of(key).averaged) == (resumable, averaged)
+
+
+def test_a_recipe_is_found_by_its_path_or_by_its_name():
+    file = ROOT / "rn_configs" / "rn18_16_epochs.yaml"
+    words = ["--data.val=v", "--data.train=t"]
+    by_path = parse(TrainConfig, [f"--config-file={file}", *words], "")
+    for name in ("rn18_16_epochs", "rn18_16_epochs.yaml"):
+        assert parse(TrainConfig, [f"--config-file={name}", *words], "") == by_path
+        assert [found.resolve() for found in config_files([f"-C{name}"])] == [file]
+
+
+def test_a_file_of_the_folder_goes_before_a_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits.yaml").write_text("lr: {lr: 0.125}")
+    config = parse(TrainConfig, ["--config-file=digits.yaml", "--data.val=v", "--data.train=t"], "")
+    assert config.lr.lr == 0.125
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nothing", r"nothing \(recipes of this package: digits, .*rn50_16_epochs"),
+        ("elsewhere/digits.yaml", r"elsewhere/digits.yaml \(--config-file=digits is the recipe of this package\)"),
+    ],
+)
+def test_a_configuration_file_that_is_not_there_is_named_with_the_recipes(name, hint):
+    with pytest.raises(FileNotFoundError, match=f"configuration file not found: {hint}"):
+        parse(TrainConfig, [f"--config-file={name}"], "")
 
 
 def test_an_option_that_does_not_say_it_is_an_error_when_it_is_imported():

@@ -86,7 +86,7 @@ class GradCam(Measurement):
         import torch
 
         from ffcv_imagenet.analysis.outputs import read_images
-        from ffcv_imagenet.augment import Normalize
+        from ffcv_imagenet.augment.normalize import Normalize
         from ffcv_imagenet.distributed import gather
 
         wanted, config = self.numbers(sets.val.manifest.num_samples), subject.config
