@@ -157,10 +157,11 @@ class ImageReader:
     """This rank's part of the images in a .beton file, as the subject's run validates; as often as one likes.
 
     A batch holds until the next one is read. ``cores`` are this process's for what it does with images on the CPU.
+    ``crop_ratio`` is in place of the run's validation.crop_ratio.
     """
 
-    def __init__(self, subject: Subject, data: Path):
-        start = subject.start(data)
+    def __init__(self, subject: Subject, data: Path, *, crop_ratio: float | None = None):
+        start = subject.start(data, crop_ratio)
         start.set_up_torch()
         self.cores = start.decoding_cores
         self._loader, self._side = make_val_loader(start), subject.config.validation.resolution
