@@ -22,7 +22,9 @@ from ffcv_imagenet.analysis.features import class_separation
 from ffcv_imagenet.analysis.gradcam import find_map, heat_maps
 from ffcv_imagenet.analysis.groups import accuracies, group_classes
 from ffcv_imagenet.analysis.logits import logit_statistics, near_zero_shares
+from ffcv_imagenet.analysis.measurement import Measured
 from ffcv_imagenet.analysis.outputs import ClassSums, Outputs
+from ffcv_imagenet.analysis.panels import with_short_names
 from ffcv_imagenet.analysis.plane import plane_basis, project
 from ffcv_imagenet.analysis.results import _check_plain
 from ffcv_imagenet.analysis.scores import best_temperature, equal_mass_bins, equal_width_bins, predictions
@@ -509,3 +511,14 @@ def test_a_transformer_has_no_map_for_grad_cam():
 def test_a_result_that_json_does_not_hold_is_named(results, where):
     with pytest.raises(TypeError, match=where):
         _check_plain(results, "results")
+
+
+def test_figures_leave_out_the_words_with_which_the_names_of_all_runs_begin():
+    def short(*names):
+        return [one.name for one in with_short_names([Measured(name, {}) for name in names])]
+
+    assert short("a_b_maxsup_seed0", "a_b_maxsup_seed1") == ["seed0", "seed1"]
+    assert short("a_baseline_seed0", "a_bce_seed0") == ["baseline_seed0", "bce_seed0"]
+    assert short("run", "run_two") == ["run", "run_two"]
+    assert short("a_b", "a_b") == ["a_b", "a_b"]
+    assert short("a_b_c") == ["a_b_c"]
