@@ -37,6 +37,8 @@ def test_all_recipes_are_there():
         "rn50_maxsup_released",
         "digits",
         "imagenette",
+        "imagenette64",
+        "cifar32",
     }
 
 

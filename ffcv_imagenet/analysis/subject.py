@@ -48,9 +48,13 @@ class Subject:
     checksum: str
     run: Mapping[str, Any] | None = None
 
-    def start(self, data: Path) -> Resolved:
-        """What reads the images in ``data`` as this run's validation images."""
-        return resolve(replace(self.config, data=replace(self.config.data, val=str(data))), self.world)
+    def start(self, data: Path, crop_ratio: float | None = None) -> Resolved:
+        """What reads the images in ``data`` as this run's validation images (but for the ``crop_ratio`` given)."""
+        validation = self.config.validation
+        if crop_ratio is not None:
+            validation = replace(validation, crop_ratio=crop_ratio)
+        data_options = replace(self.config.data, val=str(data))
+        return resolve(replace(self.config, data=data_options, validation=validation), self.world)
 
     def class_names(self) -> list[str] | None:
         """Names by label, from the manifest of the validation data; None where it is not there or has another K."""
