@@ -1,26 +1,7 @@
-"""Train a network on .beton files, or evaluate one. All options: ``python train_imagenet.py --help``."""
+"""``python -m ffcv_imagenet.train`` from the source: train a network on .beton files, or evaluate one."""
 
-import sys
-from collections.abc import Sequence
-
-from ffcv_imagenet.config import TrainConfig
-from ffcv_imagenet.options import build, collect, config_files
 from ffcv_imagenet.script import run_script
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run with the command-line words ``argv``."""
-    given = collect(TrainConfig, argv, "Train a network on .beton files, or evaluate one.")
-    config = build(TrainConfig, given.values, given.origins)
-    recipe = "+".join(file.stem for file in config_files(argv)) or "none"
-
-    from ffcv_imagenet.experiment import evaluate_only, train
-
-    if config.training.eval_only:
-        evaluate_only(config, given=given, recipe=recipe)
-    else:
-        train(config, recipe=recipe, command=[sys.argv[0], *argv])
-
+from ffcv_imagenet.train.__main__ import main
 
 if __name__ == "__main__":
     run_script(main)

@@ -138,7 +138,7 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class WriteConfig:
-    """Configuration of write_datasets.py."""
+    """Configuration of ``python -m ffcv_imagenet.write``."""
 
     data: WriteDataOptions = group(WriteDataOptions)
     out: WriteOutOptions = group(WriteOutOptions)
@@ -175,7 +175,7 @@ class DataOptions:
     )
     decode: str = option(
         Choice("cpu", "gpu", "auto"),
-        "where images are decoded: the same pixels; gpu needs an entry-point index; auto: gpu where cores are few",
+        "where images are decoded, to the same pixels; gpu needs FILE.beton.mcu; auto: gpu where cores are few",
         "cpu",
         RUNNING,
     )
@@ -300,7 +300,10 @@ class TrainingOptions:
     )
     batch_size: int = option(Integer(1), "global batch: images per optimizer step over all processes", 1024, LEARNING)
     accumulation: int = option(
-        Integer(1), "micro-batches per step, for a batch that does not fit into memory", 1, COMPUTING
+        Integer(1),
+        "parts in which a process computes its share of a batch, for one that does not fit into memory",
+        1,
+        COMPUTING,
     )
     momentum: float = option(Real(0, 1), "momentum of SGD", 0.9, LEARNING)
     weight_decay: float = option(Real(0), "weight decay; training.decay says of what", 5e-5, LEARNING)
@@ -405,7 +408,7 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Configuration of train_imagenet.py."""
+    """Configuration of ``python -m ffcv_imagenet.train``."""
 
     data: DataOptions = group(DataOptions)
     augment: AugmentOptions = group(AugmentOptions)

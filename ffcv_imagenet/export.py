@@ -143,7 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.export",
         description="Write a trained network for other programs.",
-        allow_abbrev=False,
     )
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a run folder: its newest checkpoint")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a file of weights instead of a run")

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,12 +25,17 @@ from fastargs import Param, Section
 from fastargs.config import Config
 from fastargs.validation import Checker
 
+from ffcv_imagenet.elsewhere import other_meanings
+from ffcv_imagenet.hints import hint, unknown_arguments
+from ffcv_imagenet.script import OneLineParser
 from ffcv_imagenet.variants import Variants
 
 ConfigT = TypeVar("ConfigT")
 
 #: Where the values of the command line's words come from, for messages.
 COMMAND_LINE = "the command line"
+
+_CONFIG_FILE, _PRINT_CONFIG = "--config-file", "--print-config"
 
 
 class OptionsError(ValueError):
@@ -41,6 +45,10 @@ class OptionsError(ValueError):
         self.texts = tuple(texts)
         many = f"{len(texts)} mistakes in the options:\n  " if len(texts) > 1 else ""
         super().__init__(many + "\n  ".join(texts))
+
+
+#: The recipes of the package, which the source has at rn_configs/.
+RECIPES = Path(__file__).with_name("recipes")
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,20 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
     return build(kind, given.values, given.origins)
 
 
+def parse_command(kind: type[ConfigT], argv: Sequence[str], description: str) -> tuple[ConfigT, Given]:
+    """The configuration, and what ``argv`` gives of it, for a command that ``kind`` says everything of.
+
+    ``--print-config`` prints the configuration as a file for ``--config-file``, and exits with status 0. Raises like
+    :func:`parse`.
+    """
+    given = collect(kind, [word for word in argv if word != _PRINT_CONFIG], description)
+    config = build(kind, given.values, given.origins)
+    if _PRINT_CONFIG in argv:
+        print(to_yaml(config), end="")
+        raise SystemExit
+    return config, given
+
+
 def collect(kind: type, argv: Sequence[str], description: str) -> Given:
     """What ``argv`` gives, without defaults; see :func:`parse`.
 
@@ -276,25 +298,22 @@ def collect(kind: type, argv: Sequence[str], description: str) -> Given:
     if unknown:  # Options of a variant from outside are known when its name is.
         given, unknown = _read(kind, argv, description, given.values)
     known = options_of(kind, given.values)
-    words = [word for word in unknown if word.startswith("--")] or unknown[:1]
-    mistakes = [f"unknown argument {word!r} ({did_you_mean(word, known)})" for word in words]
-    mistakes += [f"{given.origins[key]}: {_unknown(key, known)}" for key in given.values if key not in known]
+    mistakes = unknown_arguments(unknown, known)
+    mistakes += [f"{given.origins[k]}: {_unknown(k, v, known)}" for k, v in given.values.items() if k not in known]
     if mistakes:
-        raise OptionsError(mistakes)
+        raise OptionsError(mistakes + other_meanings(given.values, known))
     return given
 
 
 def _read(kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]) -> tuple[Given, list[str]]:
     """What files and command line give, and the words that are no options."""
-    parser = _argument_parser(kind, description, chosen)
-    try:
-        namespace, unknown = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+    namespace, unknown = _argument_parser(kind, description, chosen).parse_known_args(list(argv))
+    if vars(namespace).pop("print_config", False):
+        unknown.append(_PRINT_CONFIG)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in namespace.config_file:
-        content = read_yaml(Path(name))
+        content = read_yaml(find_config_file(name))
         values.update(content)
         origins.update(dict.fromkeys(content, name))
     words = {key: value for key, value in vars(namespace).items() if key != "config_file"}
@@ -306,9 +325,34 @@ def config_files(argv: Sequence[str]) -> list[Path]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     _add_config_file_argument(parser)
     try:
-        return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+        names = parser.parse_known_args(list(argv))[0].config_file
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+    return [find_config_file(name) for name in names]
+
+
+def find_config_file(name: str) -> Path:
+    """A configuration file by its path, or a recipe of the package by its name, such as ``rn50_16_epochs``.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    path = Path(name)
+    recipe = RECIPES / f"{path.name.removesuffix('.yaml')}.yaml"
+    if path.is_file():
+        return path
+    if path.name == name and recipe.is_file():
+        return recipe
+    if recipe.is_file():
+        hint = f"--config-file={recipe.stem} is the recipe of this package"
+    else:
+        hint = f"recipes of this package: {', '.join(sorted(file.stem for file in RECIPES.glob('*.yaml')))}"
+    raise FileNotFoundError(f"configuration file not found: {path} ({hint})")
+
+
+def recipe_name(argv: Sequence[str]) -> str:
+    """What the run of a command line is called after: its configuration files, or the recipe of a run it repeats."""
+    return "+".join(_recipe_of(file) for file in config_files(argv)) or "none"
 
 
 def build(kind: type[ConfigT], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> ConfigT:
@@ -323,7 +367,7 @@ def build(kind: type[ConfigT], values: Mapping[str, Any], origins: Mapping[str, 
         ValueError: unknown keys, missing required values, values that are not allowed or that do not go together.
     """
     groups, schema = _groups(kind), options_of(kind, values)
-    mistakes = [_unknown(key, schema) for key in values if key not in schema]
+    mistakes = [_unknown(key, value, schema) for key, value in values.items() if key not in schema]
     known = {key: value for key, value in values.items() if key in schema}
     for key, value in known.items():
         checker = schema[key].metadata["checker"]
@@ -385,22 +429,11 @@ def comma_and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown argument ``--some.name=value``: the nearest of the ``known`` names, or where they are."""
-    key = word.removeprefix("--").partition("=")[0]
-
-    def likeness(name: str) -> float:
-        # Of "epochs" and "train.epochs" the part after the point counts more than the section.
-        parts = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
-        whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
-        return max(whole, 0.9 * last)
-
-    nearest = max(known, key=likeness)
-    return f"did you mean --{nearest}?" if likeness(nearest) > 0.7 else "--help lists all options"
-
-
-def _unknown(key: str, schema: Mapping[str, Any]) -> str:
-    return f"unknown option {key!r} ({did_you_mean(key, schema)})"
+def _unknown(key: str, value: Any, schema: Mapping[str, Any]) -> str:
+    shown = f"={_show(value)}" if isinstance(value, (bool, int, float, str)) else ""
+    no_section = f"{key!r} is in no section, allowed is a mapping of sections to options"
+    what = f"unknown option {key!r}" if "." in key else no_section
+    return f"{what} ({hint(key + shown, schema)})"
 
 
 def _fill(section: type, given: dict[str, Any]) -> Any:
@@ -463,12 +496,25 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of sections as ``{"section.name": value}``.
+    """A YAML file of sections, or a run's ``params.json``, as ``{"section.name": value}``.
+
+    Of a run, all options but ``checkpoint.resume``: it is repeated, not continued. What is in no section comes under
+    its own name, which no option has.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not YAML, or not a mapping of sections to options.
     """
+    content = _read_mapping(path)
+    if _is_run(content):
+        return {key: value for key, value in content["config"].items() if key != "checkpoint.resume"}
+    values: dict[str, Any] = {}
+    for section, options in content.items():
+        values |= {f"{section}.{k}": v for k, v in options.items()} if isinstance(options, dict) else {section: options}
+    return values
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"configuration file not found: {path}")
     try:
@@ -476,9 +522,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     content = {} if content is None else content
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path}: allowed is a mapping of sections to options, such as 'lr: {{lr: 0.5}}'")
-    return {f"{section}.{key}": value for section, options in content.items() for key, value in options.items()}
+    return content
+
+
+def _is_run(content: Mapping[str, Any]) -> bool:
+    """Whether this is what a run's ``params.json`` holds."""
+    return isinstance(content.get("config"), dict) and isinstance(content.get("recipe"), str)
+
+
+def _recipe_of(path: Path) -> str:
+    content = _read_mapping(path)
+    return content["recipe"] if _is_run(content) else path.stem
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as a file for ``--config-file``; with every option, so that it does not depend on defaults."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in flatten(config).items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=120)
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -512,11 +577,15 @@ def _groups(kind: type) -> dict[str, type]:
     return {f.name: f.metadata["group"] for f in dataclasses.fields(kind)}
 
 
-def _argument_parser(kind: type, description: str, chosen: Mapping[str, Any]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
+def _argument_parser(kind: type, description: str, chosen: Mapping[str, Any]) -> OneLineParser:
+    parser = OneLineParser(
+        usage="%(prog)s [--config-file=FILE ...] [--SECTION.OPTION=VALUE ...]",
+        description=description,
+        argument_default=argparse.SUPPRESS,
     )
     _add_config_file_argument(parser)
+    text = "print all options with their values as a file for --config-file, and stop"
+    parser.add_argument(_PRINT_CONFIG, action="store_true", help=text)
     options = options_of(kind, chosen)
     for name, section in _groups(kind).items():
         arguments = parser.add_argument_group(name, section.__doc__)
@@ -542,8 +611,11 @@ def _variants_help(fields: Mapping[str, dataclasses.Field]) -> str:
 
 
 def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
-    text = "read options from a YAML file (repeatable, later ones win; the command line wins over all)"
-    parser.add_argument("--config-file", "-C", action="append", default=[], metavar="FILE.yaml", help=text)
+    text = (
+        "read options from a YAML file, a recipe of the package by its name, such as rn50_16_epochs, or those of a run "
+        "from its params.json (repeatable, later ones win; the command line wins over all)"
+    )
+    parser.add_argument(_CONFIG_FILE, "-C", action="append", default=[], metavar="FILE", help=text)
 
 
 def _show(default: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch._inductor.config
 
+from ffcv_imagenet import limits
 from ffcv_imagenet.augment.augmentation import Augmentation
 from ffcv_imagenet.augment.mixing import Mixing
 from ffcv_imagenet.augment.normalize import Normalize
@@ -122,7 +123,7 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     )
     if train_data is not None:
         check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
-    cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
+    cores = max(1, limits.cores().usable // world.local_size)
 
     def decoder(file: str | None) -> str:
         return choose_decoder(config.data.decode, Path(file), world.device, cores) if file is not None else "cpu"

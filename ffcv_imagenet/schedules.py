@@ -32,7 +32,7 @@ class Piecewise(Schedule):
     """Linear up to ``peak_epoch``, then linear down to zero at the end."""
 
     peak_epoch: float | None = option(
-        OrNone(Real(0)), "epoch of the peak (none: 2, or a quarter of fewer than 8 epochs)", None
+        OrNone(Real(0)), "epoch of the peak (none: epoch 2; of fewer than 8 epochs, a quarter)", None
     )
 
     def share(self, epoch: float, epochs: float) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ffcv_imagenet.hints import unknown_arguments
 from ffcv_imagenet.names import shown
 
 #: Exit status of an entry script after a user's mistake.
@@ -23,11 +25,66 @@ INTERRUPTED_STATUS = 130
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose mistakes are ValueErrors, which :func:`run_script` shows as one line."""
+    """A parser whose mistakes are ValueErrors, which :func:`run_script` shows as one line, and with ``--help=SECTION``.
+
+    An option is known by its whole name only. One that is not there is told with the nearest.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options | {"add_help": False, "allow_abbrev": False})
+        self._help = self.add_argument("-h", "--help", nargs="?", metavar="SECTION", action=_HelpAction)
+
+    @property
+    def option_names(self) -> list[str]:
+        """All options with a long name, without the dashes."""
+        names = (name for action in self._actions for name in action.option_strings)
+        return [name.removeprefix("--") for name in names if name.startswith("--")]
+
+    @property
+    def sections(self) -> dict[str, argparse._ArgumentGroup]:
+        """The groups of options that have a name of their own, by it."""
+        return {group.title: group for group in self._action_groups[2:] if group.title}
+
+    def format_help(self) -> str:
+        """All of the help."""
+        sections = f", or one section of it: {' | '.join(self.sections)}" if self.sections else ""
+        self._help.help = f"show this help{sections}"
+        return super().format_help()
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments; raises ValueError on a mistake, and on all unknown ones together."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise ValueError("; ".join(unknown_arguments(unknown, self.option_names)))
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(f"{message} (see --help)")
+
+
+class _HelpAction(argparse.Action):
+    """Prints the help, or one section of it, and ends the program."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options | {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS})
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """See :class:`argparse.Action`."""
+        if values is None:
+            parser.print_help()
+        elif values in parser.sections:
+            group = parser.sections[values]
+            formatter = parser.formatter_class(prog=parser.prog)
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+            print(formatter.format_help(), end="")
+        else:
+            allowed = f"--help={' | '.join(parser.sections)}" if parser.sections else "--help alone"
+            raise ValueError(f"--help: got {values}, allowed is {allowed}")
+        parser.exit()
 
 
 def run_script(main: Callable[[Sequence[str]], None]) -> None:
@@ -43,12 +100,23 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
             raise
         rank = os.environ.get("RANK", "0")
-        text = "\n".join(shown(line) for line in str(error).split("\n"))  # the names in it may hold anything
+        text = "\n".join(shown(line) for line in to_paste(str(error)).split("\n"))  # the names in it may hold anything
         print(f"error: {text}" if rank == "0" else f"error on rank {rank}: {text}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_STATUS)
+
+
+def to_paste(message: str) -> str:
+    """A message whose options (``section.name: got ...``, ``section.name=...``) have the dashes of the command line."""
+    return re.sub(r"(?<![\w./-])(?=[a-z]+\.[a-z_]+(: got |=))", "--", message)
+
+
+def command_line(argv: Sequence[str]) -> list[str]:
+    """The words after ``python`` that started this program with the arguments ``argv``: a file's, or ``-m MODULE``."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [*([sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]), *argv]
 
 
 class _LossyFile(io.FileIO):

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from ffcv_imagenet.options import (
     Words,
     build,
     complete,
+    config_files,
     flatten,
     group,
     option,
     options_of,
     parse,
+    parse_command,
+    read_yaml,
+    recipe_name,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -194,6 +199,43 @@ def test_impossible_combinations_of_training_options(changes, message):
         build(TrainConfig, {"data.val": "v.beton", "data.train": "t.beton", **changes})
 
 
+def test_the_printed_configuration_given_back_is_the_same(tmp_path, capsys):
+    words = [
+        "--config-file",
+        str(ROOT / "rn_configs" / "rn50_16_epochs.yaml"),
+        "--data.val=v",
+        "--data.train=a b:#'\udcff",
+    ]
+    words += [
+        "--loss.name=maxsup",
+        "--lr.lr=1e-5",
+        "--training.ema=0.9",
+        "--data.mean=0.1,0.2,0.3",
+        "--logging.name=007",
+    ]
+    config = parse(TrainConfig, words, "")
+    with pytest.raises(SystemExit) as ended:
+        parse_command(TrainConfig, [*words, "--print-config"], "")
+    assert not ended.value.code
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parse(TrainConfig, ["--config-file", str(file)], "") == config
+    assert set(read_yaml(file)) == set(flatten(config))
+
+
+@pytest.mark.parametrize("loss", ["baseline", "label_smoothing", "maxsup"])
+def test_a_run_is_repeated_by_its_parameters(loss):
+    file = ROOT / "docs" / "example_runs" / f"digits_resnet10_{loss}_seed1" / "params.json"
+    params, words = json.loads(file.read_text()), ["--config-file", str(file)]
+    assert params["config"]["checkpoint.resume"] == "auto"
+    config = flatten(parse(TrainConfig, words, ""))
+    was = complete(TrainConfig, params["config"]) | {"checkpoint.resume": "none"}
+    assert {key: config[key] for key in was} == was
+    assert (config["loss.name"], config["training.seed"]) == (loss, 1)
+    assert recipe_name(words) == params["recipe"] == "digits"
+    assert parse(TrainConfig, [*words, "--training.seed=7"], "").training.seed == 7
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3, 8, 300])
 @pytest.mark.parametrize("schedule", ["piecewise", "step", "cosine"])
 def test_defaults_follow_the_length_of_the_training(epochs, schedule):
@@ -285,6 +327,16 @@ def test_help_lists_every_option_with_its_default(script, kind):
     assert text.count("default: ") + text.count("required") >= len(options)
 
 
+def test_one_section_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--help=lr"], "")
+    text = capsys.readouterr().out
+    assert set(re.findall(r"--([\w.]+)", text)) == {key for key in options_of(TrainConfig) if key.startswith("lr.")}
+    assert "Learning rate" in text
+    with pytest.raises(ValueError, match=r"--help: got rate, allowed is --help=data \| "):
+        parse(TrainConfig, ["--help", "rate"], "")
+
+
 def test_help_takes_the_defaults_of_a_variants_options_from_its_file(capsys):
     with pytest.raises(SystemExit):
         parse(TrainConfig, ["--help"], "")
@@ -327,6 +379,34 @@ def test_a_configuration_records_the_options_that_apply_given_or_not():
 )
 def test_an_option_says_whether_it_may_change_and_whether_runs_that_differ_in_it_are_averaged(key, resumable, averaged):
     assert (effect_of(key).resumable, effect_of(key).averaged) == (resumable, averaged)
+
+
+def test_a_recipe_is_found_by_its_path_or_by_its_name():
+    file = ROOT / "rn_configs" / "rn18_16_epochs.yaml"
+    words = ["--data.val=v", "--data.train=t"]
+    by_path = parse(TrainConfig, [f"--config-file={file}", *words], "")
+    for name in ("rn18_16_epochs", "rn18_16_epochs.yaml"):
+        assert parse(TrainConfig, [f"--config-file={name}", *words], "") == by_path
+        assert [found.resolve() for found in config_files([f"-C{name}"])] == [file]
+
+
+def test_a_file_of_the_folder_goes_before_a_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits.yaml").write_text("lr: {lr: 0.125}")
+    config = parse(TrainConfig, ["--config-file=digits.yaml", "--data.val=v", "--data.train=t"], "")
+    assert config.lr.lr == 0.125
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nothing", r"nothing \(recipes of this package: digits, .*rn50_16_epochs"),
+        ("elsewhere/digits.yaml", r"elsewhere/digits.yaml \(--config-file=digits is the recipe of this package\)"),
+    ],
+)
+def test_a_configuration_file_that_is_not_there_is_named_with_the_recipes(name, hint):
+    with pytest.raises(FileNotFoundError, match=f"configuration file not found: {hint}"):
+        parse(TrainConfig, [f"--config-file={name}"], "")
 
 
 def test_an_option_that_does_not_say_it_is_an_error_when_it_is_imported():

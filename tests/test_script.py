@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ffcv_imagenet.script import to_paste
+
 ROOT = Path(__file__).parent.parent
 #: A command that prints more than a buffer holds, and says on stderr and in a file that it has come to its end.
 COMMAND = """
@@ -53,3 +55,15 @@ def test_the_package_says_how_threads_wait_before_torch_is_imported(given, polic
     code = "import os, sys, ffcv_imagenet; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, env=environment, cwd=ROOT, text=True).split() == [policy, "False"]
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("lr.lr: got 2, allowed is lr.max=1 (lr.lr from a)", "--lr.lr: got 2, allowed is --lr.max=1 (lr.lr from a)"),
+        ("give --data.val=FILE, got data.val=/a/lr.lr=3", "give --data.val=FILE, got --data.val=/a/lr.lr=3"),
+        ("an option: data.num_workers=2 and a.b.c=1", "an option: --data.num_workers=2 and a.b.c=1"),
+    ],
+)
+def test_options_in_a_message_can_be_pasted(message, shown):
+    assert to_paste(message) == shown

@@ -7,7 +7,6 @@ The file itself is only read. What nobody knows any more (from which images it w
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import re
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.files import read_lines
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Classes without a name of their own are called by their number, below this many.
 _MOST_CLASSES = 1_000_000
@@ -116,7 +115,7 @@ def _parameters(beton: Path, samples: Samples) -> WriteParameters:
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.adopt FILE.beton ...``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.adopt",
         description="Make manifest and index for .beton files of stock FFCV, so that they train.",
     )

@@ -6,10 +6,12 @@ Digits", UCI Machine Learning Repository, 1998, which come with the package.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Every so many-th image of a class is for validation.
 _VAL_EVERY = 5
@@ -36,12 +38,15 @@ def draw_digits(folder: Path) -> None:
         image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(target)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.digits FOLDER``."""
-    parser = argparse.ArgumentParser(description="Write scikit-learn's handwritten digits as an image folder.")
+    parser = OneLineParser(
+        prog="python -m ffcv_imagenet.data.digits",
+        description="Write scikit-learn's handwritten digits as an image folder.",
+    )
     parser.add_argument("folder", type=Path, help="where train/ and val/ go")
-    draw_digits(parser.parse_args().folder)
+    draw_digits(parser.parse_args(argv).folder)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,7 +7,6 @@ JPEGs come out byte for byte as they are stored, raw pixels as PNG: ``OUT/<class
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 
 def extract(beton: Path, out: Path) -> int:
@@ -67,7 +66,7 @@ def extract(beton: Path, out: Path) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.extract FILE.beton OUT``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.extract",
         description="Write the images of a .beton file as OUT/<class>/<number>.jpg, raw pixels as .png.",
     )

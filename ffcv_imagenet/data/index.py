@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from ffcv_imagenet.data.format.index import EntryIndex, verify_index
 from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.index FILE.beton ...``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.index",
-        description="Make the entry-point index FILE.beton.mcu, with which crops are decoded faster.",
+        description="Make the index FILE.beton.mcu: where decoding can start inside a JPEG, which is faster for crops.",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.beton")
     parser.add_argument("--verify", action="store_true", help="check an index that is there, completely, instead")

@@ -5,7 +5,6 @@ python -m ffcv_imagenet.data.show FILE.beton [--sheet=SHEET.png] [--seed=0]
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Side of a picture in the sheet, in pixels; pictures in a row; how often the sheet has its three rows.
 _SIDE, _COLUMNS, _GROUPS = 112, 10, 3
@@ -100,7 +99,7 @@ def _spread(values: np.ndarray) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.show FILE.beton ...``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.show",
         description="Tell what is in a .beton file, and draw random samples and their training crops.",
     )

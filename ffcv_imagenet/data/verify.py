@@ -7,7 +7,6 @@ Exit status 0: yes; 2: no, and one line says what is wrong, with the first bad s
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
 from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.script import run_script
+from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Images that are decoded at a time.
 _BATCH = 256
@@ -117,7 +116,7 @@ def _describe(sample: int, samples: Samples, manifest: Manifest | None) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.verify FILE.beton ... [--decode]``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.verify",
         description="Check .beton files completely: tables, checksum, index. Exit status 2 when one is damaged.",
     )

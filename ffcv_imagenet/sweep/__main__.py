@@ -1,7 +1,7 @@
 """Train every combination of some options, side by side on this machine, and compare them in one table.
 
     python -m ffcv_imagenet.sweep --config-file rn_configs/rn50_16_epochs.yaml --sweep.loss=baseline,maxsup \
-        --sweep.seeds=0,1,2 --sweep.gpus_per_run=8 --runs=runs/ [options of train_imagenet.py]
+        --sweep.seeds=0,1,2 --sweep.gpus_per_run=8 --runs=runs/ [options of ffcv_imagenet.train]
 
 The same command again continues where the sweep was. Exit status: 0 all runs are finished, 1 some failed, 2 a user's
 mistake, 130 it was stopped.
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
 def describe(plan: Plan, jobs: Sequence[Job]) -> str:
     """The plan in words: a line per run with its state and epochs, the slots, and the time if it is known."""
     to_do = [job for job in jobs if job.state != "finished"]
-    waves = math.ceil(len(to_do) / len(plan.slots))
+    rounds = math.ceil(len(to_do) / len(plan.slots))
     epochs = sum(job.epochs_left for job in to_do)
     width = max(len(job.run.name) for job in jobs)
     lines = [
@@ -72,7 +72,7 @@ def describe(plan: Plan, jobs: Sequence[Job]) -> str:
         for job in jobs
     ]
     lines += [f"Side by side: {len(plan.slots)} ({'; '.join(map(str, plan.slots))})"]
-    lines += [f"To do: {len(to_do)} of {len(jobs)} runs; epochs: {epochs}, waves: {waves}"]
+    lines += [f"To do: {len(to_do)} of {len(jobs)} runs, {epochs} epochs, in {rounds} round{'s' * (rounds != 1)}"]
     seconds = sweep_seconds_left(jobs, len(plan.slots))
     if seconds is None:
         lines += ["Time: not known before a first epoch"]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ffcv_imagenet.augment.augmentation import Augmentation
 from ffcv_imagenet.augment.normalize import Normalize
-from ffcv_imagenet.data.read.loader import Batch, BatchLoader
+from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
@@ -103,6 +103,9 @@ class Trainer:
         stop: asked after every step whether to stop.
         augmentation: of the training batches; None: none.
         options: see :class:`TrainerOptions`.
+
+    Attributes:
+        evaluating: whether it computes on validation images, also after an exception.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Trainer:
         self.most_val_batches = max(gather(len(val_loader)))
         self.checkpoints: CheckpointFolder | None = None
         self.has_had_data = False
+        self.evaluating = False
         self.epochs_done = 0
         self.progress = self._new_epoch()
         self.log: list[dict[str, Any]] = []
@@ -178,6 +182,7 @@ class Trainer:
             not_skipped = losses[losses.isfinite()]
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
+            self.evaluating = True
             scores = evaluate(
                 self.evaluated_step,
                 self.val_loader,
@@ -188,6 +193,7 @@ class Trainer:
                 after_batch=self._after_val_batch,
                 calls=self.most_val_batches,
             )
+            self.evaluating = False
             self.nonfinite.check_scores(scores, self.progress.step - 1)
             train_seconds = self.progress.seconds
             seconds = train_seconds + time.perf_counter() - start
@@ -265,11 +271,33 @@ class Trainer:
                     with self.step.gradient_sync(micro_step == min(2, options.accumulation) - 1):
                         self._backward(*self._augmented(batch, self.epochs_done, 0, micro_step))
                 self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        self.evaluating = True
         self.evaluated_step.eval()
         batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
         with torch.no_grad():
             for _ in range(times):
                 self.evaluated_forward(batch.images)
+        self.evaluating = False
+
+    def largest_side(self) -> int:
+        """The side of the largest training images to come, in pixels."""
+        return max(
+            self.options.resolution(epoch) for epoch in range(min(self.epochs_done, self.epochs - 1), self.epochs)
+        )
+
+    def attempt(self, images: int, side: int) -> None:
+        """Compute gradients of random images, not compiled, to see whether they fit into the device's memory.
+
+        With all that a training holds then: the loader's other batches, the optimizer's state. Without the other ranks.
+        Statistics and the loss's state change.
+        """
+        batch = _random_batch(self.train_loader, side, self.world.device, self.step.module.normalize, images)
+        held = [torch.empty_like(batch.images) for _ in range(SLOTS - 1)]
+        if not self.optimizer.state:
+            held += map(torch.empty_like, self.model.parameters())
+        self.step.module(*self._augmented(batch, self.epochs_done, 0, 0)).backward()
+        del held
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
@@ -415,7 +443,7 @@ class Trainer:
         file = self._save()
         if file is not None:
             print(
-                f"interrupted by {stopped.signal}: saved {file}; checkpoint.resume=auto continues from there",
+                f"interrupted by {stopped.signal}: saved {file}; --checkpoint.resume=auto continues from there",
                 file=sys.stderr,
             )
         raise stopped
@@ -470,9 +498,11 @@ def _host_clock(seconds: float = 0.0) -> WaitClock:
     return WaitClock(torch.device("cpu"), seconds)
 
 
-def _random_batch(loader: BatchLoader, side: int, device: torch.device, normalize: Normalize) -> Batch:
-    """A batch in the loader's type and memory format."""
-    size = loader.batch_size
+def _random_batch(
+    loader: BatchLoader, side: int, device: torch.device, normalize: Normalize, size: int | None = None
+) -> Batch:
+    """A batch in the loader's type and memory format; of its size unless ``size`` says another."""
+    size = size or loader.batch_size
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     if loader.dtype != torch.uint8:
         images = normalize(images).to(loader.dtype)

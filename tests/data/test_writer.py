@@ -803,10 +803,10 @@ def test_command_names_a_broken_file_and_leaves_nothing(tmp_path, command):
 @pytest.mark.parametrize(
     ("argument", "start"),
     [
-        ("--write.mode=png", "error: write.mode: got 'png'"),
-        ("--write.subset=1000", "error: write.subset: got 1000"),
-        ("--write.page_size_mib=3", "error: write.page_size_mib: got 3"),
-        ("--write.smart_threshold=3", "error: write.smart_threshold: got 3.0"),
+        ("--write.mode=png", "error: --write.mode: got 'png'"),
+        ("--write.subset=1000", "error: --write.subset: got 1000"),
+        ("--write.page_size_mib=3", "error: --write.page_size_mib: got 3"),
+        ("--write.smart_threshold=3", "error: --write.smart_threshold: got 3.0"),
         ("--data.root=/nowhere", "error: images not found: /nowhere"),
     ],
 )
