@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ffcv_imagenet.augment.policies import POLICIES, Policy
 from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
@@ -212,6 +213,8 @@ class DataOptions:
 class AugmentOptions:
     """What happens to the training images after their crop and flip, on the training device."""
 
+    policy: str = option(VariantName(POLICIES), "operations on each image", "none", LEARNING)
+    of_policy: Mapping[str, Any] = variant_options(POLICIES)
     mixup: float = option(
         Real(0), "mix pairs of images, and their labels, by a share from Beta(mixup, mixup) (0: don't)", 0.0, LEARNING
     )
@@ -233,7 +236,7 @@ class AugmentOptions:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return self.mixes
+        return self.mixes or self.policy != "none"
 
 
 @dataclass(frozen=True)
@@ -558,6 +561,10 @@ class TrainConfig:
     def make_optimizer(self) -> Optimizer:
         """The optimizer that the options describe."""
         return OPTIMIZERS.choose(self.training.optimizer, self.training.of_optimizer)
+
+    def make_policy(self) -> Policy:
+        """The operations on each image that the options describe."""
+        return POLICIES.choose(self.augment.policy, self.augment.of_policy)
 
     def make_lr(self) -> Callable[[float], float]:
         """The learning rate as a function of the fractional epoch, scaled to the global batch."""

@@ -82,7 +82,13 @@ class Resolved:
             first_unmixed=training.epochs - options.mix_off_epochs,
             seed=training.seed,
         )
-        return Augmentation(mixing=mixing if options.mixes else None, device=self.world.device)
+        return Augmentation(
+            policy=self.config.make_policy(),
+            mixing=mixing if options.mixes else None,
+            seed=training.seed,
+            mean=self.config.data.mean,
+            device=self.world.device,
+        )
 
     def set_up_torch(self) -> None:
         """Make torch's settings for the whole process those of this start."""

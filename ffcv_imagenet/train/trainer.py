@@ -407,7 +407,10 @@ class Trainer:
         """A micro-batch as :class:`TrainingStep` takes it."""
         if self.augmentation is None:
             return batch.images, batch.labels, None
-        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step)
+        # Of the global batch of a step each rank has a part, which its micro-batches cut up.
+        micro_batches = (step * self.world.size + self.world.rank) * self.options.accumulation + micro_step
+        first = micro_batches * self.train_loader.batch_size
+        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step, first=first)
         return images, batch.labels, mixture
 
     def _backward(self, images: Tensor, labels: Tensor, mixture: Tensor | None) -> Tensor:
