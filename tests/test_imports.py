@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 MAY_IMPORT = {
     "native": set(),
     "names": set(),
+    "compiled": {"names"},
     "units": set(),
     "limits": set(),
     "doctor/verdict": {"units"},
@@ -21,8 +22,9 @@ MAY_IMPORT = {
     "variants": set(),
     "imagenet": set(),
     "options": {"elsewhere", "hints", "script", "variants"},
-    "augment": {"imagenet", "options", "variants"},
+    "augment": {"imagenet", "options", "variants", "compiled"},
     "schedules": {"options", "variants"},
+    "optimizers": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
@@ -30,13 +32,15 @@ MAY_IMPORT = {
     "data/format": {"files", "names", "native"},
     "data/sources": {"files", "names", "native"},
     "data/write": {"files", "names", "native", "options", "variants", "data/format", "data/sources"},
-    "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
+    "data/read": {"names", "native", "augment", "compiled", "imagenet", "data/ffcv_imports", "data/format"},
     "data": {"files", "names", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
     "train/__main__": {"config", "experiment", "options", "script"},
     "train": {"train/precision", "script", "augment", "distributed", "losses", "models", "data/read", "run"},
-    "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
+    "config": {
+        "augment", "options", "optimizers", "schedules", "imagenet", "losses", "train", "data/sources", "data/write",
+    },
     "resume": {"config", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {
@@ -48,7 +52,7 @@ MAY_IMPORT = {
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "resolved", "resume",
-        "run", "shortage", "train", "doctor/verdict",
+        "run", "shortage", "train", "data/read", "doctor/verdict",
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
@@ -68,9 +72,8 @@ MAY_IMPORT = {
         "script", "units", "data/format", "data/read",
     },
     "doctor": {
-        "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",
-        "script", "train", "units", "data/format", "data/read", "data/sources", "data/write",
-        "doctor/verdict",
+        "config", "distributed", "experiment", "limits", "loaders", "names", "native", "options", "resolved", "script",
+        "shortage", "train", "train/precision", "units", "data/format", "data/read", "data/write", "doctor/verdict",
     },
     "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip
