@@ -27,7 +27,7 @@ import torch
 from card import copy_rate, upload_rate
 from torch import Tensor
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest

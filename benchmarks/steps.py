@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import LOSSES

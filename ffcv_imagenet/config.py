@@ -208,6 +208,34 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class AugmentOptions:
+    """What happens to the training images after their crop and flip, on the training device."""
+
+    mixup: float = option(
+        Real(0), "mix pairs of images, and their labels, by a share from Beta(mixup, mixup) (0: don't)", 0.0, LEARNING
+    )
+    cutmix: float = option(
+        Real(0),
+        "paste a box of one image into the other, of an area from Beta(cutmix, cutmix) (0: don't)",
+        0.0,
+        LEARNING,
+    )
+    mix_prob: float = option(Real(0, 1), "share of the steps that are mixed, by mixup or cutmix", 1.0, LEARNING)
+    mix_switch: float = option(Real(0, 1), "with both, the share of the mixed steps that cutmix has", 0.5, LEARNING)
+    mix_off_epochs: int = option(Integer(0), "epochs at the end in which nothing is mixed", 0, LEARNING)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to do."""
+        return self.mixes
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """The network."""
 
@@ -388,6 +416,7 @@ class TrainConfig:
     """Configuration of train_imagenet.py."""
 
     data: DataOptions = group(DataOptions)
+    augment: AugmentOptions = group(AugmentOptions)
     model: ModelOptions = group(ModelOptions)
     resolution: ResolutionOptions = group(ResolutionOptions)
     lr: LrOptions = group(LrOptions)
@@ -400,7 +429,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what involves several options; raises OptionsError with everything that does not go together."""
-        mistakes = [*self._data_mistakes(), *self._resolution_mistakes()]
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._mixing_mistakes()]
         for make in (self.make_lr, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
             try:
                 make()
@@ -430,6 +459,26 @@ class TrainConfig:
             yield f"resolution.start_ramp: got {start}, allowed is at most resolution.end_ramp={end}"
         if end > epochs and options.min_res < options.max_res:
             yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
+
+    def _mixing_mistakes(self) -> Iterator[str]:
+        options, epochs = self.augment, self.training.epochs
+        if not options.mixes:
+            return
+        try:
+            loss = self.make_loss()
+        except ValueError:
+            return  # told by who makes it
+        if not (loss.linear_in_target or loss.takes_soft_targets):
+            key = "mixup" if options.mixup else "cutmix"
+            yield (
+                f"augment.{key}: got {getattr(options, key)}, allowed is 0 with loss.name={self.loss.name}, which "
+                f"takes no mixed targets (--augment.mixup=0 --augment.cutmix=0)"
+            )
+        if options.mix_off_epochs >= epochs:
+            yield (
+                f"augment.mix_off_epochs: got {options.mix_off_epochs}, allowed is less than training.epochs={epochs}; "
+                f"--augment.mixup=0 --augment.cutmix=0 mixes nothing"
+            )
 
     def default_name(self, recipe: str) -> str:
         """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test."""
@@ -476,6 +525,12 @@ class TrainConfig:
             raise ValueError(
                 f"training.batch_size: got {self.training.batch_size}, allowed is a multiple of {parts} "
                 f"({world_size} processes x training.accumulation={self.training.accumulation})"
+            )
+        if self.augment.mixes and self.training.batch_size // parts % 2:
+            raise ValueError(
+                f"training.batch_size: got {self.training.batch_size}, allowed with augment.mixup or augment.cutmix, "
+                f"which mix pairs of images, is a multiple of {2 * parts} (2 x {world_size} processes x "
+                f"training.accumulation={self.training.accumulation})"
             )
         return self.training.batch_size // parts
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_main, only_on_main, process_group
+from ffcv_imagenet.doctor.verdict import judge_log
 from ffcv_imagenet.evaluated import find_evaluated
+from ffcv_imagenet.limits import memory
 from ffcv_imagenet.loaders import make_train_loader, make_val_loader
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.names import shown
@@ -26,13 +29,17 @@ from ffcv_imagenet.run.folder import RunFolder, describe_environment
 from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
 from ffcv_imagenet.run.weights import load_weights
+from ffcv_imagenet.shortage import evaluation_shortage, training_shortage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.out_of_memory import is_out_of_memory
 from ffcv_imagenet.train.step import EvaluationStep
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
+
+T = TypeVar("T")
 
 
 def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] = ()) -> EpochLog:
@@ -51,6 +58,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
     Raises:
         ValueError, FileNotFoundError, FileExistsError: a user's mistake, found before anything starts.
         BlockingIOError: another process is writing this run.
+        OSError: memory was too small; says what would fit.
         FloatingPointError: the loss is not finite.
         ConnectionError: another process has ended or does not answer.
         Interrupted: a signal came; everything is saved.
@@ -67,13 +75,14 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 start = resolve(config, world)
                 start.set_up_torch()
                 trainer = _make_trainer(start, stop)
+                explain = functools.partial(training_shortage, start, trainer)
                 params = _params(start, path.name, recipe, command)
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
                 if world.is_main:
                     print("\n".join([*describe(start, trainer.steps, path), *_goes_on(state)]), flush=True)
-                params["compilation_seconds"] = trainer.warm_up()
+                params["compilation_seconds"] = _with_enough_memory(trainer.warm_up, explain)
                 if world.is_main and params["compilation_seconds"]:
                     print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
 
@@ -86,7 +95,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                         folder.write_log(trainer.log)
 
                 on_main(world, begin)
-                last = trainer.fit(folder, run_checkpoints(config, path, params) if world.is_main else None)
+                checkpoints = run_checkpoints(config, path, params) if world.is_main else None
+                last = _with_enough_memory(lambda: trainer.fit(folder, checkpoints), explain)
                 exchange.finish()
         except BaseException as error:
             if folder is not None:
@@ -96,7 +106,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
         if folder is not None:
             folder.write_status("finished")
             scores = f"top-1 {percent(last.top_1)} %, top-{last.k} {percent(last.top_k)} %"
-            print(f"final {scores}; the run lies in {shown(path)}")
+            print(f"final {scores}; the run lies in {shown(path)}\n{_limit(start, trainer.log)}")
         return last
 
 
@@ -138,6 +148,7 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
     Raises:
         ValueError, FileNotFoundError: a user's mistake.
         FloatingPointError: logits are not finite.
+        OSError: memory was too small; says what would fit.
     """
     world, path = find_world(config.dist.device), _run_path(config, recipe)
     given = given or Given(flatten(config), {})
@@ -153,17 +164,20 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
         if found is not None:
             found.load_into(model)
         loader = make_val_loader(start)
+        normalize = start.make_normalize().to(world.device)
+        step = EvaluationStep(model, normalize, precision=start.precision, device=world.device)
         hidden = not (world.is_main and config.logging.progress_bar)
         with Progress("evaluation", len(loader), "batches", hidden=hidden) as progress:
-            scores = evaluate(
-                EvaluationStep(
-                    model, start.make_normalize().to(world.device), precision=start.precision, device=world.device
+            scores = _with_enough_memory(
+                lambda: evaluate(
+                    step,
+                    loader,
+                    resolution=config.validation.resolution,
+                    flip_tta=config.validation.flip_tta,
+                    top_k=start.top_k,
+                    after_batch=progress.update,
                 ),
-                loader,
-                resolution=config.validation.resolution,
-                flip_tta=config.validation.flip_tta,
-                top_k=start.top_k,
-                after_batch=progress.update,
+                functools.partial(evaluation_shortage, start, step),
             )
     source = found.source if found else config.model.weights
     if scores.top_1 is None or scores.top_k is None or scores.loss is None:
@@ -186,6 +200,32 @@ def _run_path(config: TrainConfig, recipe: str) -> Path:
     return Path(config.logging.folder) / (config.logging.name or config.default_name(recipe))
 
 
+def _with_enough_memory(work: Callable[[], T], explain: Callable[[str], str]) -> T:
+    """What ``work()`` returns; where memory is too small for it, OSError says what ``explain(message)`` does."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error)
+    # The exception is gone, and with it the frames that held the step's tensors.
+    raise OSError(explain(said))
+
+
+def _limit(start: Resolved, log: Sequence[Mapping[str, Any]]) -> str:
+    """What limited a training, in one line, by its log."""
+    assert start.train_data is not None
+    lines = [EpochLog.from_line(line) for line in log]
+    images = start.train_data.num_samples
+    return judge_log(
+        [(images / (line.images_per_second or images), line.wait_share or 0.0) for line in lines],
+        device=start.world.device.type,
+        decoder=start.train_decoder,
+        file_bytes=start.train_data.num_bytes,
+        cache_bytes=memory().available,
+    )
+
+
 def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
     config, world, training, train_data = start.config, start.world, start.config.training, start.train_data
     assert train_data is not None
@@ -199,6 +239,7 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
         normalize=start.make_normalize().to(world.device),
         world=world,
         stop=stop,
+        augmentation=start.make_augmentation(),
         options=TrainerOptions(
             epochs=training.epochs,
             max_steps=training.max_steps,

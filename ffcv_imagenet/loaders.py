@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
@@ -46,6 +48,8 @@ def make_train_loader(start: Resolved) -> BatchLoader:
         decode=start.train_decoder,
         batch_size=config.per_rank_batch(start.world.size),
         on_damaged="fail" if config.data.on_error == "fail" else "replace",
+        # Augmentations begin with what a CPU decodes, too: the same pixels wherever they are decoded.
+        normalized=not config.augment.any,
     )
 
 
@@ -94,6 +98,7 @@ def _make_loader(
     decode: str,
     batch_size: int,
     on_damaged: OnDamaged,
+    normalized: bool = True,
 ) -> BatchLoader:
     beton = BetonFile.open(Path(file), manifest)
     options: dict[str, Any] = {
@@ -108,7 +113,7 @@ def _make_loader(
         beton,
         decoder,
         order,
-        dtype=input_dtype(start.precision),
+        dtype=input_dtype(start.precision) if normalized else torch.uint8,
         normalize=start.make_normalize(),
         **options,
     )

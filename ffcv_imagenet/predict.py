@@ -96,13 +96,14 @@ def predict(subject: Any, files: Sequence[Path], names: Sequence[str] | None, to
     """
     from ffcv_imagenet.analysis.outputs import outputs, read_images
     from ffcv_imagenet.data.sources.single_files import SingleFiles
+    from ffcv_imagenet.data.write.pages import page_size_of_pixels
     from ffcv_imagenet.data.write.parameters import resolve_parameters
     from ffcv_imagenet.data.write.splits import write_split
 
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         beton = Path(temporary) / "val.beton"
-        parameters = resolve_parameters(mode="raw", page_size_mib=_page_size(files))
+        parameters = resolve_parameters(mode="raw", page_size_mib=page_size_of_pixels(files))
         write_split("val", SingleFiles.of(files), beton, parameters, num_workers=1)
         for batch in outputs(subject, read_images(subject, beton)):
             rows.append(batch.logits.double().softmax(dim=1).cpu())
@@ -113,20 +114,6 @@ def predict(subject: Any, files: Sequence[Path], names: Sequence[str] | None, to
         classes = [{"class": names[k] if names else str(k), "label": k, "probability": p} for k, p in entries]
         found.append({"image": str(file), "classes": classes})
     return found
-
-
-def _page_size(files: Sequence[Path]) -> int:
-    """The size of a .beton's pages in MiB into which each of the images fits: a power of 2."""
-    from PIL import Image, UnidentifiedImageError
-
-    largest = 1
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                largest = max(largest, 3 * image.width * image.height)
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{shown(file)} is no image that can be read: {error}") from None
-    return max(2, 1 << (largest >> 20).bit_length())
 
 
 def _parser() -> argparse.ArgumentParser:

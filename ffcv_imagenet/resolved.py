@@ -9,7 +9,10 @@ from pathlib import Path
 import torch
 import torch._inductor.config
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet import limits
+from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.mixing import Mixing
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
@@ -66,6 +69,21 @@ class Resolved:
         """From uint8 images to the model's input, on the CPU."""
         return Normalize(self.config.data.mean, self.config.data.std)
 
+    def make_augmentation(self) -> Augmentation | None:
+        """What is done to the training batches, on the training device; None where there is nothing to do."""
+        options, training = self.config.augment, self.config.training
+        if not options.any:
+            return None
+        mixing = Mixing(
+            mixup=options.mixup,
+            cutmix=options.cutmix,
+            prob=options.mix_prob,
+            switch=options.mix_switch,
+            first_unmixed=training.epochs - options.mix_off_epochs,
+            seed=training.seed,
+        )
+        return Augmentation(mixing=mixing if options.mixes else None, device=self.world.device)
+
     def set_up_torch(self) -> None:
         """Make torch's settings for the whole process those of this start."""
         if self.world.device.type == "cpu":
@@ -99,7 +117,7 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
     )
     if train_data is not None:
         check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
-    cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
+    cores = max(1, limits.cores().usable // world.local_size)
 
     def decoder(file: str | None) -> str:
         return choose_decoder(config.data.decode, Path(file), world.device, cores) if file is not None else "cpu"

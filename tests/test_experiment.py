@@ -43,7 +43,9 @@ def test_every_loss_trains_and_fills_the_run_folder(digits, tmp_path, loss, caps
     assert params["recipe"] == "tiny"
     assert {"torch", "ffcv", "numpy"} <= set(params["versions"])
     assert json.loads((tmp_path / "runs" / "run" / "status.json").read_text()) == {"state": "finished", "error": None}
-    assert re.search(r"final top-1 [\d.]+ %, top-3 100.00 %", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"final top-1 [\d.]+ %, top-3 100.00 %", printed)
+    assert re.search(r"\nthe limit was the (step|data): .*waited for (data|it) \d+ % of the time", printed)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits, tmp_path):

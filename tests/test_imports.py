@@ -12,6 +12,8 @@ MAY_IMPORT = {
     "native": set(),
     "names": set(),
     "units": set(),
+    "limits": set(),
+    "doctor/verdict": {"units"},
     "files": {"names"},
     "elsewhere": set(),
     "hints": {"elsewhere"},
@@ -19,8 +21,8 @@ MAY_IMPORT = {
     "progress": {"names", "units"},
     "variants": set(),
     "imagenet": set(),
-    "augment": {"imagenet"},
     "options": {"elsewhere", "hints", "script", "variants"},
+    "augment": {"imagenet", "options", "variants"},
     "schedules": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
@@ -41,19 +43,21 @@ MAY_IMPORT = {
     "resume": {"config", "files", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {
-        "augment", "config", "distributed", "manifests", "models", "train", "train/precision", "data/format",
-        "data/read",
+        "augment", "config", "distributed", "limits", "manifests", "models", "train", "train/precision",
+        "data/format", "data/read",
     },
     "overview": {"config", "names", "resolved"},
+    "shortage": {"limits", "resolved", "train", "units"},
     "loaders": {"resolved", "train/precision", "data/format", "data/read"},
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
-        "config", "distributed", "evaluated", "loaders", "models", "names", "options", "overview", "progress",
-        "resolved", "resume", "run", "train",
+        "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
+        "progress", "resolved", "resume", "run", "shortage", "train", "doctor/verdict",
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options",
         "progress", "resolved", "run", "script", "variants", "train/precision", "data/format", "data/read",
+        "data/sources", "data/write",
     },
     "predict": {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
@@ -63,6 +67,11 @@ MAY_IMPORT = {
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",
         "script", "units", "data/format", "data/read",
+    },
+    "doctor": {
+        "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",
+        "script", "train", "units", "data/format", "data/read", "data/sources", "data/write",
+        "doctor/verdict",
     },
     "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip

@@ -145,6 +145,50 @@ def test_the_loss_of_a_mixed_target_is_the_mix_of_the_losses_where_a_loss_says_s
     assert mix.item() == reference(module, name, {}, logits, 0.3 * one + 0.7 * other)
 
 
+@each_case
+def test_mixed_images_have_the_loss_the_gradient_and_the_columns_of_the_mixed_target(name, options):
+    module, parts = (make_loss(name, **options) for _ in range(2))
+    if not module.loss.linear_in_target:
+        return
+    (logits, target), share = batch(), torch.tensor(0.3, dtype=torch.float64)
+    loss = module.of_mixture(logits.requires_grad_(), target, target.roll(1), share)
+    for classes, part in ((target, 0.3), (target.roll(1), 0.7)):
+        loss = loss - part * call(parts, logits, classes)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert torch.autograd.grad(loss, logits)[0].abs().max() < 1e-12
+    columns, expected = module.end_epoch(), parts.end_epoch()
+    assert columns["top_logit"] == expected["top_logit"]
+    log_p = logits.detach().log_softmax(1)
+    own = log_p.gather(1, torch.stack([target, target.roll(1)], 1)).amax(1)
+    assert columns["confident_wrong"] == ((log_p.amax(1) > np.log(0.5)) & (own < log_p.amax(1))).double().mean()
+
+
+def test_the_columns_of_mixed_images_are_the_mix_of_both_labels_columns():
+    logits, target = batch()
+    mixed, own, partner = (make_loss("label_smoothing") for _ in range(3))
+    mixed.of_mixture(logits, target, target.roll(1), torch.tensor(0.3, dtype=torch.float64))
+    own(logits, target), partner(logits, target.roll(1))
+    columns, one, other = (module.end_epoch() for module in (mixed, own, partner))
+    for name in ("penalty", "target_logit"):
+        assert columns[name] == pytest.approx(0.3 * one[name] + 0.7 * other[name], rel=1e-12)
+
+
+def test_an_image_that_is_all_its_partners_counts_as_it():
+    logits, target = batch()
+    mixed, partner = make_loss("baseline"), make_loss("baseline")
+    loss = mixed.of_mixture(logits, target, target.roll(1), torch.tensor(0.0, dtype=torch.float64))
+    assert loss == partner(logits, target.roll(1))
+    assert mixed.end_epoch() == partner.end_epoch()
+
+
+def test_bce_with_a_threshold_says_yes_to_both_of_two_mixed_labels():
+    logits, target = batch()
+    strict, one = make_loss("bce", target_threshold=0.2), F.one_hot(target, K)
+    for share, expected in ((0.6, one + F.one_hot(target.roll(1), K) > 0), (0.9, one)):
+        loss = strict.of_mixture(logits, target, target.roll(1), torch.tensor(share, dtype=torch.float64))
+        assert loss.item() == reference(strict, "bce", {}, logits, expected.double())
+
+
 def test_bce_takes_mixed_targets_and_with_a_threshold_says_yes_to_their_larger_shares():
     logits, target = batch()
     one, other = F.one_hot(target, K).double(), F.one_hot(target.roll(1), K).double()

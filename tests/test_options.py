@@ -181,6 +181,13 @@ MISTAKES = [
     ({"resolution.max_res": 192, "resolution.end_ramp": 17}, "resolution.end_ramp: got 17, allowed is at most"),
     ({"data.train": "none"}, "data.train is required"),
     ({"data.val": "none"}, "data.val is required"),
+    (
+        {"augment.mixup": 0.8, "augment.cutmix": 1, "loss.name": "ldam"},
+        r"augment.mixup: got 0.8, allowed is 0 with loss.name=ldam, which takes no mixed targets "
+        r"\(--augment.mixup=0 --augment.cutmix=0\)",
+    ),
+    ({"augment.cutmix": 1, "loss.name": "online_label_smoothing"}, "augment.cutmix: got 1.0, allowed is 0 with"),
+    ({"augment.cutmix": 1, "augment.mix_off_epochs": 16}, "augment.mix_off_epochs: got 16, allowed is less than"),
     ({"training.eval_only": 1}, "training.eval_only=1 needs --checkpoint.resume"),
 ]
 
@@ -295,6 +302,10 @@ def test_a_batch_that_the_ranks_cannot_share():
     assert config.per_rank_batch(4) == 5
     with pytest.raises(ValueError, match=r"training.batch_size: got 100, allowed is a multiple of 15 \(3 processes"):
         config.per_rank_batch(3)
+    mixed = build(TrainConfig, {"data.val": "v", "data.train": "t", "training.batch_size": 100, "augment.mixup": 0.8})
+    assert mixed.per_rank_batch(2) == 50
+    with pytest.raises(ValueError, match=r"training.batch_size: got 100, allowed with .* is a multiple of 8 \(2 x 4"):
+        mixed.per_rank_batch(4)
 
 
 @pytest.mark.parametrize(("batch", "scale"), [(1024, 1.0), (256, 0.25), (2048, 2.0)])
@@ -321,7 +332,7 @@ def test_one_section_of_the_help(capsys):
     text = capsys.readouterr().out
     assert set(re.findall(r"--([\w.]+)", text)) == {key for key in options_of(TrainConfig) if key.startswith("lr.")}
     assert "Learning rate" in text
-    with pytest.raises(ValueError, match=r"--help: got rate, allowed is --help=data \| model \| "):
+    with pytest.raises(ValueError, match=r"--help: got rate, allowed is --help=data \| "):
         parse(TrainConfig, ["--help", "rate"], "")
 
 

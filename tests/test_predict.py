@@ -10,6 +10,7 @@ import torchvision
 from PIL import Image
 
 from ffcv_imagenet import export, predict
+from ffcv_imagenet.data.write.pages import page_size_of_pixels
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.run.checkpoint import load_checkpoint
 from ffcv_imagenet.run.safetensors import read_safetensors
@@ -59,7 +60,7 @@ def test_a_folder_is_searched_and_other_files_are_named(digits_folder, tmp_path)
         predict.find_images([tmp_path])
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=r"text.png is no image that can be read"):
-        predict._page_size([tmp_path / "text.png"])
+        page_size_of_pixels([tmp_path / "text.png"])
 
 
 def test_an_exported_state_dict_loads_into_plain_torchvision(run, tmp_path):

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,30 +32,68 @@ def main(argv: Sequence[str]) -> None:
     """
     arguments, measurements, given = _parse(argv)
     sets = DataSets(DataSet.read(arguments.data), DataSet.read(arguments.train_data) if arguments.train_data else None)
-    chosen = _possible(measurements, sets, is_all=arguments.name == _ALL)
+    possible = _possible(measurements, sets, is_all=arguments.name == _ALL)
 
     from ffcv_imagenet.config import TrainConfig  # noqa: F401 (checks the given options before torch is imported)
     from ffcv_imagenet.distributed import find_world, process_group
 
     world = find_world(str(given.values.get("dist.device", "auto")))
-    places = [(run, True) for run in arguments.run or ()]
-    places += [(arguments.weights, False)] if arguments.weights else []
-    with process_group(world, float(given.values.get("dist.timeout_minutes", 10))):
+    subjects = [(run, True) for run in arguments.run or ()] + [(arguments.weights, False)] * bool(arguments.weights)
+
+    def load(place: Path, is_run: bool) -> Subject:
+        from ffcv_imagenet.analysis.subject import load_subject
+
+        out = arguments.out / place.name if arguments.out and len(subjects) > 1 else arguments.out
+        return load_subject(
+            place, given, world, is_run=is_run, data=arguments.data, out=out, class_order=arguments.class_order
+        )
+
+    from ffcv_imagenet.analysis.folders import opened
+
+    places = [place for measurement in possible.values() for place in measurement.places()]
+    with (
+        process_group(world, float(given.values.get("dist.timeout_minutes", 10))),
+        opened(places, world) as others,
+    ):
+        sets = dataclasses.replace(sets, others=others)
+        chosen = _inform(possible, [lambda s=s: load(*s) for s in subjects], sets)  # type: ignore[misc]
         measured: dict[str, list[Measured]] = {name: [] for name in chosen}
         folders = []
-        for place, is_run in places:
-            from ffcv_imagenet.analysis.subject import load_subject
-
-            out = arguments.out / place.name if arguments.out and len(places) > 1 else arguments.out
-            subject = load_subject(
-                place, given, world, is_run=is_run, data=arguments.data, out=out, class_order=arguments.class_order
-            )
+        for place, is_run in subjects:
+            subject = load(place, is_run)
             folders.append(subject.folder)
             for name, results in _measure(subject, sets, chosen, ["analysis", *argv], again=arguments.again).items():
                 measured[name].append(Measured(subject.name, results))
             del subject
         if world.is_main:
             _tell(chosen, measured, folders, arguments.out)
+
+
+def _inform(
+    measurements: Mapping[str, Measurement], subjects: Sequence[Callable[[], Subject]], sets: DataSets
+) -> dict[str, Measurement]:
+    """The measurements, those that want it with what all subjects predict for the validation images."""
+    if not any(measurement.wants_predictions for measurement in measurements.values()):
+        return dict(measurements)
+    from ffcv_imagenet.analysis.outputs import KeptRows, observe
+
+    need, predictions = Need(sets.val.path, "logits"), []
+    for load in subjects:
+        subject = load()
+        rows = observe(subject, sets.val, [need])[need]
+        assert isinstance(rows, KeptRows)
+        predictions.append(rows.rows.values.argmax(axis=1))
+        world = subject.world
+        del subject
+    found = {}
+    for name, measurement in measurements.items():
+        try:
+            found[name] = measurement.informed(predictions) if measurement.wants_predictions else measurement
+        except ValueError as error:
+            from ffcv_imagenet.distributed import only_on_main
+
+            raise only_on_main(world, error) from None
+    return found
 
 
 def _possible(measurements: Mapping[str, Measurement], sets: DataSets, *, is_all: bool) -> dict[str, Measurement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,13 +25,17 @@ class GradCam(Measurement):
     """Heat maps by Grad-CAM (Selvaraju et al., arXiv 1610.02391) on the last feature map larger than 1 x 1.
 
     The map's channels are weighted by the mean gradient of a class's logit, summed, cut off below 0, and scaled to 0..1
-    for each image. The images are those of the numbers given, or drawn by the seed: never chosen by how they look. They
-    are prepared as the run's validation images are.
+    for each image. The images are those of the numbers given, or drawn by the seed among all or among those for which
+    not all runs predict the same class: never chosen by how they look. They are prepared as the run's validation images
+    are.
     """
 
     on_every_rank: ClassVar[bool] = True
 
     samples: str | None = option(OrNone(Text()), "numbers of images, separated by commas (none: drawn)", None)
+    among: str = option(
+        Choice("all", "disagreed"), "images that are drawn from: all, or those that the runs disagree on", "all"
+    )
     count: int = option(Integer(1, 64), "how many images are drawn", 8)
     seed: int = option(Integer(0), "draws the images", 0)
     target: str = option(
@@ -49,6 +53,25 @@ class GradCam(Measurement):
             return str(error)
         return None
 
+    @property
+    def wants_predictions(self) -> bool:
+        """See :class:`Measurement`."""
+        return self.among == "disagreed"
+
+    def informed(self, predictions: Sequence[np.ndarray]) -> GradCam:
+        """See :class:`Measurement`; raises ValueError where the runs agree on everything."""
+        if self.samples is not None:
+            raise ValueError(
+                f"gradcam.samples: got {self.samples!r} with gradcam.among=disagreed, allowed is one of them"
+            )
+        if len(predictions) < 2:
+            raise ValueError("gradcam.among: got disagreed with a single run, allowed are two runs or more")
+        disagreed = np.flatnonzero((np.stack(predictions) != predictions[0]).any(axis=0))
+        if not len(disagreed):
+            raise ValueError("gradcam.among: got disagreed, but all runs predict the same class for every image")
+        drawn = np.sort(np.random.default_rng(self.seed).permutation(disagreed)[: self.count])
+        return replace(self, samples=",".join(map(str, drawn.tolist())))
+
     def numbers(self, images: int) -> list[int]:
         """The numbers of the images; raises ValueError for others than there are."""
         if self.samples is None:
@@ -63,7 +86,7 @@ class GradCam(Measurement):
         import torch
 
         from ffcv_imagenet.analysis.outputs import read_images
-        from ffcv_imagenet.augment import Normalize
+        from ffcv_imagenet.augment.normalize import Normalize
         from ffcv_imagenet.distributed import gather
 
         wanted, config = self.numbers(sets.val.manifest.num_samples), subject.config

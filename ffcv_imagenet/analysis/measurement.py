@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ffcv_imagenet.data.format.manifest import Manifest
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from ffcv_imagenet.analysis.subject import Subject
@@ -20,23 +21,25 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A .beton file and its manifest."""
+    """A .beton file and its manifest; ``place`` is what the user has named: that file, or a folder of images."""
 
     path: Path
     manifest: Manifest
+    place: Path
 
     @classmethod
-    def read(cls, path: Path) -> DataSet:
+    def read(cls, path: Path, place: Path | None = None) -> DataSet:
         """Read the manifest; raises FileNotFoundError or ValueError as :meth:`Manifest.read` does."""
-        return cls(path, Manifest.read(path))
+        return cls(path, Manifest.read(path), place or path)
 
 
 @dataclass(frozen=True)
 class DataSets:
-    """What is at hand: validation images, and training images if any."""
+    """What is at hand: validation images, training images if any, and what measurements name themselves, by place."""
 
     val: DataSet
     train: DataSet | None = None
+    others: Mapping[str, DataSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,19 @@ class Measurement:
     def missing(self, sets: DataSets) -> str | None:
         """Why this cannot be measured with these data; None when it can."""
         return None
+
+    def places(self) -> Sequence[str]:
+        """Data sets that its own options name, .beton files or folders of images; :attr:`DataSets.others` has them."""
+        return ()
+
+    @property
+    def wants_predictions(self) -> bool:
+        """Whether it has to know what all subjects predict before the first is measured."""
+        return False
+
+    def informed(self, predictions: Sequence[np.ndarray]) -> Measurement:
+        """This measurement with options that depend on the predicted classes of all subjects, each [N] by number."""
+        return self
 
     def unfit(self, subject: Subject, sets: DataSets) -> str | None:
         """Why this cannot be measured on a subject; None when it can."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ffcv_imagenet.analysis.measurement import DataSet, Need
 from ffcv_imagenet.analysis.subject import Subject, find_head
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import gather, sum_over_ranks
 from ffcv_imagenet.loaders import make_val_loader
 from ffcv_imagenet.progress import Progress

@@ -78,7 +78,7 @@ def write_results(
         "inputs": wanted,
         "results": results,
         "subject": {"name": subject.name, "source": subject.source},
-        "files": {role: str(one.path) for role, one in data.items()},
+        "files": {role: str(one.place) for role, one in data.items()},
         "command": list(command),
         "seconds": seconds,
         "device": str(subject.world.device.type),

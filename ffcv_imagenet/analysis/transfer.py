@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +31,8 @@ class Transfer(Measurement):
     counts. Features come from the centre of the image at the run's validation resolution, in evaluation mode.
     """
 
-    train: str | None = option(OrNone(Text()), "training .beton of the target data", None)
-    test: str | None = option(OrNone(Text()), "test .beton of the target data", None)
+    train: str | None = option(OrNone(Text()), "training images of the target data: .beton, or class folders", None)
+    test: str | None = option(OrNone(Text()), "test images of the target data: .beton, or class folders", None)
     held_out: float = option(Real(0.01, 0.9), "share of the training images that chooses the strength", 0.1)
     standardise: bool = option(Switch(), "give every feature mean 0 and standard deviation 1", False)
     seed: int = option(Integer(0), "draws the held-out images", 0)
@@ -42,14 +41,18 @@ class Transfer(Measurement):
     def missing(self, sets: DataSets) -> str | None:
         """See :class:`Measurement`."""
         if self.train is None or self.test is None:
-            return "transfer needs --transfer.train=FILE.beton and --transfer.test=FILE.beton"
+            return "transfer needs --transfer.train=WHERE and --transfer.test=WHERE, each a .beton or class folders"
         return None
+
+    def places(self) -> list[str]:
+        """See :class:`Measurement`."""
+        return [place for place in (self.train, self.test) if place is not None]
 
     def data(self, sets: DataSets) -> dict[str, DataSet]:
         """See :class:`Measurement`."""
         assert self.train is not None
         assert self.test is not None
-        found = {"target train": DataSet.read(Path(self.train)), "target test": DataSet.read(Path(self.test))}
+        found = {"target train": sets.others[self.train], "target test": sets.others[self.test]}
         if len({one.manifest.classes for one in found.values()}) > 1:
             raise ValueError(f"{self.train} and {self.test} have different classes")
         return found

@@ -21,8 +21,6 @@ class BinaryCrossEntropy(Loss):
     of mixed images: a class with a larger share of the target is a yes, any other a no. With it the loss is not linear
     in the target. The sum over the classes makes the gradient of a logit ``sigmoid(z_k) - q_k``, of the size of the
     cross entropy's; code for optimizers that do not depend on the size takes the mean, 1/K of it.
-
-    ``forward`` also takes soft targets [B, K].
     """
 
     target_threshold: float | None = option(
@@ -33,6 +31,11 @@ class BinaryCrossEntropy(Loss):
     def linear_in_target(self) -> bool:
         """Without a threshold."""
         return self.target_threshold is None
+
+    @property
+    def takes_soft_targets(self) -> bool:
+        """See :attr:`Loss.takes_soft_targets`."""
+        return True
 
     def forward(self, state: Mapping[str, Tensor], outputs: Outputs, target: Tensor) -> Tensor:
         """See :meth:`Loss.forward`."""

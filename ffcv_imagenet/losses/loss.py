@@ -52,10 +52,15 @@ class Loss:
     def linear_in_target(self) -> bool:
         """Whether the loss of a mixed target is the mix of the losses.
 
-        ``loss(z, w q + (1 - w) r) = w loss(z, q) + (1 - w) loss(z, r)`` for targets q and r. Only then can images be
-        mixed: their loss is that of both labels.
+        ``loss(z, w q + (1 - w) r) = w loss(z, q) + (1 - w) loss(z, r)`` for targets q and r. Then images can be mixed:
+        their loss is that of both labels.
         """
         return True
+
+    @property
+    def takes_soft_targets(self) -> bool:
+        """Whether ``forward`` also takes targets [B, K], shares of the classes. Then images can be mixed, too."""
+        return False
 
     @property
     def reads_local_classes(self) -> bool:
@@ -97,7 +102,7 @@ class Loss:
         Args:
             state: see the class.
             outputs: see :class:`Outputs`.
-            target: [B] int64 in 0..K-1.
+            target: [B] int64 in 0..K-1; where the loss :attr:`takes_soft_targets`, also [B, K].
         """
         raise NotImplementedError
 

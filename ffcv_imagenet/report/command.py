@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffcv_imagenet.report.comparison import compare
-from ffcv_imagenet.report.groups import group_runs
+from ffcv_imagenet.report.groups import Group, families, group_runs
+from ffcv_imagenet.report.measured import measured_tables
 from ffcv_imagenet.report.output import save
-from ffcv_imagenet.report.paper import PAPER_NOTE, beside_published
+from ffcv_imagenet.report.paper import MEASURED_NOTE, PAPER_NOTE, beside_published
 from ffcv_imagenet.report.planning import plan_from_runs, plan_from_sd
 from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.report.table import table_row, to_csv
-from ffcv_imagenet.report.text import format_published, format_table
+from ffcv_imagenet.report.text import format_measured, format_published, format_table
 from ffcv_imagenet.script import OneLineParser
 
 
@@ -60,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.csv:
         save(arguments.csv, to_csv(rows).encode())
     if arguments.markdown:
+        markdown += _measured([c.group for c in comparisons], with_published=bool(arguments.compare))
         save(arguments.markdown, f"{markdown}\n".encode())
     if arguments.html:
         from ffcv_imagenet.report.page import render_page  # jinja2 and matplotlib only where they are used
@@ -71,6 +73,18 @@ def main(argv: Sequence[str]) -> None:
         plot(runs, arguments.plot)
 
 
+def _measured(groups: Sequence[Group], *, with_published: bool) -> str:
+    """What was measured of the runs, in Markdown: a table for each measurement of an architecture and recipe."""
+    text = ""
+    for family in families(groups, of=lambda group: group):
+        labels = [f"{group.loss}, {group.differs_in}" if group.differs_in else group.loss for group in family]
+        for table in measured_tables(family, with_published):
+            title = f"{table.title} ({family[0].architecture}, recipe {family[0].recipe})"
+            text += f"\n\n## {title}\n\n{table.caption}\n\n{format_measured(table, labels, markdown=True)}"
+            text += f"\n\n{MEASURED_NOTE}" if table.has_published else ""
+    return text
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.report", description="Compare runs in a table, a page and a plot."
@@ -80,7 +94,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--html", type=Path, metavar="FILE", help="save a page with table, tests, charts and parameters"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="save the table with full precision")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="save the table as Markdown")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="save the table, and what the runs were measured for, as Markdown"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="save top-1 over epochs and over minutes")
     parser.add_argument("--compare", choices=["paper"], help="set the rows next to the MaxSup paper's published ones")
     parser.add_argument(

@@ -30,7 +30,7 @@ from ffcv_imagenet.report.groups import (
 )
 from ffcv_imagenet.report.measured import MeasuredTable, measured_tables
 from ffcv_imagenet.report.palette import Style, styles
-from ffcv_imagenet.report.paper import PAPER_NOTE, Published, beside_published
+from ffcv_imagenet.report.paper import MEASURED_NOTE, PAPER_NOTE, Published, beside_published
 from ffcv_imagenet.report.planning import needed_text
 from ffcv_imagenet.report.runs import LeftOut, Run
 from ffcv_imagenet.report.table import TableRow, ks, seeds_text, table_row
@@ -142,12 +142,15 @@ def render_page(runs: Sequence[Run], left_out: Sequence[LeftOut] = (), with_publ
         .render(
             style_sheet=style_sheet(),
             counts=_counts(runs, groups),
-            families=[_family(family, names) for family in families(entries, of=lambda entry: entry.group)],
+            families=[
+                _family(family, names, with_published) for family in families(entries, of=lambda entry: entry.group)
+            ],
             pairs=beside_published(comparisons) if with_published else None,
             runs=[_run(run, names) for run in runs],
             left_out=[(names[run.folder], run.reason.replace(f"{root}{os.sep}", "")) for run in left_out],
             baseline=BASELINE,
             paper_note=PAPER_NOTE,
+            measured_note=MEASURED_NOTE,
             dash=_DASH,
         )
     )
@@ -161,7 +164,7 @@ def _counts(runs: Sequence[Run], groups: Sequence[Group]) -> str:
     return f"{_count(len(runs), 'run')} of {_count(losses, 'loss', 'losses')}, {finished} finished{when}"
 
 
-def _family(entries: list[Entry], names: dict[Path, str]) -> Family:
+def _family(entries: list[Entry], names: dict[Path, str], with_published: bool) -> Family:
     groups = [entry.group for entry in entries]
     return Family(
         title=f"{groups[0].architecture}, recipe {groups[0].recipe}",
@@ -173,7 +176,7 @@ def _family(entries: list[Entry], names: dict[Path, str]) -> Family:
         unfinished=[_unfinished(run, names) for group in groups for run in group.unfinished],
         figures=[_last_top_1(entries), _differences(entries), *_curves(entries)],
         options=_differing_options([run for group in groups for run in group.runs], names),
-        measured=measured_tables(groups),
+        measured=measured_tables(groups, with_published),
     )
 
 

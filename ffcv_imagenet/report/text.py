@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from ffcv_imagenet.report.comparison import Comparison
+from ffcv_imagenet.report.measured import MeasuredTable
 from ffcv_imagenet.report.paper import Pair
 from ffcv_imagenet.report.table import TableRow, ks, seeds_text
 
@@ -49,6 +50,14 @@ def format_published(pairs: Iterable[Pair], markdown: bool = False) -> str:
         ],
     }
     return _align(columns, {"architecture", "loss", "recipe", "differs in"}, markdown)
+
+
+def format_measured(table: MeasuredTable, labels: Sequence[str], markdown: bool = False) -> str:
+    """A measurement of groups of runs, named ``labels``, as aligned text or as a Markdown table."""
+    columns = {"figure": [row.figure for row in table.rows]}
+    for number, (label, seeds) in enumerate(zip(labels, table.seeds, strict=True)):
+        columns[f"{label} (seeds: {seeds})"] = [row.texts[number] for row in table.rows]
+    return _align(columns, {"figure"}, markdown)
 
 
 def _mean_and_sd(comparison: Comparison | None) -> tuple[float | None, float | None]:

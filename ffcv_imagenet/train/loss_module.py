@@ -75,20 +75,54 @@ class LossModule(nn.Module):
             target: [B] int64; for some losses also [B, K], shares of the classes.
             local_classes: see :class:`~ffcv_imagenet.losses.Outputs`.
         """
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        outputs = Outputs(logits, logits.log_softmax(dim=1), local_classes)
+        outputs = _outputs(logits, local_classes)
         loss = self.loss.forward(self.state, outputs, target)
-        self._observe(logits.detach(), outputs.log_p.detach(), target)
+        if target.ndim == 1:
+            self._observe(outputs, *_of_class(outputs, target))
+        else:
+            log_p, logits = outputs.log_p.detach(), outputs.logits.detach()
+            self._observe(outputs, log_p.where(target > 0, -torch.inf).amax(dim=1), (target * logits).sum(dim=1))
         return loss
 
-    def _observe(self, logits: Tensor, log_p: Tensor, target: Tensor) -> None:
-        """Add to the columns of every loss; no exponential of all logits is needed, and no wait for the device."""
-        top = log_p.amax(dim=1)
-        if target.ndim == 1:
-            own, own_logit = (values.gather(1, target[:, None])[:, 0] for values in (log_p, logits))
+    def of_mixture(self, logits: Tensor, own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+        """Mean loss of mixed images, a scalar, exactly that of a target with ``share`` of the class ``own``.
+
+        It is the mix of the losses of both labels where the loss is linear in its target. What the loss adds to its
+        columns is mixed likewise.
+
+        Args:
+            logits: [B, K], the model's output.
+            own: [B] int64, the images' own labels.
+            partner: [B] int64, those of the images that they are mixed with, which have the rest of the target.
+            share: a scalar in 0..1.
+        """
+        outputs = _outputs(logits)
+        labels = (own, share), (partner, 1 - share)
+        if self.loss.takes_soft_targets:
+            target = torch.zeros_like(outputs.logits)
+            for classes, part in labels:
+                target = target.scatter_add(1, classes[:, None], part.to(target.dtype).expand(len(classes), 1))
+            loss = self.loss.forward(self.state, outputs, target)
         else:
-            own, own_logit = log_p.where(target > 0, -torch.inf).amax(dim=1), (target * logits).sum(dim=1)
+            loss = outputs.logits.new_zeros(())
+            for classes, part in labels:
+                sums = {name: torch.zeros_like(self.state[name]) for name in self._sums}
+                loss = loss + part * self.loss.forward(self.state | sums, outputs, classes)
+                for name, value in sums.items():
+                    self.state[name].add_(part * value)
+        (own_log_p, own_logit), (partner_log_p, partner_logit) = (_of_class(outputs, classes) for classes, _ in labels)
+        likeliest = torch.maximum(own_log_p.where(share > 0, -torch.inf), partner_log_p.where(share < 1, -torch.inf))
+        self._observe(outputs, likeliest, share * own_logit + (1 - share) * partner_logit)
+        return loss
+
+    def _observe(self, outputs: Outputs, own: Tensor, own_logit: Tensor) -> None:
+        """Add to the columns of every loss; no exponential of all logits is needed, and no wait for the device.
+
+        ``own [B]`` is the log-probability of the target, the largest where it has several classes, ``own_logit [B]``
+        its logit, the mean over the target.
+        """
+        logits, log_p = outputs.logits.detach(), outputs.log_p.detach()
+        top = log_p.amax(dim=1)
         wrong = (top > math.log(CONFIDENT)) & (own < top)
         state = self.state
         state["top_logit"].add_((top + (logits[:, 0] - log_p[:, 0])).sum())  # The difference is that of all classes.
@@ -120,3 +154,16 @@ class LossModule(nn.Module):
         """
         summed = {name: torch.zeros_like(self.state[name]) for name in self._sums}
         self.load_state_dict(self.state | summed | state | ({} if is_main else summed))
+
+
+def _outputs(logits: Tensor, local_classes: Tensor | None = None) -> Outputs:
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return Outputs(logits, logits.log_softmax(dim=1), local_classes)
+
+
+def _of_class(outputs: Outputs, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and logit [B] of ``classes [B]``."""
+    values = (outputs.log_p.detach(), outputs.logits.detach())
+    log_p, logit = (value.gather(1, classes[:, None])[:, 0] for value in values)
+    return log_p, logit

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.mixing import mix_images, swap_neighbours
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.models import classify_locally
 from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
@@ -27,7 +28,7 @@ _SYNC_BUFFERS = next(
 
 
 class TrainingStep(nn.Module):
-    """A batch's mean loss: normalisation, ``model`` under autocast, ``loss`` (in float32).
+    """A batch's mean loss: normalisation, mixing, ``model`` under autocast, ``loss`` (in float32).
 
     Args:
         model: on ``device``; one that :func:`~ffcv_imagenet.models.classify_locally` takes where the loss reads that.
@@ -44,10 +45,20 @@ class TrainingStep(nn.Module):
         self.model, self.loss, self.normalize = model, loss, normalize
         self.precision, self.device = precision, device
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """``images [B, 3, H, W]`` (uint8, or normalised already) and ``labels [B] int64`` to a scalar."""
+    def forward(self, images: Tensor, labels: Tensor, mixture: Tensor | None = None) -> Tensor:
+        """A scalar from a batch.
+
+        Args:
+            images: [B, 3, H, W], uint8 or normalised already.
+            labels: [B] int64.
+            mixture: [6], see :class:`~ffcv_imagenet.augment.mixing.Mixture`; None: nothing is mixed.
+        """
         images = self.normalize(images)
+        if mixture is not None:
+            images = mix_images(images, mixture)
         with autocast(self.precision, self.device):
+            if mixture is not None:
+                return self.loss.of_mixture(self.model(images), labels, swap_neighbours(labels), mixture[0])
             if self.loss.loss.reads_local_classes:
                 logits, local_classes = classify_locally(self.model, images)
                 return self.loss(logits, labels, local_classes)
@@ -114,9 +125,9 @@ class DistributedStep:
         self._distributed = distribute(module, world, accumulation)
         self._compiled = compile_module(self._distributed, compile, shapes)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor, mixture: Tensor | None = None) -> Tensor:
         """The mean loss of a micro-batch; see :meth:`TrainingStep.forward`."""
-        return self._compiled(images, labels)
+        return self._compiled(images, labels) if mixture is None else self._compiled(images, labels, mixture)
 
     def train(self) -> None:
         """Put model and loss into training mode."""

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffcv_imagenet.augment import Normalize
-from ffcv_imagenet.data.read.loader import Batch, BatchLoader
+from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.normalize import Normalize
+from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
 from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
@@ -103,7 +104,11 @@ class Trainer:
         normalize: from uint8 images to the model's input; on the same device.
         world: this process among all.
         stop: asked after every step whether to stop.
+        augmentation: of the training batches; None: none.
         options: see :class:`TrainerOptions`.
+
+    Attributes:
+        evaluating: whether it computes on validation images, also after an exception.
     """
 
     def __init__(
@@ -117,10 +122,11 @@ class Trainer:
         normalize: Normalize,
         world: World,
         stop: StopSignals,
+        augmentation: Augmentation | None = None,
         options: TrainerOptions,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.train_loader, self.val_loader = train_loader, val_loader
+        self.train_loader, self.val_loader, self.augmentation = train_loader, val_loader, augmentation
         self.world, self.stop, self.options = world, stop, options
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.replays_graphs = options.compile in CUDA_GRAPH_MODES and world.device.type == "cuda"
@@ -154,7 +160,7 @@ class Trainer:
             self.epochs = min(options.epochs, math.ceil(options.max_steps / self.steps))
         self.most_val_batches = max(gather(len(val_loader)))
         self.checkpoints: CheckpointFolder | None = None
-        self.has_had_data = self.has_told_time = False
+        self.has_had_data = self.has_told_time = self.evaluating = False
         self.evaluation_seconds: float | None = None
         self.epochs_done = 0
         self.progress = self._new_epoch()
@@ -179,7 +185,9 @@ class Trainer:
             not_skipped = losses[losses.isfinite()]
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
+            self.evaluating = True
             scores = self._evaluate()
+            self.evaluating = False
             self.nonfinite.check_scores(scores, self.progress.step - 1)
             train_seconds = self.progress.seconds
             self.evaluation_seconds = time.perf_counter() - start
@@ -272,11 +280,13 @@ class Trainer:
         with self._show("compiling", len(sides) + 1, "image sizes") as shown:
             for side in shown.over(sides):
                 self._warm_up_step(side, times)
+            self.evaluating = True
             self.evaluated_step.eval()
             batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
             with torch.no_grad():
                 for _ in range(times):
                     self.evaluated_forward(batch.images)
+            self.evaluating = False
 
     def _warm_up_step(self, side: int, times: int) -> None:
         batch = _random_batch(self.train_loader, side, self.world.device, self.step.module.normalize)
@@ -284,8 +294,28 @@ class Trainer:
         for _ in range(times):
             for micro_step in range(accumulation):
                 with self.step.gradient_sync(micro_step == accumulation - 1):
-                    self._backward(batch)
+                    self._backward(*self._augmented(batch, self.epochs_done, 0, micro_step))
             self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+
+    def largest_side(self) -> int:
+        """The side of the largest training images to come, in pixels."""
+        return max(
+            self.options.resolution(epoch) for epoch in range(min(self.epochs_done, self.epochs - 1), self.epochs)
+        )
+
+    def attempt(self, images: int, side: int) -> None:
+        """Compute gradients of random images, not compiled, to see whether they fit into the device's memory.
+
+        With all that a training holds then: the loader's other batches, the optimizer's state. Without the other ranks.
+        Statistics and the loss's state change.
+        """
+        batch = _random_batch(self.train_loader, side, self.world.device, self.step.module.normalize, images)
+        held = [torch.empty_like(batch.images) for _ in range(SLOTS - 1)]
+        if not self.optimizer.state:
+            held += map(torch.empty_like, self.model.parameters())
+        self.step.module(batch.images, batch.labels).backward()
+        del held
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
@@ -311,7 +341,7 @@ class Trainer:
                         with progress.waited if self.has_had_data else progress.start_up:
                             batch = next(batches)
                         self.has_had_data = True
-                        loss = self._backward(batch)
+                        loss = self._backward(*self._augmented(batch, epoch, step, micro_step))
                     progress.losses[step].add_(loss)
                     progress.skipped += batch.replaced
                 self._update_weights(progress.losses[step])
@@ -396,9 +426,16 @@ class Trainer:
         losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
         return EpochProgress(losses, _host_clock(), WaitClock(device))
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def _augmented(self, batch: Batch, epoch: int, step: int, micro_step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A micro-batch as :class:`TrainingStep` takes it."""
+        if self.augmentation is None:
+            return batch.images, batch.labels, None
+        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step)
+        return images, batch.labels, mixture
+
+    def _backward(self, images: Tensor, labels: Tensor, mixture: Tensor | None) -> Tensor:
         """Add the gradients of one micro-batch; returns its mean loss, on the device."""
-        loss = self.nonfinite.share(self.step(batch.images, batch.labels))
+        loss = self.nonfinite.share(self.step(images, labels, mixture))
         self.scaler.scale(loss / self.options.accumulation).backward()
         return loss.detach()
 
@@ -501,9 +538,11 @@ def _host_clock(seconds: float = 0.0) -> WaitClock:
     return WaitClock(torch.device("cpu"), seconds)
 
 
-def _random_batch(loader: BatchLoader, side: int, device: torch.device, normalize: Normalize) -> Batch:
-    """A batch in the loader's type and memory format."""
-    size = loader.batch_size
+def _random_batch(
+    loader: BatchLoader, side: int, device: torch.device, normalize: Normalize, size: int | None = None
+) -> Batch:
+    """A batch in the loader's type and memory format; of its size unless ``size`` says another."""
+    size = size or loader.batch_size
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     if loader.dtype != torch.uint8:
         images = normalize(images).to(loader.dtype)

@@ -62,7 +62,8 @@ def _watch(watcher: Watcher, update_page: Callable[[Sequence[Standing]], None], 
         while True:
             standings = watcher.look()
             update_page(standings)
-            live.update(table(standings, console.height - 3), refresh=True)  # its header, the line below, the cursor
+            rows = console.height - 3  # its header, the line below, the cursor
+            live.update(table(standings, rows, console.width), refresh=True)
             time.sleep(LOOK_SECONDS)
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 WAITED_HIGH = 0.05
 
 #: What each column says, after the run's name and state.
-COLUMNS = ("epoch", "top-1 (%)", "best (%)", "images/s", "waited (%)", "left")
+COLUMNS = ("epoch", "top-1 %", "best %", "images/s", "waited %", "left")
 _STYLES = {"failed": "red", "damaged": "red", "killed": "red", "silent": "yellow", "finished": "dim"}
-#: Characters of a reason in the table; lines and the page have it whole.
-_MOST_DETAIL = 60
+#: Characters of a line that a run without a reason takes; what is left is a reason's. Lines and the page have it whole.
+_WITHOUT_DETAIL = 100
 
 
 def cells(standing: Standing) -> list[str]:
@@ -63,23 +63,26 @@ def line(standing: Standing) -> str:
     return f"{words}, epoch {epoch}, top-1 {top_1} % (best {best} %), {rate} images/s, waited {waited} %{ends}"
 
 
-def table(standings: Sequence[Standing], rows: int) -> Table:
-    """A row per run; where there are more than ``rows``, those at work and those that failed come first."""
+def table(standings: Sequence[Standing], rows: int, width: int) -> Table:
+    """A row per run; where there are more than ``rows``, those at work and those that failed come first.
+
+    ``width`` is that of the terminal: a reason gets what is left of it.
+    """
     from rich.table import Table
     from rich.text import Text
 
     chosen = sorted(standings, key=lambda s: (ORDER.index(s.state), -s.changed))[: max(1, rows)]
     hidden = f"; {len(standings) - len(chosen)} not shown" if len(chosen) < len(standings) else ""
     table = Table(box=None, pad_edge=False, caption=summary(standings) + hidden, caption_justify="left")
-    table.add_column("run", overflow="fold", ratio=2)
-    table.add_column("state", overflow="fold", ratio=1)
+    table.add_column("run", overflow="fold")
+    table.add_column("state", overflow="ellipsis", no_wrap=True)
     for title in COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
     for standing in (s for s in standings if s in chosen):
         texts = [Text(text) for text in cells(standing)]
         last = standing.run.log[-1] if standing.run and standing.run.log else None
         if last and (last.wait_share or 0.0) > WAITED_HIGH:
-            texts[COLUMNS.index("waited (%)")].stylize("yellow")
-        names = (Text(shown(standing.name)), Text(state_words(standing, _MOST_DETAIL)))
+            texts[COLUMNS.index("waited %")].stylize("yellow")
+        names = (Text(shown(standing.name)), Text(state_words(standing, max(4, width - _WITHOUT_DETAIL))))
         table.add_row(*names, *texts, style=_STYLES.get(standing.state))
     return table

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ffcv_imagenet.analysis.command import main
 from ffcv_imagenet.analysis.corrupt import corrupt
+from ffcv_imagenet.analysis.folders import opened
 from ffcv_imagenet.analysis.outputs import read_images
 from ffcv_imagenet.analysis.subject import load_subject
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.write.parameters import resolve_parameters
+from ffcv_imagenet.data.write.splits import write_splits
 from ffcv_imagenet.distributed import find_world
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import Given
@@ -99,6 +103,65 @@ def test_two_processes_find_what_one_finds(measured, runs, digits, tmp_path):
     stored = [np.load(folder / "logits.npz") for folder in (runs / "maxsup/analysis", tmp_path)]
     np.testing.assert_array_equal(stored[0]["labels"], stored[1]["labels"])
     np.testing.assert_allclose(stored[0]["logits"], stored[1]["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_transfer_takes_class_folders_and_finds_what_it_finds_in_the_beton_written_of_them(
+    runs, digits, digits_folder, tmp_path, capsys
+):
+    write_splits(digits_folder, tmp_path, ("train", "val"), resolve_parameters(mode="raw"), num_workers=1)
+    words = ["transfer", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", *CPU]
+    of_folder = [f"--transfer.train={digits_folder / 'train'}", f"--transfer.test={digits_folder / 'val'}"]
+    of_beton = [f"--transfer.train={tmp_path / 'train.beton'}", f"--transfer.test={tmp_path / 'val.beton'}"]
+    main([*words, *of_folder, f"--out={tmp_path / 'folder'}"])
+    main([*words, *of_beton, f"--out={tmp_path / 'beton'}"])
+    folder, beton = (json.loads((tmp_path / name / "transfer.json").read_text()) for name in ("folder", "beton"))
+    assert folder["results"] == beton["results"]
+    assert folder["inputs"]["data"] == beton["inputs"]["data"]
+    assert folder["files"]["target train"] == str(digits_folder / "train")
+    capsys.readouterr()
+    main([*words, *of_folder, f"--out={tmp_path / 'folder'}"])
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_folder_of_jpeg_files_is_taken_byte_for_byte_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    contents = []
+    for number, name in enumerate("ab"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        image = Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 30, 3)).astype(np.uint8))
+        image.save(tmp_path / "images" / name / "one.jpg", quality=60)
+        contents.append((tmp_path / "images" / name / "one.jpg").read_bytes())
+    with opened([str(tmp_path / "images")], find_world("cpu")) as found:
+        (data,) = found.values()
+        stored = data.path.read_bytes()
+        assert all(content in stored for content in contents)
+        assert data.manifest.classes == ("a", "b")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_images_that_the_runs_disagree_on_are_found_and_are_the_same_for_all_of_them(measured, runs, digits, tmp_path):
+    logits = np.load(runs / "maxsup" / "analysis" / "logits.npz")["logits"]
+    most = int(np.bincount(logits.argmax(axis=1)).argmax())
+    state, params = load_checkpoint(runs / "maxsup"), json.loads((runs / "maxsup" / "params.json").read_text())
+    # The same network, but about half of the images of its most frequent class now are of another one.
+    other = (most + 1) % 3
+    state["model"]["fc.bias"][other] += float(np.median(logits[:, most] - logits[:, other]))
+    del state["params"], state["format"]
+    CheckpointFolder(tmp_path / "run" / "checkpoints", 1, params).save(state, 1)
+    words = [f"--run={runs / 'maxsup'}", f"--run={tmp_path / 'run'}", f"--data={digits / 'val.beton'}", *CPU]
+    main(["logits", *words, f"--out={tmp_path / 'out'}"])
+    main(["gradcam", *words, "--gradcam.among=disagreed", "--gradcam.count=3", f"--out={tmp_path / 'out'}"])
+    predicted = [np.load(tmp_path / "out" / run / "logits.npz")["logits"].argmax(axis=1) for run in ("maxsup", "run")]
+    disagreed = set(np.flatnonzero(predicted[0] != predicted[1]).tolist())
+    assert 3 < len(disagreed) < 31
+    for run in ("maxsup", "run"):
+        content = json.loads((tmp_path / "out" / run / "gradcam.json").read_text())
+        shown = [one["number"] for one in content["results"]["images"]]
+        assert content["inputs"]["options"]["samples"] == ",".join(map(str, shown))
+        assert shown == sorted(shown)
+        assert len(shown) == 3
+        assert set(shown) <= disagreed
 
 
 def test_other_options_or_other_data_are_other_inputs(runs, digits, tmp_path, capsys):
@@ -199,7 +262,27 @@ def test_a_run_whose_loss_has_a_head_of_cosines_is_loaded_with_it(runs, digits, 
             r"three different classes",
         ),
         (["plane", "--run={runs}/maxsup", "--data={val}", "--loss.name=maxsup"], r"--loss.name has no effect here"),
-        (["transfer", "--run={runs}/maxsup", "--data={val}"], r"transfer needs --transfer.train=FILE.beton and"),
+        (["transfer", "--run={runs}/maxsup", "--data={val}"], r"transfer needs --transfer.train=WHERE and"),
+        (
+            ["transfer", "--run={runs}/maxsup", "--data={val}", "--transfer.train={runs}", "--transfer.test={runs}"],
+            r"class folder .* has no images",
+        ),
+        (
+            ["transfer", "--run={runs}/maxsup", "--data={val}", "--transfer.train={val}", "--transfer.test={runs}/x"],
+            r"runs.*/x",
+        ),
+        (
+            ["gradcam", "--run={runs}/maxsup", "--data={val}", "--gradcam.among=disagreed"],
+            r"gradcam.among: got disagreed with a single run, allowed are two runs or more",
+        ),
+        (
+            ["gradcam", "--run={runs}/maxsup", "--run={runs}/maxsup", "--data={val}", "--gradcam.among=disagreed"],
+            r"all runs predict the same class for every image",
+        ),
+        (
+            ["gradcam", "--run={runs}/maxsup", "--data={val}", "--gradcam.among=disagreed", "--gradcam.samples=1"],
+            r"gradcam.samples: got '1' with gradcam.among=disagreed, allowed is one",
+        ),
         (
             ["corruptions", "--run={runs}/maxsup", "--data={val}", "--validation.resolution=64"],
             r"severities are those of 32 x 32 images, validation.resolution is 64",

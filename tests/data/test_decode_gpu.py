@@ -17,7 +17,7 @@ from equality import same
 from images import draw_folder
 from numba_compilations import compiling_threads
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest

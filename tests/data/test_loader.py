@@ -47,6 +47,7 @@ def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
+@pytest.mark.skipif("numba.config.THREADING_LAYER != 'omp'", reason="only OpenMP's threads are lacking after a fork")
 def test_a_forked_process_is_refused_where_it_lacks_the_threads(digits):
     if (child := os.fork()) == 0:
         try:

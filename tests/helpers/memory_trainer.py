@@ -4,7 +4,7 @@ import shutil
 
 import torch
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
@@ -56,7 +56,17 @@ class KeptCheckpoints(CheckpointFolder):
 
 
 def make_trainer(
-    model, loss, *, batches, batch_size, momentum=0.9, weight_decay=5e-4, world=None, train_loader=None, **options
+    model,
+    loss,
+    *,
+    batches,
+    batch_size,
+    momentum=0.9,
+    weight_decay=5e-4,
+    world=None,
+    train_loader=None,
+    augmentation=None,
+    **options,
 ):
     world = world or World(0, 1, 0, 1, torch.device("cpu"))
     defaults = {
@@ -81,5 +91,6 @@ def make_trainer(
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),
         world=world,
         stop=StopSignals(lambda number: number),
+        augmentation=augmentation,
         options=options,
     )

@@ -23,7 +23,7 @@ from PIL import Image
 from resizing import resized
 
 from ffcv_imagenet import native
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers, output_levels
 from ffcv_imagenet.data.read.gather import Gatherer

@@ -22,7 +22,7 @@ from ffcv_imagenet.report.groups import LOSS_ORDER, group_runs, last_fifth
 from ffcv_imagenet.report.measured import measured_tables
 from ffcv_imagenet.report.page import TEMPLATE_FILE, render_page
 from ffcv_imagenet.report.palette import DARK_COLOURS, DASHES, LIGHT_COLOURS, MARKERS, Style, style_of, styles
-from ffcv_imagenet.report.paper import beside_published, published_figures
+from ffcv_imagenet.report.paper import MEASURED_NOTE, beside_published, published_figures, published_measurements
 from ffcv_imagenet.report.runs import load_runs
 from ffcv_imagenet.report.template import STYLE_FILE
 
@@ -407,9 +407,39 @@ def test_what_runs_were_measured_for_stands_next_to_each_other(tmp_path):
     make_run(tmp_path, "maxsup1", "maxsup", 1)
     (table,) = measured_tables(group_runs(read_runs(tmp_path)))
     assert (table.title, table.seeds) == ("features", [2, 1])
-    assert table.rows == [("d_within val", ["0.3 ± 0.14", "0.1"])]
+    assert table.rows == [("d_within val", ["0.3 ± 0.14", "0.1"], False)]
     page = Page(render_page(read_runs(tmp_path)))
     assert "Measured: features" in page.words
+
+
+def test_published_measurements_stand_below_ours_and_are_marked(tmp_path):
+    for loss in ("baseline", "maxsup", "focal"):
+        write_measured(make_run(tmp_path / "runs", loss, loss, arch="resnet10"), 0.25, loss)
+    groups = group_runs(read_runs(tmp_path / "runs"))
+    assert [row.published for row in measured_tables(groups)[0].rows] == [False]
+    ours, theirs = measured_tables(groups, with_published=True)[0].rows
+    assert ours.texts == ["0.25", "0.25", "0.25"]
+    assert theirs == ("d_within val, published: ResNet-50, ImageNet-1K", ["0.3313", "0.2998", "–"], True)  # noqa: RUF001
+    page = render_page(read_runs(tmp_path / "runs"), with_published=True)
+    assert '<td class="published">0.2998</td>' in page
+    assert MEASURED_NOTE.replace("'", "&#39;") in page
+    assert "0.2998" not in render_page(read_runs(tmp_path / "runs"))
+    main([str(tmp_path / "runs"), "--markdown", str(tmp_path / "t.md"), "--compare=paper"])
+    markdown = (tmp_path / "t.md").read_text(encoding="utf-8")
+    assert "## features (resnet10, recipe rn50_16_epochs)" in markdown
+    assert re.search(r"\| d_within val, published: ResNet-50, ImageNet-1K +\| +0.3313 \| +0.2998 \|", markdown)
+    assert MEASURED_NOTE in markdown
+
+
+def test_published_measurements_are_figures_that_the_measurements_have():
+    figures = {"features": ("d_within train", "d_within val", "r2 train", "r2 val"), "transfer": ("top-1",)}
+    figures["corruptions"] = ("mean error", "mean ece")
+    for measurement, names in figures.items():
+        for name in names:
+            ((_, values),) = published_measurements(measurement, name).items()
+            assert set(values) <= set(LOSSES.kinds)
+            assert {"label_smoothing", "maxsup"} <= set(values)
+            assert all(0 < value < 1 for value in values.values())
 
 
 def test_measurements_of_other_data_or_images_are_not_averaged_and_damaged_files_are_left_out(tmp_path):

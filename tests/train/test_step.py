@@ -11,7 +11,7 @@ from memory_trainer import CLASSES, DrawnLoader, draw_batch, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import build_model

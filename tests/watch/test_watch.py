@@ -139,13 +139,13 @@ def test_lines_and_table_say_the_same_and_names_are_no_markup(tmp_path):
     assert line(standings[1]).startswith(f"x{NASTY}\\x1b: failed: {'out of memory ' * 9}".strip())
     console = Console(width=150, force_terminal=False)
     with console.capture() as capture:
-        console.print(table(standings, rows=10))
+        console.print(table(standings, rows=10, width=150))
     text = capture.get()
     assert f"x{NASTY}\\x1b" in text
     assert "25.00" in text
     assert "2 runs: 1 failed, 1 finished" in text
     with console.capture() as capture:
-        console.print(table(standings, rows=1))
+        console.print(table(standings, rows=1, width=150))
     assert "done" not in capture.get()
     assert "1 not shown" in capture.get()
     assert failed.name  # the one that failed is the one that stays

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.read.beton_file import Storage
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder

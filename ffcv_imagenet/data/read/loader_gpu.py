@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 
-from ffcv_imagenet.augment import Normalize
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder
 from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers

@@ -70,6 +70,11 @@ def scan_splits(root: Path, splits: Sequence[str]) -> dict[str, ImageFolder]:
     return scanned
 
 
+def scan_folder(folder: Path) -> ImageFolder:
+    """List the images of one folder, ``folder/<class>/**/<image>``; raises as :func:`scan_splits`."""
+    return _scan(folder, _class_names(folder))
+
+
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise FileNotFoundError(f"folder not found: {shown(folder)} (expected is {shown(folder)}/<class>/<image>)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from ffcv_imagenet.data.format.records import (
 )
 from ffcv_imagenet.data.write.encode import EncodedImage
 from ffcv_imagenet.files import WrittenFile
+from ffcv_imagenet.names import shown
 
 _NAMES = ("image", "label")
 
@@ -36,6 +39,29 @@ def beton_size(num_samples: int, mean_bytes: float, page_size: int) -> int:
     per_page = max(1, int(page_size / max(mean_bytes, 1)))
     num_pages = -(-_head_size(num_samples) // page_size) + -(-num_samples // per_page)  # both rounded up
     return num_pages * page_size + num_samples * ALLOCATION.itemsize
+
+
+def page_size_of_pixels(files: Iterable[str | Path]) -> int:
+    """The size of a page in MiB into which the pixels of each of these image files fit: a power of 2.
+
+    Raises:
+        ValueError: a file is no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    largest = 1
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                largest = max(largest, 3 * image.width * image.height)
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{shown(file)} is no image that can be read: {error}") from None
+    return page_size_of_bytes(largest)
+
+
+def page_size_of_bytes(largest: int) -> int:
+    """The size of a page in MiB into which so many bytes fit: a power of 2, as FFCV wants it 2 at least."""
+    return max(2, 1 << (largest >> 20).bit_length())
 
 
 def _head_size(num_samples: int) -> int:

@@ -1,4 +1,4 @@
-"""What happens to a batch on the training device."""
+"""From a decoded image to the input of a model."""
 
 from __future__ import annotations
 
