@@ -1,11 +1,12 @@
 # The two commands: `make demo` and `make test`. Both set up .venv first, once.
 #   make demo [DATA=/path/to/folder/with/train/and/val, or an archive of it: docs/data.md]
-#   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 or 3.12)
+#   PYTHON=python3.12 make test        (to choose the interpreter: 3.11 to 3.14)
+#   make dist                          (a source archive and a wheel in dist/: docs/install.md)
 # On a GPU: tests, benchmarks and Imagenette, tables in gpu_results/ (docs/gpu.md says more), and the same without one, small:
 #   make gpu IMAGES=/path/to/images [IMAGENETTE=/path/to/folder/with/train/and/val] [DEADLINE=3600]
 #   make rehearse
 
-.PHONY: setup demo test lint fuzz soak gpu rehearse
+.PHONY: setup demo test lint fuzz soak dist gpu rehearse
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +39,13 @@ fuzz: setup
 # Faults in large numbers (kills, damage), of which the tests try a few; a line per kind. Takes tens of minutes.
 soak: setup
 	@set -e; for script in soak/*.py; do .venv/bin/python $$script; done
+
+# The wheel is built from the archive, so that the archive is known to be complete.
+dist: setup
+	rm -rf dist
+	.venv/bin/python -c "from setuptools import build_meta; build_meta.build_sdist('dist')" >/dev/null
+	.venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/*.tar.gz
+	@ls dist/*
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile

@@ -137,7 +137,7 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class WriteConfig:
-    """Configuration of write_datasets.py."""
+    """Configuration of ``python -m ffcv_imagenet.write``."""
 
     data: WriteDataOptions = group(WriteDataOptions)
     out: WriteOutOptions = group(WriteOutOptions)
@@ -413,7 +413,7 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Configuration of train_imagenet.py."""
+    """Configuration of ``python -m ffcv_imagenet.train``."""
 
     data: DataOptions = group(DataOptions)
     augment: AugmentOptions = group(AugmentOptions)

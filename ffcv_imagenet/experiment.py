@@ -95,7 +95,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                         folder.write_log(trainer.log)
 
                 on_main(world, begin)
-                checkpoints = run_checkpoints(config, path, params) if world.is_main else None
+                checkpoints = run_checkpoints(config, path, params, start.val_data) if world.is_main else None
                 last = _with_enough_memory(lambda: trainer.fit(folder, checkpoints), explain)
                 exchange.finish()
         except BaseException as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 _threads = torch.get_num_threads()
@@ -25,8 +25,7 @@ try:  # Importing FFCV makes them 1.
     from ffcv_imagenet.data.read.crops import center_crop
     from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
     from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
-    from ffcv_imagenet.data.read.orders import RankOrder, ShardedOrder, ShuffledOrder
-    from ffcv_imagenet.data.sources.pixels import decode_image
+    from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
     from ffcv_imagenet.distributed import World
     from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
     from ffcv_imagenet.options import Given
@@ -72,15 +71,19 @@ class Transform:
                 raise ValueError(f"got pixels {list(image.shape)} {image.dtype}, allowed are [H, W, 3] uint8")
             pixels = image
         else:
-            pixels = decode_image(Path(image).read_bytes(), Image.MAX_IMAGE_PIXELS or _ANY_NUMBER)
+            pixels = _read(Path(image))
         box = tuple(int(number) for number in center_crop(*pixels.shape[:2], self.crop_ratio))
         crop = native.resize_crop(pixels, box, (self.resolution, self.resolution), resize=self.resize)  # type: ignore[arg-type]
         batch = torch.from_numpy(crop).permute(2, 0, 1).unsqueeze(0)
         return Normalize(self.mean, self.std)(batch)[0]
 
 
-#: Images of any size are decoded.
-_ANY_NUMBER = 1 << 62
+def _read(file: Path) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is no image that can be read") from None
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,12 @@ def load(place: AnyPath, *, arch: str | None = None, device: str | torch.device 
         FileNotFoundError: no such place, or a folder without checkpoint.
         ValueError: it cannot be used; says why.
     """
-    path, world = Path(place), World(0, 1, 0, 1, torch.device(device))
+    path, world = Path(place), World(0, 1, 0, 1, _with_number(device))
     given = Given({} if arch is None else {"model.arch": arch}, {})
     subject = load_subject(path, given, world, is_run=path.is_dir())
-    config = subject.config
-    transform = Transform(
-        config.validation.resolution, config.validation.crop_ratio, config.data.resize, config.data.mean, config.data.std
-    )
-    classes, names = subject.class_names(), subject.names_of_people()
+    validation, data = subject.config.validation, subject.config.data
+    transform = Transform(validation.resolution, validation.crop_ratio, data.resize, data.mean, data.std)
+    classes, names = subject.class_names(), subject.class_names(of_people=True)
     return Network(
         subject.model.requires_grad_(),
         transform,
@@ -199,13 +200,19 @@ def val_loader(
 def _loader(
     data: BetonFile,
     decoder: CropDecoder,
-    order: RankOrder,
+    order: ShuffledOrder | ShardedOrder,
     batch_size: int,
     device: str | torch.device,
     num_workers: int,
 ) -> CPUBatchLoader:
-    options = {"batch_size": batch_size, "device": torch.device(device), "num_workers": num_workers}
-    return CPUBatchLoader(data, decoder, order, **options)  # type: ignore[arg-type]
+    return CPUBatchLoader(
+        data, decoder, order, batch_size=batch_size, device=_with_number(device), num_workers=num_workers
+    )
+
+
+def _with_number(device: str | torch.device) -> torch.device:
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
 
 
 def manifest(file: AnyPath) -> Manifest:

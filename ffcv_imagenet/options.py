@@ -48,6 +48,10 @@ class OptionsError(ValueError):
         super().__init__(many + "\n  ".join(texts))
 
 
+#: The recipes of the package, which the source has at rn_configs/.
+RECIPES = Path(__file__).with_name("recipes")
+
+
 @dataclass(frozen=True)
 class Given:
     """Options as a user gives them: the texts or YAML values, where each comes from, and words without value."""
@@ -316,7 +320,7 @@ def _read(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in files:
-        content = read_yaml(Path(name))
+        content = read_yaml(find_config_file(name))
         values.update(content)
         origins.update(dict.fromkeys(content, name))
     return Given(values | words, origins | dict.fromkeys(words, COMMAND_LINE), given_flags), unknown
@@ -327,9 +331,29 @@ def config_files(argv: Sequence[str]) -> list[Path]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     _add_config_file_argument(parser)
     try:
-        return [Path(name) for name in parser.parse_known_args(list(argv))[0].config_file]
+        names = parser.parse_known_args(list(argv))[0].config_file
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+    return [find_config_file(name) for name in names]
+
+
+def find_config_file(name: str) -> Path:
+    """A configuration file by its path, or a recipe of the package by its name, such as ``rn50_16_epochs``.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    path = Path(name)
+    recipe = RECIPES / f"{path.name.removesuffix('.yaml')}.yaml"
+    if path.is_file():
+        return path
+    if path.name == name and recipe.is_file():
+        return recipe
+    if recipe.is_file():
+        hint = f"--config-file={recipe.stem} is the recipe of this package"
+    else:
+        hint = f"recipes of this package: {', '.join(sorted(file.stem for file in RECIPES.glob('*.yaml')))}"
+    raise FileNotFoundError(f"configuration file not found: {path} ({hint})")
 
 
 def recipe_name(argv: Sequence[str]) -> str:
@@ -596,8 +620,8 @@ def _variants_help(fields: Mapping[str, dataclasses.Field]) -> str:
 
 def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
     text = (
-        "read options from a YAML file, or those of a run from its params.json (repeatable, later ones win; the "
-        "command line wins over all)"
+        "read options from a YAML file, a recipe of the package by its name, such as rn50_16_epochs, or those of a run "
+        "from its params.json (repeatable, later ones win; the command line wins over all)"
     )
     parser.add_argument(_CONFIG_FILE, "-C", action="append", default=[], metavar="FILE", help=text)
 

@@ -15,9 +15,12 @@ from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.lock import hold
 
 
-def run_checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | None = None) -> CheckpointFolder:
-    """The checkpoints of the run in folder ``path``; ``params`` goes into each that is written."""
-    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params)
+def run_checkpoints(
+    config: TrainConfig, path: Path, params: dict[str, Any] | None = None, data: Manifest | None = None
+) -> CheckpointFolder:
+    """The checkpoints of the run in folder ``path``; ``params`` and the classes of ``data`` go into each."""
+    names = {} if data is None else {"classes": list(data.classes), "class_names": list(data.class_names)}
+    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params, names)
 
 
 def resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] | None:

@@ -113,6 +113,12 @@ def to_paste(message: str) -> str:
     return re.sub(r"(?<![\w./-])(?=[a-z]+\.[a-z_]+(: got |=))", "--", message)
 
 
+def command_line(argv: Sequence[str]) -> list[str]:
+    """The words after ``python`` that started this program with the arguments ``argv``: a file's, or ``-m MODULE``."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [*([sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]), *argv]
+
+
 class _LossyFile(io.FileIO):
     """A file descriptor to write to, which takes what cannot be written as written."""
 

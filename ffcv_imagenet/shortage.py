@@ -40,7 +40,7 @@ def training_shortage(start: Resolved, trainer: Trainer, said: str) -> str:
         said,
         world.device,
         attempt=lambda images: trainer.attempt(images, side),
-        sizes=accumulated_batches(whole, options.training.accumulation),
+        sizes=accumulated_batches(whole, options.training.accumulation, of=2 if options.augment.mixes else 1),
         option=option,
     )
 
@@ -63,14 +63,14 @@ def evaluation_shortage(start: Resolved, step: EvaluationStep, said: str) -> str
     )
 
 
-def accumulated_batches(whole: int, accumulation: int) -> list[int]:
-    """Sizes of micro-batches into which a process can cut its ``whole`` images of a step.
+def accumulated_batches(whole: int, accumulation: int, of: int = 1) -> list[int]:
+    """Sizes of micro-batches, multiples of ``of``, into which a process can cut its ``whole`` images of a step.
 
     The first is that of ``accumulation``, each of the others at most half of the one before.
     """
     sizes = [whole // accumulation]
     for parts in range(accumulation + 1, whole + 1):
-        if whole % parts == 0 and whole // parts <= sizes[-1] // 2:
+        if whole % (parts * of) == 0 and whole // parts <= sizes[-1] // 2:
             sizes.append(whole // parts)
     return sizes
 

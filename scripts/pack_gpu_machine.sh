@@ -31,7 +31,7 @@ for candidate in ${PYTHON:-python3.12 "$HOME"/.pyenv/versions/3.12.*/bin/python 
         break
     fi
 done
-[ -n "$python" ] || { echo "error: PYTHON: got ${PYTHON:-none}, allowed is Python 3.11 or 3.12 with pip" >&2; exit 2; }
+[ -n "$python" ] || { echo "error: PYTHON: got ${PYTHON:-none}, allowed is Python 3.11 to 3.14 with pip" >&2; exit 2; }
 wanted=$(sed -n 's/^ *"\(\(fastargs\|ffcv\|cuda-core\)[=><][^";]*\).*/\1/p' pyproject.toml)
 
 scratch=$(mktemp -d)
@@ -52,7 +52,7 @@ rm "$machine"/site/ffcv/_libffcv*.so
 cc -O2 -shared -fPIC "-I$include" scripts/ffcv_without_opencv.c -o "$machine/site/ffcv/_libffcv$suffix"
 
 git ls-files --cached --others --exclude-standard -z |
-    while IFS= read -r -d '' file; do [ ! -f "$file" ] || printf '%s\0' "$file"; done |
+    while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
     tar -c --null -T - | tar -x -C "$machine/project"
 # Compiled there, so that nothing here changes; it finds libjpeg-turbo beside itself.
 (cd "$machine/project" && LDFLAGS='-Wl,-rpath,$ORIGIN' "$python" setup.py -q build_ext --inplace && rm -rf build)

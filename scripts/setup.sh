@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Makes .venv with everything that the project needs. Does nothing when it is there and up to date.
-# PYTHON=... chooses the interpreter (3.11 or 3.12).
+# PYTHON=... chooses the interpreter (3.11 to 3.14).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-is_supported() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null; }
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 python=${PYTHON:-}
-for candidate in python3.12 python3.11 python3; do
+for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
     [ -n "$python" ] && break
     if is_supported "$candidate"; then python=$candidate; fi
 done
 if ! is_supported "${python:-false}"; then
-    echo "Python 3.11 or 3.12 is needed (PYTHON=... chooses one); found: $(python3 --version 2>&1 || echo none)" >&2
+    echo "Python 3.11 to 3.14 is needed (PYTHON=... chooses one); found: $(python3 --version 2>&1 || echo none)" >&2
     exit 1
 fi
 
@@ -25,9 +25,10 @@ command -v c++ >/dev/null && command -v make >/dev/null || packages+=(build-esse
 command -v pkg-config >/dev/null || packages+=(pkg-config)
 pkg-config --exists opencv4 2>/dev/null || packages+=(libopencv-dev)
 pkg-config --exists libturbojpeg 2>/dev/null || packages+=(libturbojpeg0-dev)
+name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-[ -f "$headers/Python.h" ] || packages+=(python3-dev)
-"$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+[ -f "$headers/Python.h" ] || packages+=("$name-dev")
+"$python" -c 'import ensurepip' 2>/dev/null || packages+=("$name-venv")
 if [ ${#packages[@]} -gt 0 ]; then
     # No recommended packages: OpenCV's would bring a desktop.
     install="apt-get update && apt-get install -y --no-install-recommends ${packages[*]}"

@@ -16,14 +16,14 @@ import ffcv_imagenet.export
 import ffcv_imagenet.predict
 import ffcv_imagenet.report.command
 import ffcv_imagenet.sweep.__main__
+import ffcv_imagenet.train.__main__
 import ffcv_imagenet.watch.command
-import train_imagenet
-import write_datasets
+import ffcv_imagenet.write
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {
-    "train_imagenet.py": train_imagenet.main,
-    "write_datasets.py": write_datasets.main,
+    "ffcv_imagenet.train": ffcv_imagenet.train.__main__.main,
+    "ffcv_imagenet.write": ffcv_imagenet.write.main,
     "ffcv_imagenet.sweep": ffcv_imagenet.sweep.__main__.main,
     "ffcv_imagenet.analysis": ffcv_imagenet.analysis.command.main,
     "ffcv_imagenet.predict": ffcv_imagenet.predict.main,

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "data": {"files", "names", "progress", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
+    "train/__main__": {"config", "experiment", "options", "script"},
     "train": {
         "train/precision", "script", "augment", "distributed", "losses", "models", "progress", "units", "data/read",
         "run",
@@ -59,10 +60,17 @@ MAY_IMPORT = {
         "progress", "resolved", "run", "script", "variants", "train/precision", "data/format", "data/read",
         "data/sources", "data/write",
     },
+    "library": {
+        "analysis", "augment", "distributed", "imagenet", "native", "options", "data/format", "data/read",
+    },
     "predict": {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
     },
     "export": {"analysis", "distributed", "files", "names", "options", "run", "script"},
+    "write": {
+        "config", "names", "options", "script", "data/sources", "data/write",
+    },
+    "__main__": {"script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",

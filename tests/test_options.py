@@ -19,6 +19,7 @@ from ffcv_imagenet.options import (
     Words,
     build,
     complete,
+    config_files,
     flatten,
     group,
     option,
@@ -378,6 +379,34 @@ def test_a_configuration_records_the_options_that_apply_given_or_not():
 )
 def test_an_option_says_whether_it_may_change_and_whether_runs_that_differ_in_it_are_averaged(key, resumable, averaged):
     assert (effect_of(key).resumable, effect_of(key).averaged) == (resumable, averaged)
+
+
+def test_a_recipe_is_found_by_its_path_or_by_its_name():
+    file = ROOT / "rn_configs" / "rn18_16_epochs.yaml"
+    words = ["--data.val=v", "--data.train=t"]
+    by_path = parse(TrainConfig, [f"--config-file={file}", *words], "")
+    for name in ("rn18_16_epochs", "rn18_16_epochs.yaml"):
+        assert parse(TrainConfig, [f"--config-file={name}", *words], "") == by_path
+        assert [found.resolve() for found in config_files([f"-C{name}"])] == [file]
+
+
+def test_a_file_of_the_folder_goes_before_a_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits.yaml").write_text("lr: {lr: 0.125}")
+    config = parse(TrainConfig, ["--config-file=digits.yaml", "--data.val=v", "--data.train=t"], "")
+    assert config.lr.lr == 0.125
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nothing", r"nothing \(recipes of this package: digits, .*rn50_16_epochs"),
+        ("elsewhere/digits.yaml", r"elsewhere/digits.yaml \(--config-file=digits is the recipe of this package\)"),
+    ],
+)
+def test_a_configuration_file_that_is_not_there_is_named_with_the_recipes(name, hint):
+    with pytest.raises(FileNotFoundError, match=f"configuration file not found: {hint}"):
+        parse(TrainConfig, [f"--config-file={name}"], "")
 
 
 def test_an_option_that_does_not_say_it_is_an_error_when_it_is_imported():

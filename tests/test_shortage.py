@@ -120,3 +120,4 @@ def test_micro_batches_divide_the_batch_and_halve_at_least():
     assert accumulated_batches(512, 1) == [512, 256, 128, 64, 32, 16, 8, 4, 2, 1]
     assert accumulated_batches(96, 3) == [32, 16, 8, 4, 2, 1]
     assert accumulated_batches(45, 1) == [45, 15, 5, 1]
+    assert accumulated_batches(36, 1, of=2) == [36, 18, 6, 2]

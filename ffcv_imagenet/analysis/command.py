@@ -19,7 +19,7 @@ from ffcv_imagenet.script import OneLineParser
 if TYPE_CHECKING:
     from ffcv_imagenet.analysis.subject import Subject
 
-#: Sections of train_imagenet.py whose options say how images are prepared and where it computes.
+#: Sections of ffcv_imagenet.train whose options say how images are prepared and where it computes.
 _SECTIONS = ("data", "model", "validation", "dist", "training.precision")
 _ALL = "all"
 
@@ -239,9 +239,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Measureme
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.analysis",
-        description="Measure trained networks. Further options are those of train_imagenet.py in the sections "
-        f"{', '.join(_SECTIONS)}, such as --validation.resolution=224 or --dist.device=cpu; without them a run is "
-        "measured as it was validated, in float32.",
+        description="Measure trained networks. Further options are those of python -m ffcv_imagenet.train in the "
+        f"sections {', '.join(_SECTIONS)}, such as --validation.resolution=224 or --dist.device=cpu; without them a "
+        "run is measured as it was validated, in float32.",
         argument_default=None,
     )
     parser.add_argument("name", metavar="NAME", help=f"what to measure: {MEASUREMENTS.allowed()} | {_ALL}")

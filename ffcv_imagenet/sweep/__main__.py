@@ -1,7 +1,7 @@
 """Train every combination of some options, side by side on this machine, and compare them in one table.
 
     python -m ffcv_imagenet.sweep --config-file rn_configs/rn50_16_epochs.yaml --sweep.loss=baseline,maxsup \
-        --sweep.seeds=0,1,2 --sweep.gpus_per_run=8 --runs=runs/ [options of train_imagenet.py]
+        --sweep.seeds=0,1,2 --sweep.gpus_per_run=8 --runs=runs/ [options of ffcv_imagenet.train]
 
 The same command again continues where the sweep was. Exit status: 0 all runs are finished, 1 some failed, 2 a user's
 mistake, 130 it was stopped.

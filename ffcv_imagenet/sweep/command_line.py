@@ -14,7 +14,7 @@ from ffcv_imagenet.script import OneLineParser
 
 
 def split_words(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The sweep's own options by name, and the words for train_imagenet.py. ``--help`` is answered, and leaves.
+    """The sweep's own options by name, and the words for the trainings. ``--help`` is answered, and leaves.
 
     Raises:
         ValueError: an option without its value.
@@ -22,8 +22,8 @@ def split_words(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.sweep",
         description="Train every combination of the swept options, side by side, and compare them in one table.",
-        epilog="All options of train_imagenet.py (see there) are allowed too, for all runs, and any of them can be "
-        "swept: --sweep.lr.lr=0.5,1.0. Options of a loss go to the runs with a loss that takes them.",
+        epilog="All options of python -m ffcv_imagenet.train (see there) are allowed too, for all runs, and any of "
+        "them can be swept: --sweep.lr.lr=0.5,1.0. Options of a loss go to the runs with a loss that takes them.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--runs", metavar="FOLDER", help="folder of all runs (short for --logging.folder)")

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-import ffcv_imagenet
 from ffcv_imagenet.config import SweepConfig, SweepOptions, TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.orders import ShuffledOrder
@@ -52,7 +51,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
     """Read a sweep's command line and check every run's full configuration.
 
     Raises:
-        ValueError, FileNotFoundError: what train_imagenet.py would refuse, or a run folder of that name that was made
+        ValueError, FileNotFoundError: what the training would refuse, or a run folder of that name that was made
             with other options or data.
     """
     values, rest = split_words(argv)
@@ -162,7 +161,7 @@ def _gpus(config: TrainConfig) -> list[str]:
 
 
 def _run_name(config: TrainConfig, recipe: str, swept: Sequence[str]) -> str:
-    """The name that train_imagenet.py would give, and the swept options that are not in it.
+    """The name that the training would give, and the swept options that are not in it.
 
     It depends on this run's options alone, so that another sweep finds it, and it is one folder's name: other
     characters than letters, digits and ``._+=-`` are replaced, and where that happens or the name is cut, a hash of
@@ -218,11 +217,6 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
 
 
 def _command(words: Sequence[str], processes: int) -> tuple[str, ...]:
-    script = Path(ffcv_imagenet.__file__).parent.parent / "train_imagenet.py"
-    if not script.is_file():
-        raise FileNotFoundError(f"{script} is not there: install the package from its source with pip install -e .")
-    if script.is_relative_to(Path.cwd()):  # The shorter name, as a user types it.
-        script = script.relative_to(Path.cwd())
     # --standalone finds a free port, so that several torchruns on a machine don't meet.
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}") if processes > 1 else ()
-    return (sys.executable, *torchrun, str(script), *words)
+    return (sys.executable, *torchrun, "-m", "ffcv_imagenet.train", *words)

@@ -313,7 +313,7 @@ class Trainer:
         held = [torch.empty_like(batch.images) for _ in range(SLOTS - 1)]
         if not self.optimizer.state:
             held += map(torch.empty_like, self.model.parameters())
-        self.step.module(batch.images, batch.labels).backward()
+        self.step.module(*self._augmented(batch, self.epochs_done, 0, 0)).backward()
         del held
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 

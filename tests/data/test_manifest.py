@@ -76,11 +76,12 @@ def test_verify_finds_a_flipped_bit_anywhere(beton):
 def test_missing_files_are_named_with_a_way_out(beton):
     Manifest.path(beton).unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"has no manifest train\.beton\.json: it is a file of stock FFCV, .*write_datasets"
+        FileNotFoundError,
+        match=r"has no manifest train\.beton\.json: it is a file of stock FFCV, .*imagenet.write,",
     ):
         Manifest.read(beton)
     beton.unlink()
-    with pytest.raises(FileNotFoundError, match=r"not found: .*train\.beton .*write_datasets"):
+    with pytest.raises(FileNotFoundError, match=r"not found: .*train\.beton .*ffcv_imagenet.write"):
         Manifest.read(beton)
 
 
@@ -109,7 +110,7 @@ def test_bytes_that_are_no_text(beton):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format_version", 1, "format_version is 1, allowed is 2 .*write_datasets.py writes it again"),
+        ("format_version", 1, "format_version is 1, allowed is 2 .*python -m ffcv_imagenet.write writes it again"),
         ("num_samples", "5", "num_samples is '5', allowed is int"),
         ("num_samples", True, "num_samples is True, allowed is int"),
         ("num_samples", 5.0, "num_samples is 5.0, allowed is int"),

@@ -32,7 +32,8 @@ MAX_PIXELS = 178_956_970
 #: What a .beton without a manifest is, and what to do.
 WITHOUT_MANIFEST = (
     "it is a file of stock FFCV, or its manifest is lost; nothing tells its classes and how it was made. Write it anew "
-    "from the images with write_datasets.py, or make a manifest for it with python -m ffcv_imagenet.data.adopt"
+    "from the images with python -m ffcv_imagenet.write, or make a manifest for it with "
+    "python -m ffcv_imagenet.data.adopt"
 )
 
 
@@ -140,7 +141,7 @@ class Manifest:
         """
         path = cls.path(beton)
         if not beton.is_file():
-            raise FileNotFoundError(f"data set not found: {beton} (write_datasets.py makes it)")
+            raise FileNotFoundError(f"data set not found: {beton} (python -m ffcv_imagenet.write makes it)")
         if not path.is_file():
             raise FileNotFoundError(f"{beton} has no manifest {path.name}: {WITHOUT_MANIFEST}")
         try:
@@ -148,7 +149,8 @@ class Manifest:
             version = content.get("format_version") if isinstance(content, dict) else None
             if version != FORMAT_VERSION:
                 raise ValueError(
-                    f"format_version is {version!r}, allowed is {FORMAT_VERSION} (write_datasets.py writes it again)"
+                    f"format_version is {version!r}, allowed is {FORMAT_VERSION} "
+                    "(python -m ffcv_imagenet.write writes it again)"
                 )
             _add_new_options(content.get("parameters"))
             content = {"source_format": "folder", "class_names": []} | content  # not in those of earlier versions
