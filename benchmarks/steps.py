@@ -179,7 +179,7 @@ class ProjectStep:
                 val_resolution=VAL_SIDE,
                 flip_tta=True,
                 top_k=5,
-                progress_bar=False,
+                show_progress=False,
                 compile=choose_compile(variant.compile, device),
                 ema=variant.ema,
             ),

@@ -440,6 +440,12 @@ class DistOptions:
     cpu_threads: int = option(
         Integer(0, 1024), "torch's threads per process on a CPU (0: its share of the cores)", 0, RUNNING
     )
+    meant_for: int | None = option(
+        OrNone(Integer(1)),
+        "for recipes: how many GPUs the batch is meant for; on another number the start says how to divide it",
+        None,
+        KEEPING,
+    )
     timeout_minutes: float = option(Real(0.1), "give up when a process waits this long for another", 10, RUNNING)
 
 
@@ -451,7 +457,9 @@ class LoggingOptions:
     name: str | None = option(
         OrNone(Text()), "name of this run (none: recipe, architecture, loss and seed)", None, KEEPING
     )
-    progress_bar: bool = option(Switch(), "show a progress bar where stderr is a terminal", True, KEEPING)
+    progress_bar: bool = option(
+        Switch(), "show how far it is: a bar where stderr is a terminal, elsewhere a line every minute", True, KEEPING
+    )
     tensorboard: bool = option(
         Switch(), "write TensorBoard events into the run folder (pip install tensorboard)", False, KEEPING
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +22,10 @@ from ffcv_imagenet.loaders import make_train_loader, make_val_loader
 from ffcv_imagenet.models import build_model, freeze, output_parameters
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given, flatten
+from ffcv_imagenet.overview import describe
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.resolved import Resolved, resolve
-from ffcv_imagenet.resume import compared_params, prepare_start, run_checkpoints
+from ffcv_imagenet.resume import compared_params, look_for_start, prepare_start, run_checkpoints
 from ffcv_imagenet.run.class_order import read_class_order, rows_in_order
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
 from ffcv_imagenet.run.log import EpochLog, percent
@@ -81,6 +82,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
+                if world.is_main:
+                    print("\n".join([*describe(start, trainer.steps, path), *_goes_on(state)]), flush=True)
                 params["compilation_seconds"] = _with_enough_memory(trainer.warm_up, explain)
                 if world.is_main and params["compilation_seconds"]:
                     print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
@@ -94,7 +97,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                         folder.write_log(trainer.log)
 
                 on_main(world, begin)
-                checkpoints = run_checkpoints(config, path, params) if world.is_main else None
+                checkpoints = run_checkpoints(config, path, params, start.val_data) if world.is_main else None
                 last = _with_enough_memory(lambda: trainer.fit(folder, checkpoints), explain)
                 exchange.finish()
         except BaseException as error:
@@ -107,6 +110,31 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             scores = f"top-1 {percent(last.top_1)} %, top-{last.k} {percent(last.top_k)} %"
             print(f"final {scores}; the run lies in {shown(path)}\n{_limit(start, trainer.log)}")
         return last
+
+
+def dry_run(config: TrainConfig, *, recipe: str = "none") -> None:
+    """Say what :func:`train` would do, and refuse what it would refuse; writes nothing. The same call on every rank.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: a user's mistake.
+    """
+    world, path = find_world(config.dist.device), _run_path(config, recipe)
+    with process_group(world, config.dist.timeout_minutes):
+        check_installed(tensorboard=config.logging.tensorboard, wandb=config.logging.wandb)
+        start = resolve(config, world)
+        steps = len(make_train_loader(start)) // config.training.accumulation
+        make_val_loader(start)
+        state = on_main(world, lambda: look_for_start(config, path, _params(start, path.name, recipe, ())))
+        if world.is_main:
+            print("\n".join([*describe(start, steps, path), *_goes_on(state)]), flush=True)
+
+
+def _goes_on(state: dict[str, Any] | None) -> list[str]:
+    """From where a run is continued, as no or one line."""
+    if state is None:
+        return []
+    step = f" and step {state['step']} of the next" if state["step"] else ""
+    return [f"continues after {state['epochs_done']} epochs{step}"]
 
 
 def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: str = "none") -> Scores:
@@ -140,16 +168,19 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
         loader = make_val_loader(start)
         normalize = start.make_normalize().to(world.device)
         step = EvaluationStep(model, normalize, precision=start.precision, device=world.device)
-        scores = _with_enough_memory(
-            lambda: evaluate(
-                step,
-                loader,
-                resolution=config.validation.resolution,
-                flip_tta=config.validation.flip_tta,
-                top_k=start.top_k,
-            ),
-            functools.partial(evaluation_shortage, start, step),
-        )
+        hidden = not (world.is_main and config.logging.progress_bar)
+        with Progress("evaluation", len(loader), "batches", hidden=hidden) as progress:
+            scores = _with_enough_memory(
+                lambda: evaluate(
+                    step,
+                    loader,
+                    resolution=config.validation.resolution,
+                    flip_tta=config.validation.flip_tta,
+                    top_k=start.top_k,
+                    after_batch=progress.update,
+                ),
+                functools.partial(evaluation_shortage, start, step),
+            )
     source = found.source if found else config.model.weights
     if scores.top_1 is None or scores.top_k is None or scores.loss is None:
         text = (
@@ -223,7 +254,7 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
             val_resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
             top_k=start.top_k,
-            progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
+            show_progress=config.logging.progress_bar,
             skip_nonfinite=training.on_nonfinite == "skip",
             checkpoint_steps=config.checkpoint.every_steps,
             compile=start.compile,

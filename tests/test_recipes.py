@@ -136,3 +136,9 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
     }
     last = train(build(TrainConfig, read_yaml(recipe) | shrunk))
     assert math.isfinite(last.train_loss)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_a_recipe_says_the_number_of_gpus_that_its_head_says(recipe):
+    told = re.search(r"# Meant for: (\d+) GPU", recipe.read_text())
+    assert read_yaml(recipe).get("dist.meant_for") == (int(told[1]) if told else None)

@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ffcv_imagenet.analysis.measurement import DataSet, Need
 from ffcv_imagenet.analysis.subject import Subject
@@ -18,6 +17,7 @@ from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import gather, sum_over_ranks
 from ffcv_imagenet.loaders import make_val_loader
 from ffcv_imagenet.models import find_head
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.train.precision import autocast
 
 
@@ -138,20 +138,13 @@ def collect(
     subject: Subject, batches: Iterable[Images], collectors: Mapping[Need, Collector], *, total: int, what: str
 ) -> None:
     """Pass batches (this rank's part) through the network, and give the outputs to ``collectors``."""
-    with tqdm(
-        total=total, desc=f"{subject.name}: {what}", unit=" images", leave=False, disable=_hidden(subject)
-    ) as bar:
+    with Progress(f"{subject.name}: {what}", total, "images", hidden=not subject.world.is_main) as progress:
         for batch in outputs(subject, batches):
             for collector in collectors.values():
                 collector.add(batch)
-            bar.update(len(batch.numbers) * subject.world.size)
+            progress.update(len(batch.numbers) * subject.world.size)
     for collector in collectors.values():
         collector.finish()
-
-
-def _hidden(subject: Subject) -> bool | None:
-    """Whether there is no progress bar: on other ranks than the first; tqdm finds out whether stderr is a terminal."""
-    return None if subject.world.is_main else True
 
 
 class ImageReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Subject:
         num_classes: K, the length of its output.
         checksum: of all parameters and buffers, independent of the file they lie in.
         run: what the run's ``params.json`` says; None for a file of weights.
+        classes: names by label that the checkpoint has, as folders and as people call them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     num_classes: int
     checksum: str
     run: Mapping[str, Any] | None = None
+    classes: tuple[Sequence[str], Sequence[str]] = ((), ())
 
     def start(self, data: Path, crop_ratio: float | None = None) -> Resolved:
         """What reads the images in ``data`` as this run's validation images (but for the ``crop_ratio`` given)."""
@@ -56,13 +58,19 @@ class Subject:
         data_options = replace(self.config.data, val=str(data))
         return resolve(replace(self.config, data=data_options, validation=validation), self.world)
 
-    def class_names(self) -> list[str] | None:
-        """Names by label, from the manifest of the validation data; None where it is not there or has another K."""
+    def class_names(self, *, of_people: bool = False) -> list[str] | None:
+        """Names by label: as folders are called, or where there are such, those that people use.
+
+        From the manifest of the validation data, else from the checkpoint; None where neither tells them.
+        """
+        folders, people = self.classes
         data = self.config.data.val
-        if data is None or not Manifest.path(Path(data)).is_file():
+        if data is not None and Manifest.path(Path(data)).is_file():
+            manifest = Manifest.read(Path(data))
+            folders, people = manifest.classes, manifest.class_names
+        if len(folders) != self.num_classes:
             return None
-        manifest = Manifest.read(Path(data))
-        return list(manifest.classes) if manifest.num_classes == self.num_classes else None
+        return list(people if of_people and people else folders)
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -143,7 +151,8 @@ def load_subject(
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last).to(world.device)
     name = (place.resolve() if is_run else place.with_suffix("")).name
     folder = out or (place / "analysis" if is_run else place.with_name(f"{name}_analysis"))
-    return Subject(name, source, folder, config, world, model, num_classes, weights_checksum(model), run)
+    in_checkpoint = ((), ()) if found is None else (found.state.get("classes", ()), found.state.get("class_names", ()))
+    return Subject(name, source, folder, config, world, model, num_classes, weights_checksum(model), run, in_checkpoint)
 
 
 def head_names(arch: str, state: Mapping[str, Any], place: Path) -> list[str]:

@@ -80,7 +80,7 @@ def make_trainer(
         "val_resolution": 32,
         "flip_tta": False,
         "top_k": 5,
-        "progress_bar": False,
+        "show_progress": False,
     }
     options = TrainerOptions(**defaults | options)
     return Trainer(
