@@ -82,7 +82,7 @@ exec chroot "$root" setpriv --reuid="$user" --regid="$user" --clear-groups bash 
 inside() { # inside USER COMMAND: run it in the machine
     local home=/home/$1
     [ "$1" != root ] || home=/root
-    unshare --mount --pid --fork --kill-child env -i "${told[@]}" HOME="$home" LANG=C.UTF-8 \
+    unshare --mount --pid --fork --kill-child env -i --default-signal=INT,QUIT "${told[@]}" HOME="$home" LANG=C.UTF-8 \
         PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin bash -euc "$enter" enter "$machine" "$cache" "$1" "$2" "${shares[@]}"
 }
 
