@@ -214,6 +214,26 @@ class AugmentOptions:
 
     policy: str = option(VariantName(POLICIES), "operations on each image", "none", LEARNING)
     of_policy: Mapping[str, Any] = variant_options(POLICIES)
+    color_jitter: tuple[float, ...] = option(
+        Numbers(4, 0, 1),
+        "most by which brightness, contrast, saturation and hue change, such as 0.3,0.3,0.3,0 (hue: at most 0.5)",
+        (0.0, 0.0, 0.0, 0.0),
+        LEARNING,
+    )
+    color_jitter_prob: float = option(Real(0, 1), "share of the images with color_jitter", 1.0, LEARNING)
+    grayscale_prob: float = option(Real(0, 1), "share of the images made grey", 0.0, LEARNING)
+    gaussian_blur_prob: float = option(
+        Real(0, 1), "share of the images blurred, by a Gaussian of 0.1 to 2 pixels", 0.0, LEARNING
+    )
+    solarize_prob: float = option(Real(0, 1), "share of the images with levels from 128 on inverted", 0.0, LEARNING)
+    erasing: float = option(Real(0, 1), "share of the images in which a box is erased", 0.0, LEARNING)
+    erasing_mode: str = option(
+        Choice("pixel", "const", "rand"),
+        "what is there instead: noise in each pixel, the mean colour, or one random colour",
+        "pixel",
+        LEARNING,
+    )
+    erasing_count: int = option(Integer(1, 16), "boxes in such an image, which share its area", 1, LEARNING)
     mixup: float = option(
         Real(0), "mix pairs of images, and their labels, by a share from Beta(mixup, mixup) (0: don't)", 0.0, LEARNING
     )
@@ -235,7 +255,8 @@ class AugmentOptions:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return self.mixes or self.policy != "none"
+        shares = (self.grayscale_prob, self.gaussian_blur_prob, self.solarize_prob, self.erasing, *self.color_jitter)
+        return self.mixes or self.policy != "none" or any(shares)
 
 
 @dataclass(frozen=True)
@@ -424,7 +445,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what involves several options; raises OptionsError with everything that does not go together."""
-        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._mixing_mistakes()]
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._augment_mistakes()]
         for make in (self.make_lr, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
             try:
                 make()
@@ -455,8 +476,10 @@ class TrainConfig:
         if end > epochs and options.min_res < options.max_res:
             yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
 
-    def _mixing_mistakes(self) -> Iterator[str]:
+    def _augment_mistakes(self) -> Iterator[str]:
         options, epochs = self.augment, self.training.epochs
+        if options.color_jitter[3] > 0.5:
+            yield f"augment.color_jitter: got a hue of {options.color_jitter[3]}, allowed are 0 to 0.5"
         if not options.mixes:
             return
         try:

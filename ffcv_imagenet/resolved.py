@@ -11,8 +11,12 @@ import torch._inductor.config
 
 from ffcv_imagenet import limits
 from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.draws import Purpose
+from ffcv_imagenet.augment.erasing import Erasing
 from ffcv_imagenet.augment.mixing import Mixing
 from ffcv_imagenet.augment.normalize import Normalize
+from ffcv_imagenet.augment.policies import Policy
+from ffcv_imagenet.augment.policies.sometimes import ColorJitter, Sometimes
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
@@ -74,6 +78,19 @@ class Resolved:
         options, training = self.config.augment, self.config.training
         if not options.any:
             return None
+        policies: dict[Purpose, Policy] = (
+            {Purpose.POLICY: self.config.make_policy()} if options.policy != "none" else {}
+        )
+        if any(options.color_jitter):
+            policies[Purpose.JITTER] = ColorJitter(options.color_jitter, options.color_jitter_prob)  # type: ignore[arg-type]
+        for purpose, policy in (
+            (Purpose.GRAYSCALE, Sometimes("saturation", options.grayscale_prob)),
+            (Purpose.BLUR, Sometimes("gaussian_blur", options.gaussian_blur_prob, 0.1, 2.0)),
+            (Purpose.SOLARIZE, Sometimes("solarize", options.solarize_prob, 128, 128)),
+        ):
+            if policy.prob:
+                policies[purpose] = policy
+        erasing = Erasing(options.erasing, options.erasing_mode, options.erasing_count, training.seed)
         mixing = Mixing(
             mixup=options.mixup,
             cutmix=options.cutmix,
@@ -83,7 +100,9 @@ class Resolved:
             seed=training.seed,
         )
         return Augmentation(
-            policy=self.config.make_policy(),
+            policies=policies,
+            erasing=erasing if options.erasing else None,
+            normalize=self.make_normalize().to(self.world.device),
             mixing=mixing if options.mixes else None,
             seed=training.seed,
             mean=self.config.data.mean,

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from ffcv_imagenet.augment.augmentation import Augmentation, apply_layers
+from ffcv_imagenet.augment.draws import Purpose
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.operations import OPERATIONS
 from ffcv_imagenet.augment.pixels import Sampling
 from ffcv_imagenet.augment.policies import POLICIES
@@ -22,8 +24,9 @@ def batch(seed=0):
 
 
 def augmentation(policy="timm_randaugment", **options):
-    options = {"mixing": None, "seed": 5, "mean": IMAGENET_MEAN, "device": torch.device("cpu")} | options
-    return Augmentation(policy=POLICIES.choose(policy), **options)
+    policies = {Purpose.POLICY: POLICIES.choose(policy)} if policy != "none" else {}
+    options = {"seed": 5, "mean": IMAGENET_MEAN, "normalize": Normalize(), "device": torch.device("cpu")} | options
+    return Augmentation(policies=policies, **options)
 
 
 def test_each_image_gets_its_own_operations_in_the_layers_order():
