@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffcv_imagenet.augment.policies import POLICIES, Policy
+from ffcv_imagenet.data.read.crop_kinds import CROPS, Crop
 from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
@@ -191,9 +192,14 @@ class DataOptions:
         "triangle",
         LEARNING,
     )
-    min_crop_area: float = option(
-        Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08, LEARNING
+    crop: str = option(
+        VariantName(CROPS),
+        "training crops: of random area and aspect ratio, a square of constant size, a part of the whole squashed to a "
+        "square, or the whole moved by a few pixels",
+        "random_resized",
+        LEARNING,
     )
+    of_crop: Mapping[str, Any] = variant_options(CROPS)
     flip: bool = option(
         Switch(), "mirror half of the training images (off where mirroring changes the class)", True, LEARNING
     )
@@ -506,6 +512,15 @@ class TrainConfig:
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
         return LOSSES.choose(self.loss.name, self.loss.of_loss)
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed on the training device, besides their normalisation."""
+        return self.augment.any or self.data.crop == "padded"
+
+    def make_crop(self) -> Crop:
+        """The training crops that the options describe."""
+        return CROPS.choose(self.data.crop, self.data.of_crop)
 
     def make_policy(self) -> Policy:
         """The operations on each image that the options describe."""

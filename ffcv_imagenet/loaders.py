@@ -8,9 +8,16 @@ from typing import Any
 
 import torch
 
+from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
-from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.read.crop_kinds import RandomResized, RandomSquare, Squash
+from ffcv_imagenet.data.read.decode_cpu import (
+    CenterCropDecoder,
+    CropDecoder,
+    RandomPartDecoder,
+    RandomResizedCropDecoder,
+)
 from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
@@ -32,24 +39,17 @@ def make_train_loader(start: Resolved) -> BatchLoader:
     config = start.config
     assert start.train_data is not None
     assert config.data.train is not None
-    decoder = RandomResizedCropDecoder(
-        config.resolution.min_res,
-        seed=config.training.seed,
-        min_area=config.data.min_crop_area,
-        flip=config.data.flip,
-        resize=config.data.resize,
-    )
     return _make_loader(
         start,
         config.data.train,
         start.train_data,
-        decoder,
+        _train_decoder(config),
         _train_order(start, start.train_data),
         decode=start.train_decoder,
         batch_size=config.per_rank_batch(start.world.size),
         on_damaged="fail" if config.data.on_error == "fail" else "replace",
         # Augmentations begin with what a CPU decodes, too: the same pixels wherever they are decoded.
-        normalized=not config.augment.any,
+        normalized=not config.augments,
     )
 
 
@@ -72,6 +72,24 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         # A validation image cannot be replaced; the scores are those of the rest, on any number of processes.
         on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
+
+
+def _train_decoder(config: TrainConfig) -> CropDecoder:
+    options: dict[str, Any] = {
+        "seed": config.training.seed,
+        "flip": config.data.flip,
+        "resize": config.data.resize,
+    }
+    match config.make_crop():
+        case RandomResized(min_crop_area, max_crop_area, crop_aspect):
+            options |= {"min_area": min_crop_area, "max_area": max_crop_area, "ratio": crop_aspect}
+            return RandomResizedCropDecoder(config.resolution.min_res, **options)
+        case RandomSquare(crop_share):
+            return RandomPartDecoder(config.resolution.min_res, share=crop_share, squash=False, **options)
+        case Squash(crop_share):
+            return RandomPartDecoder(config.resolution.min_res, share=crop_share, squash=True, **options)
+        case _:  # Padded: the rest happens on the training device.
+            return RandomPartDecoder(config.resolution.min_res, share=1.0, squash=True, **options)
 
 
 def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:

@@ -16,9 +16,11 @@ from ffcv_imagenet.augment.erasing import Erasing
 from ffcv_imagenet.augment.mixing import Mixing
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.policies import Policy
+from ffcv_imagenet.augment.policies.shift import RandomShift
 from ffcv_imagenet.augment.policies.sometimes import ColorJitter, Sometimes
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.crop_kinds import Padded
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.manifests import read_manifests
@@ -76,11 +78,14 @@ class Resolved:
     def make_augmentation(self) -> Augmentation | None:
         """What is done to the training batches, on the training device; None where there is nothing to do."""
         options, training = self.config.augment, self.config.training
-        if not options.any:
+        if not self.config.augments:
             return None
         policies: dict[Purpose, Policy] = (
             {Purpose.POLICY: self.config.make_policy()} if options.policy != "none" else {}
         )
+        match self.config.make_crop():
+            case Padded(padding):
+                policies = {Purpose.SHIFT: RandomShift(padding)} | policies
         if any(options.color_jitter):
             policies[Purpose.JITTER] = ColorJitter(options.color_jitter, options.color_jitter_prob)  # type: ignore[arg-type]
         for purpose, policy in (

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     BLUR = 4
     SOLARIZE = 5
     ERASING = 6
+    SHIFT = 7
 
 
 _MOST_PURPOSES = 64
