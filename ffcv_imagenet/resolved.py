@@ -144,9 +144,16 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         sides,
         feature_map=loss.reads_local_classes and train_data is not None,
         linear_head=loss.cosine_scale is not None,
+        **config.model.network(),
     )
     if train_data is not None:
-        check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
+        check_normalised_batch(
+            arch,
+            num_classes,
+            config.resolution.min_res,
+            config.normalised_batch(world.size),
+            **config.model.network(),
+        )
     cores = max(1, limits.cores().usable // world.local_size)
 
     def decoder(file: str | None) -> str:
