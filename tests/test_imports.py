@@ -57,6 +57,10 @@ MAY_IMPORT = {
         "data/format", "data/read", "data/read/crop_kinds",
     },
     "overview": {"config", "names", "resolved"},
+    "batch_sheet": {"augment", "config", "distributed", "loaders", "names", "resolved", "data/format"},
+    "data/show": {
+        "batch_sheet", "config", "names", "options", "script", "data/format", "data/read",
+    },
     "shortage": {"limits", "resolved", "train", "units"},
     "loaders": {"config", "resolved", "train/precision", "data/format", "data/read", "data/read/crop_kinds"},
     "evaluated": {"config", "data/read/crop_kinds", "losses", "options", "resume", "run"},
