@@ -53,7 +53,7 @@ MAY_IMPORT = {
     },
     "overview": {"config", "names", "resolved"},
     "shortage": {"limits", "resolved", "train", "units"},
-    "loaders": {"resolved", "train/precision", "data/format", "data/read"},
+    "loaders": {"manifests", "resolved", "train/precision", "data/format", "data/read"},
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
