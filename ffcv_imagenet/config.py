@@ -154,6 +154,12 @@ class DataOptions:
     train: str | None = option(
         OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None, RUNNING
     )
+    subset: str | None = option(
+        OrNone(Text()),
+        "train on part of data.train: a text file with the samples' numbers, one a line, or an .npy file (none: all)",
+        None,
+        RUNNING,
+    )
     val: str | None = option(
         OrNone(Text()), "validation .beton file (training.eval_only=1: none for that of the run)", None, RUNNING
     )
@@ -553,6 +559,8 @@ class TrainConfig:
         for key, file in (("data.train", self.data.train), ("data.val", self.data.val)):
             if file is None:
                 yield f"{key} is required: give --{key}=FILE.beton"
+        if self.data.subset is not None and self.data.order != "random":
+            yield f"data.order: got {self.data.order}, allowed with data.subset is random"
 
     def _resolution_mistakes(self) -> Iterator[str]:
         options, epochs = self.resolution, self.training.epochs

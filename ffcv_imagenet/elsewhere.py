@@ -176,6 +176,7 @@ TIMM = {
     "epochs": Here("--training.epochs=X"),
     "start_epoch": Here("--checkpoint.resume=CHECKPOINT", "the checkpoint knows its epoch"),
     "decay_epochs": Here("--lr.step_length=X"),
+    "decay_milestones": Here("--lr.step_epochs=A,B"),
     "decay_rate": Here("--lr.step_ratio=X"),
     "warmup_epochs": Here("--lr.warmup_epochs=X"),
     "warmup_lr": Here("--lr.warmup_start=SHARE", "a share of the peak"),

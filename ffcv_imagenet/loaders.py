@@ -22,6 +22,7 @@ from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
 from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.manifests import train_samples
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
 
@@ -49,7 +50,7 @@ def make_train_loader(
     return _make_loader(
         start,
         config.data.train,
-        start.train_data,
+        start.train_data if config.data.subset is None else None,
         _train_decoder(config),
         order or _train_order(start, start.train_data),
         decode=start.train_decoder,
@@ -108,7 +109,11 @@ def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
     config, world = start.config, start.world
     shape = (data.num_samples, config.training.seed, config.training.batch_size, world.rank, world.size)
     if config.data.order == "random":
-        return ShuffledOrder(*shape)
+        samples = None
+        if config.data.subset is not None:
+            assert config.data.train is not None
+            samples = train_samples(config, Manifest.read(Path(config.data.train)))
+        return ShuffledOrder(*shape, samples=samples)
     if world.is_main and not data.parameters.shuffle:
         print(
             f"warning: {config.data.train} holds its images class by class: with data.order=quasi_random a batch mixes "
@@ -121,7 +126,7 @@ def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
 def _make_loader(
     start: Resolved,
     file: str,
-    manifest: Manifest,
+    manifest: Manifest | None,
     decoder: CropDecoder,
     order: ShuffledOrder | ListedOrder,
     *,

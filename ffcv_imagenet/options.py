@@ -166,21 +166,22 @@ class Words(Checker):
 
 
 class Numbers(Checker):
-    """So many finite numbers in ``[low, high]``, separated by commas."""
+    """So many finite numbers in ``[low, high]``, separated by commas; count None: one or more."""
 
-    def __init__(self, count: int, low: float, high: float):
+    def __init__(self, count: int | None, low: float, high: float):
         self.count, self.number = count, Real(low, high)
 
     def check(self, value: Any) -> tuple[float, ...]:
         """Return the numbers as a tuple; raises ValueError on another count or a number out of range."""
         parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        if len(parts) != self.count:
+        if self.count is not None and len(parts) != self.count:
             raise ValueError
         return tuple(self.number.check(part) for part in parts)
 
     def help(self) -> str:
         """What is allowed."""
-        return f"{self.count} comma-separated numbers" + self.number.help().removeprefix("a number")
+        count = "" if self.count is None else f"{self.count} "
+        return f"{count}comma-separated numbers" + self.number.help().removeprefix("a number")
 
 
 class VariantName(Checker):

@@ -36,13 +36,23 @@ class ShuffledOrder(RankOrder):
         global_batch: samples per step over all ranks; a multiple of ``world_size``, at most ``num_samples``.
         rank: this process, ``0..world_size-1``.
         world_size: number of processes.
+        samples: those that are visited, [num_samples] int64; None: 0 to ``num_samples - 1``.
     """
 
-    def __init__(self, num_samples: int, seed: int, global_batch: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        samples: np.ndarray | None = None,
+    ):
         if global_batch > num_samples:
             raise ValueError(f"training.batch_size: got {global_batch}, allowed are at most the {num_samples} images")
         self.num_samples, self.seed, self.global_batch = num_samples, seed, global_batch
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.samples = rank, world_size, samples
 
     @property
     def steps(self) -> int:
@@ -55,7 +65,7 @@ class ShuffledOrder(RankOrder):
 
     def sample_order(self, epoch: int) -> np.ndarray:
         """This rank's sample indices of an epoch, ``[steps * global_batch / world_size] int64``."""
-        order = self.permutation(epoch)
+        order = self.permutation(epoch) if self.samples is None else self.samples[self.permutation(epoch)]
         batches = order[: self.steps * self.global_batch].reshape(self.steps, self.world_size, -1)
         return np.ascontiguousarray(batches[:, self.rank]).reshape(-1)
 
