@@ -55,8 +55,9 @@ MAY_IMPORT = {
         "run", "shortage", "train", "data/read", "doctor/verdict",
     },
     "analysis": {
-        "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options", "resolved",
-        "run", "script", "variants", "train/precision", "data/format", "data/read", "data/sources", "data/write",
+        "augment", "compiled", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options",
+        "resolved", "run", "script", "variants", "train/precision", "data/format", "data/read", "data/sources",
+        "data/write",
     },
     "predict": {
         "analysis", "distributed", "files", "names", "options", "script", "data/sources", "data/write",
