@@ -62,7 +62,9 @@ MAY_IMPORT = {
         "batch_sheet", "config", "names", "options", "script", "data/format", "data/read",
     },
     "shortage": {"limits", "resolved", "train", "units"},
-    "loaders": {"config", "manifests", "resolved", "train/precision", "data/format", "data/read", "data/read/crop_kinds"},
+    "loaders": {
+        "config", "manifests", "resolved", "train/precision", "data/format", "data/read", "data/read/crop_kinds",
+    },
     "evaluated": {"config", "data/read/crop_kinds", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
