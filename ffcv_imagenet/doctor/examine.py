@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ffcv_imagenet.doctor.measure import (
     DeviceBatches,
     Reading,
     Step,
+    held_bytes,
     measure_all_reduce,
     measure_copying,
     measure_evaluation,
@@ -162,7 +162,7 @@ def examine(
         ),
         file_bytes=data.num_bytes,
         raw_bytes=_raw_bytes(file),
-        cache_bytes=max(0, limits.memory().available - (processes - 1) * _held()),
+        cache_bytes=max(0, limits.memory().available - (processes - 1) * held_bytes()),
         mode=data.parameters.mode,
         order=config.data.order,
         decoder=start.train_decoder,
@@ -253,13 +253,8 @@ def _available(device: torch.device) -> int:
     """Bytes that this process may have on its device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return limits.memory().available + _held()
-
-
-def _held() -> int:
-    """Bytes that this process has in memory."""
-    found = re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    limit = limits.memory()
+    return min(limit.total, limit.available + held_bytes())
 
 
 def _raw_bytes(file: BetonFile) -> int:

@@ -95,7 +95,7 @@ def verdict_lines(verdict: Verdict, examined: Examined, notes: Sequence[str], *,
     yield "Verdict"
     yield f"  {verdict.said[0].upper()}{verdict.said[1:]}."
     if verdict.waits > HIGH_WAIT:
-        yield f"  The GPU has no data {100 * verdict.waits:.0f} % of the time."
+        yield f"  The step has no data {100 * verdict.waits:.0f} % of the time."
     if verdict.fits:
         yield f"  Memory: {verdict.memory}."
     if times and verdict.training_seconds is not None:

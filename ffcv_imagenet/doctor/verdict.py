@@ -135,7 +135,7 @@ class Verdict:
         said: the limit in a sentence.
         fits: whether the step fits into the device's memory.
         memory: that in a sentence.
-        waits: share of the time in which the GPU has no data, 0..1 (0 on a CPU, whose cores decode meanwhile).
+        waits: share of the time in which the step has no data, 0..1. Cores, or a GPU, that decode meanwhile don't wait.
         images_per_second: of all processes, by side.
         epoch_seconds: with evaluation, by side.
         first_epoch_seconds: of the first epoch, which reads the file from the disk.
@@ -259,8 +259,9 @@ def _said(found: Findings, rates: Rates, lanes: Mapping[str, Mapping[str, float]
     others = sorted((lane for lane in lanes if lane != busiest), key=lambda lane: -sum(lanes[lane].values()))
     if others:
         parts, seconds = lanes[others[0]], sum(lanes[others[0]].values())
-        said += f"; next is {_NAMES[max(parts, key=lambda part: parts[part])]} with {rate(seconds)}"
-        said += f", {sum(lanes[busiest].values()) / seconds:.1f} x as many"
+        said += f"; next {'is' if len(parts) == 1 else 'are'} {' and '.join(_NAMES[part] for part in parts)}"
+        said += f"{' in turn' if len(parts) > 1 else ''} with {rate(seconds)}"
+        said += f", {_times(sum(lanes[busiest].values()) / seconds)} as many"
     return said
 
 
@@ -408,6 +409,10 @@ def time_told(verdict: Verdict, epochs: int) -> str:
         first = f" (the first {duration(verdict.first_epoch_seconds)}, from the disk)"
     whole = f"{epochs} epoch{'s' if epochs > 1 else ''}: {duration(verdict.training_seconds)}"
     return f"an epoch takes {each}{first}; {whole}"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} x" if factor < 100 else "over 100 x"
 
 
 def _percent(share: float) -> str:

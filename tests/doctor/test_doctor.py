@@ -116,32 +116,45 @@ def test_a_process_takes_its_share_of_batch_and_cores():
     assert (world.size, world.local_size) == (1, 3)
 
 
-def test_reading_is_from_the_disk_where_the_system_lets_go_of_what_is_in_memory(tmp_path):
+def test_reading_is_from_the_disk_and_not_from_memory(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(os.urandom(1 << 20))
     with file.open("rb", buffering=0) as opened:
-        os.fsync(opened.fileno())
+        number = opened.fileno()
+        os.fsync(number)
         opened.read()
-        if measure._is_cold(opened.fileno(), 0) is None:
-            pytest.skip("this file system does not say what is in memory")
-        assert measure._is_cold(opened.fileno(), 0) is False
         content = np.memmap(file, np.uint8, "r")
+        assert measure._resident(content, 5000, 400_000) >= 395_000
+        assert measure._was_cold(number, measure._resident(content, 5000, 400_000), 395_000) is False
+        os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+        if measure._resident(content, 0, 1 << 20):
+            pytest.skip("this file system keeps what it has in memory")
+        opened.seek(0)
+        opened.read()
         parts = [(np.array([at], np.uint64), np.array([100_000], np.uint64)) for at in (0, 300_000, 500_000)]
-        rate, cold = measure._read(opened.fileno(), content, parts, 10.0)
+        rate, cold = measure._read(number, content, parts, 10.0)
         assert rate > 0
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        assert cold is measure._is_cold(opened.fileno(), 0)
+        assert cold is True
 
 
-def test_reading_ends_when_its_time_is_over(digits, monkeypatch):
-    clock = iter(np.arange(0.0, 1e4, 0.4).tolist())  # 0.4 s between two looks
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    read = []
+def test_reading_ends_after_the_part_in_which_its_time_is_over(digits, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(measure, "_READ_TOGETHER", 8)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: seconds[0])
     whole = os.pread
-    monkeypatch.setattr(os, "pread", lambda file, size, at: read.append(size) or whole(file, size, at))
-    reading = measure.measure_reading(BetonFile.open(digits / "train.beton"), 1.0)
-    assert 0 < len(read) < 10
-    assert reading.random_images > 0
+
+    def slow(file, size, at):
+        seconds[0] += 0.05
+        return whole(file, size, at)
+
+    monkeypatch.setattr(os, "pread", slow)
+    file = BetonFile.open(digits / "train.beton")
+    reading = measure.measure_reading(file, 1.0)
+    assert reading.random_images == pytest.approx(20, rel=0.2)  # of 96 images, 24 in 3 parts
+    before = seconds[0]
+    monkeypatch.setattr(measure, "_READ_TOGETHER", 96)
+    measure.measure_reading(file, 0.1)  # a part of 4.8 s: a very slow disk
+    assert seconds[0] - before < 2.0
 
 
 def test_the_memory_of_a_whole_micro_batch_is_counted_up_from_a_few_images():
