@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.orders import ListedOrder
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.doctor.machine import Disk
 from ffcv_imagenet.doctor.measure import (
     DeviceBatches,
     Reading,
@@ -38,6 +39,7 @@ from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.shortage import accumulated_batches
 from ffcv_imagenet.train.interruption import StopSignals
 from ffcv_imagenet.train.precision import input_dtype
+from ffcv_imagenet.units import size
 
 #: Images of a batch that is decoded, at most: larger ones decode no faster.
 _MOST_DECODED = 256
@@ -261,6 +263,18 @@ def _raw_bytes(file: BetonFile) -> int:
     """What the images of a file take as pixels."""
     records = file.samples.image
     return int((records["height"].astype("i8") * records["width"].astype("i8")).sum() * 3)
+
+
+def training_notes(config: TrainConfig, examined: Examined, disk: Disk, *, sample: bool) -> Iterator[str]:
+    """What would stop a training that is fast enough; ``disk`` is that of the runs, ``sample``: the data are drawn."""
+    images, batch = examined.findings.images, config.training.batch_size
+    if batch > images and not sample:
+        yield f"a training refuses --training.batch_size={batch}: there are {images} images"
+    # Weights, momentum, and the average of the weights; the newest, the best, and the one that is being written.
+    each = 4 * examined.parameters * (3 if config.training.ema else 2)
+    needed = each * (config.checkpoint.keep + 2)
+    if needed > disk.free:
+        yield f"checkpoints need {size(needed)}, {disk.path} has {size(disk.free)} free: --logging.folder=FOLDER"
 
 
 def sibling_val(train: Path) -> Path | None:

@@ -9,7 +9,7 @@ from ffcv_imagenet.doctor.examine import Examined
 from ffcv_imagenet.doctor.machine import Disk, Machine
 from ffcv_imagenet.doctor.verdict import HIGH_WAIT, Verdict, time_told
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.units import size
+from ffcv_imagenet.units import rate, size
 
 _WIDTH = 12
 
@@ -114,7 +114,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "-" if value is None else rate(value)
 
 
 def _disk(disk: Disk) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.doctor import measure
 from ffcv_imagenet.doctor.command import main
-from ffcv_imagenet.doctor.examine import share_of
+from ffcv_imagenet.doctor.examine import Examined, share_of, training_notes
+from ffcv_imagenet.doctor.machine import Disk
 from ffcv_imagenet.doctor.sample import write_sample
+from ffcv_imagenet.doctor.verdict import Findings, Rates
 from ffcv_imagenet.options import build
 
 SMALL = ("--model.arch=resnet10", "--resolution.min_res=32", "--resolution.max_res=40", "--training.epochs=4")
@@ -48,11 +51,11 @@ def test_the_page_says_what_the_machine_is_what_is_reached_and_what_limits(
     assert re.search(r"^  cores +\d+ cores? of ", page, re.MULTILINE)
     assert re.search(r"^  batch +16 = 1 process x 1 x 16 images; epochs: 3 at 32 px, 1 at 40 px$", page, re.MULTILINE)
     assert "96 images, 3 classes" in page
-    rows = re.findall(r"^ +(\d+) px +([\d,]+) +([\d,]+) +([\d,]+) +\S+ \wiB$", page, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+) px +([\d,.]+) +([\d,.]+) +([\d,.]+) +\S+ \wiB$", page, re.MULTILINE)
     assert [row[0] for row in rows] == ["32", "40"]
-    assert all(int(number.replace(",", "")) > 0 for row in rows for number in row[1:])
-    assert re.search(r"^  reading +in random order [\d,]+ \(.*iB/s\), in pieces of 8 MiB [\d,]+ ", page, re.MULTILINE)
-    assert re.search(r"^  The limit is (the step|decoding on the CPU): [\d,]+ images/s at 32 px alone", page, re.M)
+    assert all(float(number.replace(",", "")) > 0 for row in rows for number in row[1:])
+    assert re.search(r"^  reading +in random order [\d,.]+ \(.*iB/s\), in pieces of 8 MiB [\d,.]+ ", page, re.MULTILINE)
+    assert re.search(r"^  The limit is (the step|decoding on the CPU): [\d,.]+ images/s at 32 px alone", page, re.M)
     assert re.search(r"^  Time: an epoch takes .* at 32 px, .* at 40 px.*; 4 epochs: ", page, re.MULTILINE)
 
 
@@ -114,6 +117,19 @@ def test_a_process_takes_its_share_of_batch_and_cores():
     share, world = share_of(build(TrainConfig, {key: str(value) for key, value in values.items()}), 3)
     assert (share.training.batch_size, share.training.accumulation, share.training.max_steps) == (16, 1, None)
     assert (world.size, world.local_size) == (1, 3)
+
+
+def test_what_would_stop_a_training_is_noted():
+    values = {"data.train": "t", "data.val": "v", "training.batch_size": 64, "checkpoint.keep": 3}
+    config = build(TrainConfig, {key: str(value) for key, value in values.items()})
+    rates = (Rates(32, 1, step=1.0),)
+    findings = Findings("cpu", 1, 64, 1, 40, rates, file_bytes=1, raw_bytes=1, cache_bytes=1)
+    examined = Examined(findings, None, {}, 1 << 28, None, None, None, ())
+    disk = Disk("/runs", "ext4", "/dev/sda1", None, 1 << 40, 9 << 30)
+    refused, full = training_notes(config, examined, disk, sample=False)
+    assert refused == "a training refuses --training.batch_size=64: there are 40 images"
+    assert full == "checkpoints need 10 GiB, /runs has 9.0 GiB free: --logging.folder=FOLDER"
+    assert list(training_notes(config, examined, replace(disk, free=11 << 30), sample=True)) == []
 
 
 def test_reading_is_from_the_disk_and_not_from_memory(tmp_path):
