@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +19,14 @@ from ffcv_imagenet.doctor.verdict import judge_log
 from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.limits import memory
 from ffcv_imagenet.loaders import make_train_loader, make_val_loader
-from ffcv_imagenet.models import build_model
+from ffcv_imagenet.models import build_model, freeze, output_parameters
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given, flatten
+from ffcv_imagenet.overview import describe
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.resolved import Resolved, resolve
-from ffcv_imagenet.resume import compared_params, prepare_start, run_checkpoints
+from ffcv_imagenet.resume import compared_params, look_for_start, prepare_start, run_checkpoints
+from ffcv_imagenet.run.class_order import read_class_order, rows_in_order
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
 from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
@@ -34,7 +36,7 @@ from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
-from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.optim import lr_factors, parameter_groups
 from ffcv_imagenet.train.out_of_memory import is_out_of_memory
 from ffcv_imagenet.train.step import EvaluationStep
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
@@ -83,6 +85,8 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
                 if state is not None:
                     trainer.load_state_dict(state)
+                if world.is_main:
+                    print("\n".join([*describe(start, trainer.steps, path), *_goes_on(state)]), flush=True)
                 params["compilation_seconds"] = _with_enough_memory(trainer.warm_up, explain)
                 if world.is_main and params["compilation_seconds"]:
                     print(f"compiled for every image size in {params['compilation_seconds']:.1f} s", flush=True)
@@ -96,7 +100,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                         folder.write_log(trainer.log)
 
                 on_main(world, begin)
-                checkpoints = run_checkpoints(config, path, params) if world.is_main else None
+                checkpoints = run_checkpoints(config, path, params, start.val_data) if world.is_main else None
                 last = _with_enough_memory(lambda: trainer.fit(folder, checkpoints), explain)
                 exchange.finish()
         except BaseException as error:
@@ -109,6 +113,31 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
             scores = f"top-1 {percent(last.top_1)} %, top-{last.k} {percent(last.top_k)} %"
             print(f"final {scores}; the run lies in {shown(path)}\n{_limit(start, trainer.log)}")
         return last
+
+
+def dry_run(config: TrainConfig, *, recipe: str = "none") -> None:
+    """Say what :func:`train` would do, and refuse what it would refuse; writes nothing. The same call on every rank.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: a user's mistake.
+    """
+    world, path = find_world(config.dist.device), _run_path(config, recipe)
+    with process_group(world, config.dist.timeout_minutes):
+        check_installed(tensorboard=config.logging.tensorboard, wandb=config.logging.wandb)
+        start = resolve(config, world)
+        steps = len(make_train_loader(start)) // config.training.accumulation
+        make_val_loader(start)
+        state = on_main(world, lambda: look_for_start(config, path, _params(start, path.name, recipe, ())))
+        if world.is_main:
+            print("\n".join([*describe(start, steps, path), *_goes_on(state)]), flush=True)
+
+
+def _goes_on(state: dict[str, Any] | None) -> list[str]:
+    """From where a run is continued, as no or one line."""
+    if state is None:
+        return []
+    step = f" and step {state['step']} of the next" if state["step"] else ""
+    return [f"continues after {state['epochs_done']} epochs{step}"]
 
 
 def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: str = "none") -> Scores:
@@ -142,16 +171,19 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
         loader = make_val_loader(start)
         normalize = start.make_normalize().to(world.device)
         step = EvaluationStep(model, normalize, precision=start.precision, device=world.device)
-        scores = _with_enough_memory(
-            lambda: evaluate(
-                step,
-                loader,
-                resolution=config.validation.resolution,
-                flip_tta=config.validation.flip_tta,
-                top_k=start.top_k,
-            ),
-            functools.partial(evaluation_shortage, start, step),
-        )
+        hidden = not (world.is_main and config.logging.progress_bar)
+        with Progress("evaluation", len(loader), "batches", hidden=hidden) as progress:
+            scores = _with_enough_memory(
+                lambda: evaluate(
+                    step,
+                    loader,
+                    resolution=config.validation.resolution,
+                    flip_tta=config.validation.flip_tta,
+                    top_k=start.top_k,
+                    after_batch=progress.update,
+                ),
+                functools.partial(evaluation_shortage, start, step),
+            )
     source = found.source if found else config.model.weights
     if scores.top_1 is None or scores.top_k is None or scores.loss is None:
         text = (
@@ -207,7 +239,7 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
     return Trainer(
         model=model,
         loss=LossModule(config.make_loss(), train_data.images_per_class, training.epochs).to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
+        optimizer=make_optimizer(config, model),
         train_loader=train_loader,
         val_loader=val_loader,
         normalize=start.make_normalize().to(world.device),
@@ -225,11 +257,12 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
             val_resolution=config.validation.resolution,
             flip_tta=config.validation.flip_tta,
             top_k=start.top_k,
-            progress_bar=config.logging.progress_bar and sys.stderr.isatty(),
+            show_progress=config.logging.progress_bar,
             skip_nonfinite=training.on_nonfinite == "skip",
             checkpoint_steps=config.checkpoint.every_steps,
             compile=start.compile,
             ema=training.ema or 0.0,
+            clip_norm=training.clip_norm,
         ),
     )
 
@@ -243,16 +276,49 @@ def make_model(start: Resolved) -> nn.Module:
         start.num_classes,
         blurpool=config.model.blurpool,
         cosine_scale=config.make_loss().cosine_scale,
+        **config.model.network(),
     )
     if config.model.weights is not None:
-        loaded = load_weights(model, Path(config.model.weights), config.model.arch)
+        loaded = _load_weights(model, start)
         if world.is_main:
             print(loaded, flush=True)
+    for part in config.model.frozen.split(",") if config.model.frozen else ():
+        freeze(model, part)
     if config.dist.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last).to(world.device)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the parameters of ``model`` that are trained."""
+    training = config.training
+    factors = None
+    if training.head_lr != 1 or training.layer_decay != 1:
+        head = output_parameters(config.model.arch, **config.model.network())
+        factors = lr_factors(model, head, head_lr=training.head_lr, layer_decay=training.layer_decay)
+    groups = parameter_groups(model, training.weight_decay, training.decay, factors)
+    return config.make_optimizer().make(groups)
+
+
+def _load_weights(model: nn.Module, start: Resolved) -> str:
+    """Load what ``model.weights`` names, as the other options of the section say; returns a line about it."""
+    options, rows = start.config.model, None
+    assert options.weights is not None
+    if options.class_order is not None:
+        file = Path(options.class_order)
+        rows = rows_in_order(read_class_order(file), start.val_data.classes, file)
+    return load_weights(
+        model,
+        Path(options.weights),
+        options.arch,
+        average=options.average,
+        head=output_parameters(options.arch, **options.network()),
+        new_head=options.head == "new",
+        rows=rows,
+        resize=options.positions == "resize",
+    )
 
 
 def _params(start: Resolved, name: str, recipe: str, command: Sequence[str]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ ConfigT = TypeVar("ConfigT")
 COMMAND_LINE = "the command line"
 
 _CONFIG_FILE, _PRINT_CONFIG = "--config-file", "--print-config"
+_PRINT_CONFIG_HELP = "print all options with their values as a file for --config-file, and stop"
 
 
 class OptionsError(ValueError):
@@ -53,10 +54,11 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @dataclass(frozen=True)
 class Given:
-    """Options as a user gives them: the texts or YAML values, and where each of them comes from."""
+    """Options as a user gives them: the texts or YAML values, where each comes from, and words without value."""
 
     values: Mapping[str, Any]
     origins: Mapping[str, str]
+    flags: frozenset[str] = frozenset()
 
 
 class Integer(Checker):
@@ -273,51 +275,55 @@ def parse(kind: type[ConfigT], argv: Sequence[str], description: str) -> ConfigT
     return build(kind, given.values, given.origins)
 
 
-def parse_command(kind: type[ConfigT], argv: Sequence[str], description: str) -> tuple[ConfigT, Given]:
+def parse_command(
+    kind: type[ConfigT], argv: Sequence[str], description: str, flags: Mapping[str, str] | None = None
+) -> tuple[ConfigT, Given]:
     """The configuration, and what ``argv`` gives of it, for a command that ``kind`` says everything of.
 
-    ``--print-config`` prints the configuration as a file for ``--config-file``, and exits with status 0. Raises like
-    :func:`parse`.
+    ``--print-config`` prints the configuration as a file for ``--config-file``, and exits with status 0. ``flags`` are
+    further words that are allowed, such as ``--dry-run``, with their help. Raises like :func:`parse`.
     """
-    given = collect(kind, [word for word in argv if word != _PRINT_CONFIG], description)
+    given = collect(kind, argv, description, {_PRINT_CONFIG: _PRINT_CONFIG_HELP, **(flags or {})})
     config = build(kind, given.values, given.origins)
-    if _PRINT_CONFIG in argv:
+    if _PRINT_CONFIG in given.flags:
         print(to_yaml(config), end="")
         raise SystemExit
     return config, given
 
 
-def collect(kind: type, argv: Sequence[str], description: str) -> Given:
-    """What ``argv`` gives, without defaults; see :func:`parse`.
+def collect(kind: type, argv: Sequence[str], description: str, flags: Mapping[str, str] | None = None) -> Given:
+    """What ``argv`` gives, without defaults; see :func:`parse` and :func:`parse_command`.
 
     Raises:
         ValueError: unknown options, of the command line and the files alike.
         FileNotFoundError: a configuration file that is not there.
     """
-    given, unknown = _read(kind, argv, description, {})
+    flags = flags or {}
+    given, unknown = _read(kind, argv, description, {}, flags)
     if unknown:  # Options of a variant from outside are known when its name is.
-        given, unknown = _read(kind, argv, description, given.values)
+        given, unknown = _read(kind, argv, description, given.values, flags)
     known = options_of(kind, given.values)
-    mistakes = unknown_arguments(unknown, known)
+    mistakes = unknown_arguments(unknown, [*known, *(flag.lstrip("-") for flag in flags)])
     mistakes += [f"{given.origins[k]}: {_unknown(k, v, known)}" for k, v in given.values.items() if k not in known]
     if mistakes:
         raise OptionsError(mistakes + other_meanings(given.values, known))
     return given
 
 
-def _read(kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any]) -> tuple[Given, list[str]]:
+def _read(
+    kind: type, argv: Sequence[str], description: str, chosen: Mapping[str, Any], flags: Mapping[str, str]
+) -> tuple[Given, list[str]]:
     """What files and command line give, and the words that are no options."""
-    namespace, unknown = _argument_parser(kind, description, chosen).parse_known_args(list(argv))
-    if vars(namespace).pop("print_config", False):
-        unknown.append(_PRINT_CONFIG)
+    namespace, unknown = _argument_parser(kind, description, chosen, flags).parse_known_args(list(argv))
+    words = dict(vars(namespace))
+    files, given_flags = words.pop("config_file"), frozenset(flag for flag in flags if words.pop(flag, False))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name in namespace.config_file:
+    for name in files:
         content = read_yaml(find_config_file(name))
         values.update(content)
         origins.update(dict.fromkeys(content, name))
-    words = {key: value for key, value in vars(namespace).items() if key != "config_file"}
-    return Given(values | words, origins | dict.fromkeys(words, COMMAND_LINE)), unknown
+    return Given(values | words, origins | dict.fromkeys(words, COMMAND_LINE), given_flags), unknown
 
 
 def config_files(argv: Sequence[str]) -> list[Path]:
@@ -577,15 +583,17 @@ def _groups(kind: type) -> dict[str, type]:
     return {f.name: f.metadata["group"] for f in dataclasses.fields(kind)}
 
 
-def _argument_parser(kind: type, description: str, chosen: Mapping[str, Any]) -> OneLineParser:
+def _argument_parser(
+    kind: type, description: str, chosen: Mapping[str, Any], flags: Mapping[str, str]
+) -> OneLineParser:
     parser = OneLineParser(
         usage="%(prog)s [--config-file=FILE ...] [--SECTION.OPTION=VALUE ...]",
         description=description,
         argument_default=argparse.SUPPRESS,
     )
     _add_config_file_argument(parser)
-    text = "print all options with their values as a file for --config-file, and stop"
-    parser.add_argument(_PRINT_CONFIG, action="store_true", help=text)
+    for flag, text in flags.items():
+        parser.add_argument(flag, action="store_true", dest=flag, help=text)
     options = options_of(kind, chosen)
     for name, section in _groups(kind).items():
         arguments = parser.add_argument_group(name, section.__doc__)

@@ -8,15 +8,19 @@ from typing import Any
 
 from ffcv_imagenet.config import TrainConfig, effect_of
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.files import read_json_object
 from ffcv_imagenet.options import complete, flatten
 from ffcv_imagenet.run.checkpoint import CheckpointFolder, load_checkpoint
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.lock import hold
 
 
-def run_checkpoints(config: TrainConfig, path: Path, params: dict[str, Any] | None = None) -> CheckpointFolder:
-    """The checkpoints of the run in folder ``path``; ``params`` goes into each that is written."""
-    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params)
+def run_checkpoints(
+    config: TrainConfig, path: Path, params: dict[str, Any] | None = None, data: Manifest | None = None
+) -> CheckpointFolder:
+    """The checkpoints of the run in folder ``path``; ``params`` and the classes of ``data`` go into each."""
+    names = {} if data is None else {"classes": list(data.classes), "class_names": list(data.class_names)}
+    return CheckpointFolder(path / "checkpoints", config.checkpoint.keep, params, names)
 
 
 def resume_state(resume: str, checkpoints: CheckpointFolder) -> dict[str, Any] | None:
@@ -81,6 +85,15 @@ def prepare_start(
     if new and _lock_and_read(path, stack) is not None:
         raise FileExistsError(f"{path} holds a run already, which has just been started")
     return state, params
+
+
+def look_for_start(config: TrainConfig, path: Path, params: dict[str, Any]) -> dict[str, Any] | None:
+    """The state that :func:`prepare_start` would find, without a lock and without a trace; raises like it."""
+    file = path / "params.json"
+    state = _find_state(config, path, read_json_object(file) if file.is_file() else None, params)
+    if state is not None:
+        _check_same_run(state["params"], params)
+    return state
 
 
 def _lock_and_read(path: Path, stack: contextlib.ExitStack) -> dict[str, Any] | None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.names import shown
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.script import OneLineParser, run_script
 
 
@@ -56,11 +56,11 @@ def extract(beton: Path, out: Path) -> int:
 
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        tqdm(desc=beton.name, total=len(labels), unit=" images", leave=False, disable=None) as bar,
+        Progress(beton.name, len(labels), "images") as progress,
     ):
         for first in range(0, len(labels), 4096):  # a pool would hold all results that nobody has taken yet
             for _ in pool.map(write, range(first, min(first + 4096, len(labels)))):
-                bar.update()
+                progress.update()
     return len(labels)
 
 

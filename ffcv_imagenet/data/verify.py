@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
 from ffcv_imagenet.data.format.manifest import WITHOUT_MANIFEST, Manifest
 from ffcv_imagenet.names import shown
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Images that are decoded at a time.
@@ -45,13 +45,13 @@ def verify(beton: Path, *, decode: bool = False) -> str:
         from ffcv_imagenet.data.read.decode_cpu import error_message
 
         content = np.memmap(beton, np.uint8, mode="r")
-        with tqdm(desc=beton.name, total=len(samples.size), unit=" images", leave=False, disable=None) as bar:
+        with Progress(f"decoding {beton.name}", len(samples.size), "images") as progress:
             for indices, _, codes in decode_whole(samples, content):
                 if codes.any():
                     sample = int(indices[np.flatnonzero(codes)[0]])
                     reason = error_message(codes[codes != 0][0])
                     raise ValueError(f"{beton} is damaged: {_describe(sample, samples, manifest)}: {reason}")
-                bar.update(len(indices))
+                progress.update(len(indices))
         checked.append("every image decoded")
     what = f"{len(samples.size)} images"
     if manifest is None:

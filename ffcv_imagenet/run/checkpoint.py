@@ -24,11 +24,11 @@ class CheckpointFolder:
     """The checkpoints of one run: ``epoch_NNNN.pt`` after NNNN epochs, ``epoch_NNNN_step_SSSSSS.pt`` some steps later.
 
     Keeps the newest ``keep`` ends of epochs, the one with the best top-1, and the newest ``keep`` of the epoch that is
-    under way; none that is later than the one just written. ``params`` (plain values) goes into each.
+    under way; none that is later than the one just written. ``params`` and ``also`` (plain values) go into each.
     """
 
-    def __init__(self, path: Path, keep: int, params: dict[str, Any] | None = None):
-        self.path, self.keep, self.params = path, keep, params
+    def __init__(self, path: Path, keep: int, params: dict[str, Any] | None = None, also: dict[str, Any] | None = None):
+        self.path, self.keep, self.params, self.also = path, keep, params, also or {}
 
     def save(self, state: dict[str, Any], epochs_done: int, step: int = 0, best_epoch: int | None = None) -> Path:
         """Write ``state`` (tensors and plain values only) and remove the files that are no longer kept."""
@@ -36,7 +36,7 @@ class CheckpointFolder:
         target = self.path / (f"epoch_{epochs_done:04d}" + (f"_step_{step:06d}" if step else "") + ".pt")
         with atomic_file(target) as file:
             try:
-                torch.save({"format": FORMAT, "params": self.params, **state}, file)
+                torch.save({"format": FORMAT, "params": self.params, **self.also, **state}, file)
             except RuntimeError as error:  # torch's own, of how far it came, on top of the file's.
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         # Later ones are of a training that was left for an older checkpoint, and must not become the newest again.

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ffcv_imagenet.augment.augmentation import Augmentation
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader
 from ffcv_imagenet.distributed import World, gather, sum_over_ranks
+from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.folder import RunFolder
 from ffcv_imagenet.run.log import EpochLog, best_epoch, format_line
@@ -27,13 +27,16 @@ from ffcv_imagenet.train.ema import WeightAverage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
+from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.nonfinite import NonfinitePolicy
-from ffcv_imagenet.train.optim import set_lr
+from ffcv_imagenet.train.optim import get_lr, set_lr
 from ffcv_imagenet.train.step import DistributedStep, EvaluationStep, TrainingStep, compile_module
+from ffcv_imagenet.train.time_left import guess_evaluation, seconds_left
 from ffcv_imagenet.train.wait_clock import WaitClock
+from ffcv_imagenet.units import duration
 
-#: Seconds between updates of the progress bar; only then the loss is read from the device.
-_BAR_SECONDS = 0.5
+#: After so many steps and seconds from the first step on, the time of the training is told.
+_PACE_STEPS, _PACE_SECONDS = 20, 5.0
 
 #: What a process tells the others, like a signal's number but below those, when it has seen a loss that is not finite.
 _NONFINITE_SEEN = 1
@@ -63,12 +66,13 @@ class TrainerOptions:
     val_resolution: int
     flip_tta: bool
     top_k: int
-    progress_bar: bool
+    show_progress: bool
     skip_nonfinite: bool = False
     checkpoint_steps: int = 0
     compile: str = "off"
     ema: float = 0.0
     max_steps: int | None = None
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -157,8 +161,8 @@ class Trainer:
             self.epochs = min(options.epochs, math.ceil(options.max_steps / self.steps))
         self.most_val_batches = max(gather(len(val_loader)))
         self.checkpoints: CheckpointFolder | None = None
-        self.has_had_data = False
-        self.evaluating = False
+        self.has_had_data = self.has_told_time = self.evaluating = False
+        self.evaluation_seconds: float | None = None
         self.epochs_done = 0
         self.progress = self._new_epoch()
         self.log: list[dict[str, Any]] = []
@@ -183,20 +187,12 @@ class Trainer:
             self.progress.seconds += time.perf_counter() - start
             start = time.perf_counter()
             self.evaluating = True
-            scores = evaluate(
-                self.evaluated_step,
-                self.val_loader,
-                resolution=self.options.val_resolution,
-                flip_tta=self.options.flip_tta,
-                top_k=self.options.top_k,
-                forward=self.evaluated_forward,
-                after_batch=self._after_val_batch,
-                calls=self.most_val_batches,
-            )
+            scores = self._evaluate()
             self.evaluating = False
             self.nonfinite.check_scores(scores, self.progress.step - 1)
             train_seconds = self.progress.seconds
-            seconds = train_seconds + time.perf_counter() - start
+            self.evaluation_seconds = time.perf_counter() - start
+            seconds = train_seconds + self.evaluation_seconds
             micro_batches = self._steps_of(epoch) * self.options.accumulation
             images = micro_batches * self.train_loader.batch_size * self.world.size
             line = EpochLog(
@@ -206,7 +202,7 @@ class Trainer:
                 top_k=scores.top_k,
                 k=scores.k,
                 val_loss=scores.loss,
-                lr=self.optimizer.param_groups[0]["lr"],
+                lr=get_lr(self.optimizer),
                 resolution=self.options.resolution(epoch),
                 images_per_second=images / train_seconds,
                 seconds=seconds,
@@ -230,6 +226,24 @@ class Trainer:
         last = EpochLog.from_line(self.log[-1])
         self.nonfinite.check_last(last)
         return last
+
+    def _evaluate(self) -> Scores:
+        with self._show("evaluation", self.most_val_batches, "batches") as shown:
+
+            def after_batch() -> None:
+                shown.update()
+                self._after_val_batch()
+
+            return evaluate(
+                self.evaluated_step,
+                self.val_loader,
+                resolution=self.options.val_resolution,
+                flip_tta=self.options.flip_tta,
+                top_k=self.options.top_k,
+                forward=self.evaluated_forward,
+                after_batch=after_batch,
+                calls=self.most_val_batches,
+            )
 
     def warm_up(self) -> float:
         """Compile for every shape of the training to come; returns the seconds that it took. Called on every rank.
@@ -264,20 +278,25 @@ class Trainer:
         options, device = self.options, self.world.device
         times = 3 if self.replays_graphs else 1  # A graph is recorded at the second time.
         self.step.train()
-        for side in sides:
-            batch = _random_batch(self.train_loader, side, device, self.step.module.normalize)
-            for _ in range(times):
-                for micro_step in range(min(2, options.accumulation)):
-                    with self.step.gradient_sync(micro_step == min(2, options.accumulation) - 1):
-                        self._backward(*self._augmented(batch, self.epochs_done, 0, micro_step))
-                self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
-        self.evaluating = True
-        self.evaluated_step.eval()
-        batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
-        with torch.no_grad():
-            for _ in range(times):
-                self.evaluated_forward(batch.images)
-        self.evaluating = False
+        with self._show("compiling", len(sides) + 1, "image sizes") as shown:
+            for side in shown.over(sides):
+                self._warm_up_step(side, times)
+            self.evaluating = True
+            self.evaluated_step.eval()
+            batch = _random_batch(self.val_loader, options.val_resolution, device, self.step.module.normalize)
+            with torch.no_grad():
+                for _ in range(times):
+                    self.evaluated_forward(batch.images)
+            self.evaluating = False
+
+    def _warm_up_step(self, side: int, times: int) -> None:
+        batch = _random_batch(self.train_loader, side, self.world.device, self.step.module.normalize)
+        accumulation = min(2, self.options.accumulation)
+        for _ in range(times):
+            for micro_step in range(accumulation):
+                with self.step.gradient_sync(micro_step == accumulation - 1):
+                    self._backward(*self._augmented(batch, self.epochs_done, 0, micro_step))
+            self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def largest_side(self) -> int:
         """The side of the largest training images to come, in pixels."""
@@ -311,10 +330,14 @@ class Trainer:
         first_step = progress.step
         self.step.train()
         batches = self.train_loader.epoch(epoch, resolution, first_batch=first_step * accumulation)
-        now = last_shown = time.perf_counter()
+        now = after_first = time.perf_counter()
         start, seconds_before = now, progress.seconds
-        with contextlib.closing(batches), self._bar(f"epoch {epoch + 1}/{self.epochs}") as bar:
-            for step in range(first_step, self._steps_of(epoch)):
+        steps = self._steps_of(epoch)
+        with (
+            contextlib.closing(batches),
+            self._show(f"epoch {epoch + 1}/{self.epochs}", steps, "steps", done=first_step) as shown,
+        ):
+            for step in range(first_step, steps):
                 lr = options.lr(epoch + step / self.steps)
                 set_lr(self.optimizer, lr)
                 self.loss.set_epoch(epoch + step / self.steps)
@@ -330,14 +353,21 @@ class Trainer:
                 self._update_weights(progress.losses[step])
                 now = time.perf_counter()
                 progress.step, progress.seconds = step + 1, seconds_before + now - start
+                after_first = now if step == first_step else after_first
+                timed = step - first_step  # steps after the first one, which may have had to wait for much
                 seen_nonfinite = False
-                if bar is not None and now - last_shown > _BAR_SECONDS:
-                    last_shown, images = now, accumulation * self.train_loader.batch_size * self.world.size
-                    rate = (progress.step - first_step) * images / (now - start)
-                    shown = progress.losses[step].item() / accumulation
-                    seen_nonfinite = not math.isfinite(shown)
-                    bar.set_postfix_str(f"loss {shown:.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s")
-                    bar.update(progress.step - bar.n)
+                if shown.is_due():
+                    loss_value = progress.losses[step].item() / accumulation  # waits for the device
+                    seen_nonfinite = not math.isfinite(loss_value)
+                    rate = (timed + 1) * accumulation * self.train_loader.batch_size * self.world.size / (now - start)
+                    note = f"loss {loss_value:.3f}, lr {lr:.3g}, {resolution} px, {rate:.0f} img/s"
+                    if timed:
+                        note += f", {duration(self._seconds_left((now - after_first) / timed))} to the end"
+                    shown.update(progress.step - shown.done, note)
+                if not self.has_told_time and timed >= _PACE_STEPS and now - after_first >= _PACE_SECONDS:
+                    self.has_told_time, pace = True, (now - after_first) / timed
+                    left = duration(self._seconds_left(pace))
+                    shown.say(f"about {left} to go on this machine, at {pace:.3g} s a step of {resolution} px")
                 self._after_step(seen_nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
@@ -406,7 +436,10 @@ class Trainer:
         """A micro-batch as :class:`TrainingStep` takes it."""
         if self.augmentation is None:
             return batch.images, batch.labels, None
-        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step)
+        # Of the global batch of a step each rank has a part, which its micro-batches cut up.
+        micro_batches = (step * self.world.size + self.world.rank) * self.options.accumulation + micro_step
+        first = micro_batches * self.train_loader.batch_size
+        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step, first=first)
         return images, batch.labels, mixture
 
     def _backward(self, images: Tensor, labels: Tensor, mixture: Tensor | None) -> Tensor:
@@ -418,6 +451,9 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         """Take the optimizer's step for ``loss``; see :meth:`NonfinitePolicy.before_update`."""
         self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
+        if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
@@ -481,18 +517,32 @@ class Trainer:
             f"last good checkpoint: {files[-1] if files else 'none'}"
         )
 
-    def _bar(self, title: str) -> contextlib.AbstractContextManager[tqdm | None]:
-        if not (self.world.is_main and self.options.progress_bar):
-            return contextlib.nullcontext()
-        done = self.progress.step
-        return tqdm(
-            desc=title,
-            total=self._steps_of(self.epochs_done),
-            initial=done,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
+    def _seconds_left(self, seconds_per_step: float) -> float:
+        """The time from here to the end of the training, from that of a step of this epoch; in seconds."""
+        options, loader, epoch = self.options, self.val_loader, self.epochs_done
+        sides = [options.resolution(e) for e in range(self.epochs)]
+        evaluation = self.evaluation_seconds
+        if evaluation is None:
+            evaluation = guess_evaluation(
+                self.most_val_batches * loader.batch_size,
+                options.val_resolution,
+                step_images=options.accumulation * self.train_loader.batch_size,
+                step_side=sides[epoch],
+                seconds_per_step=seconds_per_step,
+                passes=1 + options.flip_tta,
+            )
+        return seconds_left(
+            [self._steps_of(e) for e in range(self.epochs)],
+            sides,
+            epoch=epoch,
+            step=self.progress.step,
+            seconds_per_step=seconds_per_step,
+            evaluation_seconds=evaluation,
         )
+
+    def _show(self, what: str, total: int, unit: str, done: int = 0) -> Progress:
+        hidden = not (self.world.is_main and self.options.show_progress)
+        return Progress(what, total, unit, done=done, hidden=hidden)
 
 
 def _host_clock(seconds: float = 0.0) -> WaitClock:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from tqdm import tqdm
-
 from ffcv_imagenet.files import write_atomically
+from ffcv_imagenet.progress import Progress
 
 #: Changes when a reader of the old manifest would misread the new one.
 FORMAT_VERSION = 2
@@ -195,7 +194,8 @@ def file_checksum(beton: Path) -> str:
     starts = range(0, beton.stat().st_size, CHECKSUM_BLOCK)
     with ThreadPoolExecutor() as threads:  # hashlib lets other threads run
         digests = threads.map(lambda start: _block_digest(beton, start), starts)
-        return combine_digests(tqdm(digests, f"checksum of {beton.name}", len(starts), leave=False, disable=None))
+        with Progress(f"checksum of {beton.name}", len(starts) * (CHECKSUM_BLOCK >> 20), "MiB") as progress:
+            return combine_digests(progress.over(digests, CHECKSUM_BLOCK >> 20))
 
 
 def block_digests(data: bytes | bytearray | memoryview) -> list[bytes]:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ffcv_imagenet import native
 from ffcv_imagenet.data.format import manifest as manifests
@@ -15,10 +14,11 @@ from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EVERY, EntryIndex, IndexWriter
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.files import atomic_file
+from ffcv_imagenet.progress import Progress
 
 
 def write_index(beton: Path, num_workers: int = 0) -> Path:
-    """Make the index of an existing .beton file, with a progress bar.
+    """Make the index of an existing .beton file, and show how far it is.
 
     Args:
         beton: the file; if it has no manifest, its checksum is computed first.
@@ -46,11 +46,11 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
     threads = num_workers or len(os.sched_getaffinity(0))
     with atomic_file(target) as file, ThreadPoolExecutor(threads) as pool:
         writer = IndexWriter(file, len(samples.pointer))
-        with tqdm(total=len(samples.pointer), desc=target.name, unit=" images", dynamic_ncols=True) as bar:
+        with Progress(f"writing {target.name}", len(samples.pointer), "images") as progress:
             # In parts, because a pool would hold all results that are not yet consumed.
             for part in np.array_split(np.arange(len(samples.pointer)), -(-len(samples.pointer) // 4096) or 1):
                 for entries in pool.map(entries_of, part.tolist()):
                     writer.append(entries)
-                    bar.update()
+                    progress.update()
         writer.finish(checksum)
     return target

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 import ffcv_imagenet
 from ffcv_imagenet.data.format import manifest as manifests
@@ -37,6 +36,7 @@ from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
 from ffcv_imagenet.data.write.subsets import draw
 from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
 from ffcv_imagenet.names import shown
+from ffcv_imagenet.progress import Progress
 
 #: A name without the bytes that are not UTF-8, which Python keeps as surrogates.
 _TEXT = re.compile("[^\udc80-\udcff]+")
@@ -147,7 +147,7 @@ def write_split(
         writer = BetonWriter(file, len(order), parameters.page_size_mib << 20)
         index = IndexWriter(index_file, len(order))
         images = encode_samples(source.read, order.tolist(), modes, parameters, num_workers)
-        with contextlib.closing(images), _progress_bar(split, len(order)) as bar:
+        with contextlib.closing(images), Progress(f"writing {split}", len(order), "images") as progress:
             for number, image in zip(order, images, strict=True):
                 if isinstance(image, EncodedImage):
                     labels.append(int(source.labels[number]))
@@ -157,7 +157,7 @@ def write_split(
                     skipped[source.files[number]] = str(image)
                 else:
                     raise ValueError(f"cannot store {shown(source.where(number))}: {image}")
-                bar.update()
+                progress.update()
         if not labels:
             raise ValueError(
                 f"none of the {len(order)} files can be stored; {shown(source.where(order[0]))}: "
@@ -268,14 +268,6 @@ def _identity(beton: Path) -> tuple[int, ...] | None:
 def _warn(split: str, what: str, names: Sequence[str]) -> None:
     listed = ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
     print(f"warning: {split}: {len(names)} {what}: {listed}", file=sys.stderr)
-
-
-def _progress_bar(split: str, num_samples: int) -> tqdm:
-    # A log file gets a line every half minute, a terminal a line that is updated.
-    interval = 0.2 if sys.stderr.isatty() else 30
-    return tqdm(
-        total=num_samples, desc=split, unit=" images", mininterval=interval, maxinterval=interval, dynamic_ncols=True
-    )
 
 
 def _versions() -> dict[str, str]:
