@@ -22,7 +22,7 @@ def test_every_answer_can_be_given_here(program, there, here):
     known = options_of(TrainConfig if here.names() <= set(options_of(TrainConfig)) else WriteConfig)
     assert here.names() <= set(known)
     assert there not in known, "an option with the same name needs no answer"
-    values = dict(re.findall(r"--([\\w.]+)=([\\w.]+)", here.options))
+    values = dict(re.findall(r"--([\w.]+)=([\w.]+)", here.options))
     for key, value in values.items():
         checker = known[key].metadata["checker"]
         for word in here.values.values() if value == "X" else [value] if value.islower() or value[0].isdigit() else []:
