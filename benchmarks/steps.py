@@ -16,10 +16,11 @@ from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import BlurPoolConv2d, build_model
+from ffcv_imagenet.optimizers import SGD
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
-from ffcv_imagenet.train.optim import make_sgd, parameter_groups
+from ffcv_imagenet.train.optim import parameter_groups
 from ffcv_imagenet.train.precision import autocast, choose_precision
 from ffcv_imagenet.train.step import choose_compile
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
@@ -161,7 +162,7 @@ class ProjectStep:
             model=model,
             loss=LossModule(LOSSES.choose("label_smoothing", {"smoothing": SMOOTHING}), [1] * CLASSES, 1).to(device),
             normalize=Normalize().to(device),
-            optimizer=make_sgd(model, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+            optimizer=SGD(momentum=MOMENTUM).make(parameter_groups(model, WEIGHT_DECAY))
             if variant.fused
             else plain_sgd(model),
             train_loader=self.batches,

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a network on .beton files, or evaluate one",
     "sweep": "train every combination of some options, side by side on this machine",
     "watch": "show how runs stand while they train",
+    "doctor": "say what each part of a training reaches on this machine, and which is the limit",
     "report": "compare runs in a table, a page and a plot",
     "analysis": "measure trained networks",
     "predict": "the most likely classes of images",

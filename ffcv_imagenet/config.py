@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ffcv_imagenet.augment.policies import POLICIES, Policy
 from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
 from ffcv_imagenet.losses import LOSSES, Loss
+from ffcv_imagenet.optimizers import OPTIMIZERS, Optimizer
 from ffcv_imagenet.options import (
     Choice,
     Effect,
@@ -211,6 +213,8 @@ class DataOptions:
 class AugmentOptions:
     """What happens to the training images after their crop and flip, on the training device."""
 
+    policy: str = option(VariantName(POLICIES), "operations on each image", "none", LEARNING)
+    of_policy: Mapping[str, Any] = variant_options(POLICIES)
     mixup: float = option(
         Real(0), "mix pairs of images, and their labels, by a share from Beta(mixup, mixup) (0: don't)", 0.0, LEARNING
     )
@@ -232,7 +236,7 @@ class AugmentOptions:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return self.mixes
+        return self.mixes or self.policy != "none"
 
 
 @dataclass(frozen=True)
@@ -240,14 +244,69 @@ class ModelOptions:
     """The network."""
 
     arch: str = option(
-        Text(), "a torchvision classification model, resnet10, or package.module:name", "resnet18", LEARNING
+        Text(),
+        "a torchvision classification model, timm/NAME for one of timm's, cifar_resnet9 | 18 | 20 | 32 | 44 | 50 | 56 "
+        "| 110 for images of 32 pixels, resnet10, or package.module:name",
+        "resnet18",
+        LEARNING,
     )
     blurpool: bool = option(
         Switch(), "blur before convolutions with stride > 1 and >= 16 input channels", False, LEARNING
     )
+    drop_path: float = option(
+        Real(0, 0.99),
+        "probability with which the last residual branch is left out, growing with the depth (0: the network's own)",
+        0.0,
+        LEARNING,
+    )
+    image_size: int | None = option(
+        OrNone(Integer(1)), "side of the images for a network that is made for one (none: its own)", None, LEARNING
+    )
     weights: str | None = option(
         OrNone(Text()), "start from these weights (a state dict, a checkpoint or a run folder)", None, LEARNING
     )
+    head: str = option(
+        Choice("same", "new"), "of model.weights, take the output layer too, or begin with a new one", "same", LEARNING
+    )
+    average: bool = option(
+        Switch(),
+        "of model.weights from another program, take the average of the weights that it kept (model_ema)",
+        False,
+        LEARNING,
+    )
+    class_order: str | None = option(
+        OrNone(Text()),
+        "the classes in the order that model.weights have them: a file with a name per line, or a map PATH<tab>LABEL",
+        None,
+        LEARNING,
+    )
+    positions: str = option(
+        Choice("same", "resize"),
+        "position embeddings of model.weights that are for images of another size: refuse or resize them (bicubic)",
+        "same",
+        LEARNING,
+    )
+    frozen: str | None = option(
+        OrNone(Text()),
+        "parts of the network that stay as they are, by the names of its modules, such as conv1,bn1,layer1",
+        None,
+        LEARNING,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is said of weights that are not there."""
+        if self.weights is None:
+            for key, default in (("head", "same"), ("average", False), ("class_order", None), ("positions", "same")):
+                if getattr(self, key) != default:
+                    raise ValueError(
+                        f"model.{key}: got {getattr(self, key)}, allowed without model.weights is {default or 'none'}"
+                    )
+        if self.head == "new" and self.class_order is not None:
+            raise ValueError("model.class_order: got a file, allowed with model.head=new is none")
+
+    def network(self) -> dict[str, Any]:
+        """Options of :func:`~ffcv_imagenet.models.build_model` that go with ``arch``."""
+        return {"drop_path": self.drop_path, "image_size": self.image_size}
 
 
 @dataclass(frozen=True)
@@ -302,13 +361,27 @@ class TrainingOptions:
         1,
         COMPUTING,
     )
-    momentum: float = option(Real(0, 1), "momentum of SGD", 0.9, LEARNING)
+    optimizer: str = option(VariantName(OPTIMIZERS), "which optimizer", "sgd", LEARNING)
+    of_optimizer: Mapping[str, Any] = variant_options(OPTIMIZERS)
     weight_decay: float = option(Real(0), "weight decay; training.decay says of what", 5e-5, LEARNING)
     decay: str = option(
         Choice("weights", "all", "libffcv"),
-        "what is decayed: weights, without normalisation layers and biases; all parameters, as torchvision does; "
-        "libffcv, as ffcv-imagenet does: weights, all biases, and the normalisation layers without bn in their name",
+        "what is decayed: weights, without normalisation layers, biases, class tokens and positions; all parameters, "
+        "as torchvision does; libffcv: weights, all biases, and the normalisation layers without bn in their name",
         "weights",
+        LEARNING,
+    )
+    clip_norm: float | None = option(
+        OrNone(Real(1e-9)),
+        "shorten a step's gradient to this Euclidean norm where it is longer (none: don't)",
+        None,
+        LEARNING,
+    )
+    head_lr: float = option(Real(0), "factor of the learning rate for the output layer", 1.0, LEARNING)
+    layer_decay: float = option(
+        Real(0.01, 1),
+        "factor of the learning rate from each block of the network to the one before it, for fine-tuning",
+        1.0,
         LEARNING,
     )
     precision: str = option(
@@ -430,11 +503,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check what involves several options; raises OptionsError with everything that does not go together."""
         mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._mixing_mistakes()]
-        for make in (self.make_lr, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
+        for make in (self.make_lr, self.make_optimizer, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
             try:
                 make()
             except ValueError as error:
                 mistakes.append(str(error))
+        if self.training.on_nonfinite == "skip" and not OPTIMIZERS.kind(self.training.optimizer).skips_on_device:
+            mistakes.append(
+                f"training.on_nonfinite: got skip, allowed with training.optimizer={self.training.optimizer} is fail"
+            )
         if mistakes:
             raise OptionsError(mistakes)
 
@@ -488,6 +565,14 @@ class TrainConfig:
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
         return LOSSES.choose(self.loss.name, self.loss.of_loss)
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer that the options describe."""
+        return OPTIMIZERS.choose(self.training.optimizer, self.training.of_optimizer)
+
+    def make_policy(self) -> Policy:
+        """The operations on each image that the options describe."""
+        return POLICIES.choose(self.augment.policy, self.augment.of_policy)
 
     def make_lr(self) -> Callable[[float], float]:
         """The learning rate as a function of the fractional epoch, scaled to the global batch."""

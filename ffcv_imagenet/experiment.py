@@ -13,18 +13,20 @@ import torch
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig
+from ffcv_imagenet.data.read.loader import BatchLoader
 from ffcv_imagenet.distributed import MaxOverRanks, find_world, launcher, on_main, only_on_main, process_group
 from ffcv_imagenet.doctor.verdict import judge_log
 from ffcv_imagenet.evaluated import find_evaluated
 from ffcv_imagenet.limits import memory
 from ffcv_imagenet.loaders import make_train_loader, make_val_loader
-from ffcv_imagenet.models import build_model
+from ffcv_imagenet.models import build_model, freeze, output_parameters
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.options import Given, flatten
 from ffcv_imagenet.overview import describe
 from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.resume import compared_params, look_for_start, prepare_start, run_checkpoints
+from ffcv_imagenet.run.class_order import read_class_order, rows_in_order
 from ffcv_imagenet.run.folder import RunFolder, describe_environment
 from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
@@ -34,7 +36,7 @@ from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
-from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.optim import lr_factors, parameter_groups
 from ffcv_imagenet.train.out_of_memory import is_out_of_memory
 from ffcv_imagenet.train.step import EvaluationStep
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
@@ -74,7 +76,7 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 stop = stack.enter_context(StopSignals(exchange))
                 start = resolve(config, world)
                 start.set_up_torch()
-                trainer = _make_trainer(start, stop)
+                trainer = make_trainer(start, stop, make_train_loader(start), make_val_loader(start))
                 explain = functools.partial(training_shortage, start, trainer)
                 params = _params(start, path.name, recipe, command)
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))
@@ -226,16 +228,17 @@ def _limit(start: Resolved, log: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
+def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, val_loader: BatchLoader) -> Trainer:
+    """The trainer that the options describe, for the batches of these loaders."""
     config, world, training, train_data = start.config, start.world, start.config.training, start.train_data
     assert train_data is not None
-    train_loader, model = make_train_loader(start), make_model(start)
+    model = make_model(start)
     return Trainer(
         model=model,
         loss=LossModule(config.make_loss(), train_data.images_per_class, training.epochs).to(world.device),
-        optimizer=make_sgd(model, momentum=training.momentum, weight_decay=training.weight_decay, decay=training.decay),
+        optimizer=make_optimizer(config, model),
         train_loader=train_loader,
-        val_loader=make_val_loader(start),
+        val_loader=val_loader,
         normalize=start.make_normalize().to(world.device),
         world=world,
         stop=stop,
@@ -256,6 +259,7 @@ def _make_trainer(start: Resolved, stop: StopSignals) -> Trainer:
             checkpoint_steps=config.checkpoint.every_steps,
             compile=start.compile,
             ema=training.ema or 0.0,
+            clip_norm=training.clip_norm,
         ),
     )
 
@@ -269,16 +273,49 @@ def make_model(start: Resolved) -> nn.Module:
         start.num_classes,
         blurpool=config.model.blurpool,
         cosine_scale=config.make_loss().cosine_scale,
+        **config.model.network(),
     )
     if config.model.weights is not None:
-        loaded = load_weights(model, Path(config.model.weights), config.model.arch)
+        loaded = _load_weights(model, start)
         if world.is_main:
             print(loaded, flush=True)
+    for part in config.model.frozen.split(",") if config.model.frozen else ():
+        freeze(model, part)
     if config.dist.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last).to(world.device)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the parameters of ``model`` that are trained."""
+    training = config.training
+    factors = None
+    if training.head_lr != 1 or training.layer_decay != 1:
+        head = output_parameters(config.model.arch, **config.model.network())
+        factors = lr_factors(model, head, head_lr=training.head_lr, layer_decay=training.layer_decay)
+    groups = parameter_groups(model, training.weight_decay, training.decay, factors)
+    return config.make_optimizer().make(groups)
+
+
+def _load_weights(model: nn.Module, start: Resolved) -> str:
+    """Load what ``model.weights`` names, as the other options of the section say; returns a line about it."""
+    options, rows = start.config.model, None
+    assert options.weights is not None
+    if options.class_order is not None:
+        file = Path(options.class_order)
+        rows = rows_in_order(read_class_order(file), start.val_data.classes, file)
+    return load_weights(
+        model,
+        Path(options.weights),
+        options.arch,
+        average=options.average,
+        head=output_parameters(options.arch, **options.network()),
+        new_head=options.head == "new",
+        rows=rows,
+        resize=options.positions == "resize",
+    )
 
 
 def _params(start: Resolved, name: str, recipe: str, command: Sequence[str]) -> dict[str, Any]:

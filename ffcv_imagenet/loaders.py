@@ -14,7 +14,7 @@ from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, R
 from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
 
@@ -22,8 +22,15 @@ from ffcv_imagenet.train.precision import input_dtype
 READ_TOGETHER = 8 << 20
 
 
-def make_train_loader(start: Resolved) -> BatchLoader:
+def make_train_loader(
+    start: Resolved, order: ShuffledOrder | ListedOrder | None = None, batch_size: int | None = None
+) -> BatchLoader:
     """This rank's batches of random crops of the training images.
+
+    Args:
+        start: the options.
+        order: of the images; None: the training's.
+        batch_size: of the batches; None: the training's.
 
     Raises:
         ValueError, FileNotFoundError: see :class:`BatchLoader` and :meth:`BetonFile.open`; or a batch that the
@@ -44,17 +51,22 @@ def make_train_loader(start: Resolved) -> BatchLoader:
         config.data.train,
         start.train_data,
         decoder,
-        _train_order(start, start.train_data),
+        order or _train_order(start, start.train_data),
         decode=start.train_decoder,
-        batch_size=config.per_rank_batch(start.world.size),
+        batch_size=batch_size or config.per_rank_batch(start.world.size),
         on_damaged="fail" if config.data.on_error == "fail" else "replace",
         # Augmentations begin with what a CPU decodes, too: the same pixels wherever they are decoded.
         normalized=not config.augment.any,
     )
 
 
-def make_val_loader(start: Resolved) -> BatchLoader:
+def make_val_loader(start: Resolved, order: ListedOrder | None = None, batch_size: int | None = None) -> BatchLoader:
     """This rank's batches of the centres of the validation images.
+
+    Args:
+        start: the options.
+        order: of the images; None: all of them over all ranks.
+        batch_size: of the batches; None: the evaluation's.
 
     Raises:
         ValueError, FileNotFoundError: see :class:`BatchLoader` and :meth:`BetonFile.open`.
@@ -66,9 +78,9 @@ def make_val_loader(start: Resolved) -> BatchLoader:
         config.data.val,
         start.val_data,
         CenterCropDecoder(config.validation.resolution, config.validation.crop_ratio, resize=config.data.resize),
-        ShardedOrder(start.val_data.num_samples, world.rank, world.size),
+        order or ShardedOrder(start.val_data.num_samples, world.rank, world.size),
         decode=start.val_decoder,
-        batch_size=config.validation.batch_size,
+        batch_size=batch_size or config.validation.batch_size,
         # A validation image cannot be replaced; the scores are those of the rest, on any number of processes.
         on_damaged="fail" if config.data.on_error == "fail" else "leave_out",
     )
@@ -93,7 +105,7 @@ def _make_loader(
     file: str,
     manifest: Manifest,
     decoder: CropDecoder,
-    order: ShuffledOrder | ShardedOrder,
+    order: ShuffledOrder | ListedOrder,
     *,
     decode: str,
     batch_size: int,

@@ -82,7 +82,13 @@ class Resolved:
             first_unmixed=training.epochs - options.mix_off_epochs,
             seed=training.seed,
         )
-        return Augmentation(mixing=mixing if options.mixes else None, device=self.world.device)
+        return Augmentation(
+            policy=self.config.make_policy(),
+            mixing=mixing if options.mixes else None,
+            seed=training.seed,
+            mean=self.config.data.mean,
+            device=self.world.device,
+        )
 
     def set_up_torch(self) -> None:
         """Make torch's settings for the whole process those of this start."""
@@ -114,9 +120,16 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         sides,
         feature_map=loss.reads_local_classes and train_data is not None,
         linear_head=loss.cosine_scale is not None,
+        **config.model.network(),
     )
     if train_data is not None:
-        check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(world.size))
+        check_normalised_batch(
+            arch,
+            num_classes,
+            config.resolution.min_res,
+            config.normalised_batch(world.size),
+            **config.model.network(),
+        )
     cores = max(1, limits.cores().usable // world.local_size)
 
     def decoder(file: str | None) -> str:

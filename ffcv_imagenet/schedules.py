@@ -12,6 +12,9 @@ from ffcv_imagenet.variants import Variants
 #: Share of the peak learning rate at which the piecewise schedule starts.
 PIECEWISE_START = 1e-4
 
+_WARMUP_HELP = "epochs of linear warm-up"
+_WARMUP_START_HELP = "rate at the start of the warm-up, as a share of the peak"
+
 
 def linear(progress: float, start: float, end: float) -> float:
     """From ``start`` at progress 0 to ``end`` at progress 1; exactly ``start`` all the way when both are equal."""
@@ -49,25 +52,29 @@ class Step(Schedule):
 
     step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
     step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)
-    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+    warmup_epochs: float = option(Real(0), _WARMUP_HELP, 0)
+    warmup_start: float = option(Real(0, 1), _WARMUP_START_HELP, 0.0)
 
     def share(self, epoch: float, epochs: float) -> float:
         """See :meth:`Schedule.share`."""
         length = math.ceil(epochs / 3) if self.step_length is None else self.step_length
-        return _warmup(epoch, self.warmup_epochs) * self.step_ratio ** math.floor(epoch / length)
+        return _warmup(epoch, self.warmup_epochs, self.warmup_start) * self.step_ratio ** math.floor(epoch / length)
 
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Linear warm-up, then half a cosine down to zero at the end."""
+    """Linear warm-up, then half a cosine down to ``end``."""
 
-    warmup_epochs: float = option(Real(0), "epochs of linear warm-up", 0)
+    warmup_epochs: float = option(Real(0), _WARMUP_HELP, 0)
+    warmup_start: float = option(Real(0, 1), _WARMUP_START_HELP, 0.0)
+    end: float = option(Real(0, 1), "rate at the end, as a share of the peak", 0.0)
 
     def share(self, epoch: float, epochs: float) -> float:
         """See :meth:`Schedule.share`."""
         if epoch < self.warmup_epochs:
-            return _warmup(epoch, self.warmup_epochs)
-        return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)))
+            return _warmup(epoch, self.warmup_epochs, self.warmup_start)
+        done = (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)
+        return linear(0.5 * (1 + math.cos(math.pi * done)), self.end, 1.0)
 
 
 #: Learning-rate schedules by ``lr.schedule``.
@@ -122,5 +129,5 @@ def ramp(epochs: int, start_ramp: int | None, end_ramp: int | None) -> tuple[int
     return start_ramp, end_ramp
 
 
-def _warmup(epoch: float, warmup_epochs: float) -> float:
-    return min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
+def _warmup(epoch: float, warmup_epochs: float, start: float) -> float:
+    return linear(min(1.0, epoch / warmup_epochs), start, 1.0) if warmup_epochs else 1.0

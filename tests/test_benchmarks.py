@@ -256,6 +256,17 @@ def test_losses(benchmark_module, tmp_path, capsys):
     assert re.search(r"\| zipf_label_smoothing \| [\d.]+ \| [\d.]+ \| 4 \|", text)
 
 
+def test_augment(benchmark_module, tmp_path, capsys):
+    module, file = benchmark_module("augment"), tmp_path / "table.md"
+    module.main(f"--batch 4 --side 16 --rounds 2 --device cpu --threads 1 --markdown {file}".split())
+    text = capsys.readouterr().out
+    assert text == file.read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == [*module.CASES]
+    assert all(re.fullmatch(r"\d+ ms \(\d+ to \d+\)", row[1]) for row in rows[1:])
+    assert re.fullmatch(r"[\d.]+", rows[1][4])
+
+
 def test_pixels(benchmark_module, photographs, capsys):
     benchmark_module("pixels").main(["--images", str(photographs), "--crops", "8", "--resolutions", "24"])
     rows = capsys.readouterr().out.splitlines()[2:]

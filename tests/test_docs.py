@@ -12,6 +12,7 @@ import ffcv_imagenet.data.extract
 import ffcv_imagenet.data.index
 import ffcv_imagenet.data.show
 import ffcv_imagenet.data.verify
+import ffcv_imagenet.doctor.command
 import ffcv_imagenet.export
 import ffcv_imagenet.predict
 import ffcv_imagenet.report.command
@@ -29,6 +30,7 @@ COMMANDS = {
     "ffcv_imagenet.predict": ffcv_imagenet.predict.main,
     "ffcv_imagenet.export": ffcv_imagenet.export.main,
     "ffcv_imagenet.report": ffcv_imagenet.report.command.main,
+    "ffcv_imagenet.doctor": ffcv_imagenet.doctor.command.main,
     "ffcv_imagenet.watch": ffcv_imagenet.watch.command.main,
     "ffcv_imagenet.data.adopt": ffcv_imagenet.data.adopt.main,
     "ffcv_imagenet.data.extract": ffcv_imagenet.data.extract.main,

@@ -29,7 +29,8 @@ def test_the_examples_train_together(digits, tmp_path, monkeypatch):
 
 
 def test_the_files_that_the_lists_name_exist_or_are_those_to_add():
-    new = {"losses/poly.py", "data/sources/NAME.py", "augment/NAME.py", "analysis/NAME.py"}
+    new = ["losses/poly.py", "data/sources/NAME.py", "models/NAME.py", "analysis/NAME.py"]
+    new += ["augment/policies/NAME.py", "augment/operations/NAME.py"]
     new = {f"ffcv_imagenet/{name}" for name in new}
     named = {
         name

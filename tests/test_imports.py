@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / "ffcv_imagenet"
 MAY_IMPORT = {
     "native": set(),
     "names": set(),
+    "compiled": {"names"},
     "units": set(),
     "limits": set(),
     "doctor/verdict": {"units"},
@@ -22,8 +23,9 @@ MAY_IMPORT = {
     "variants": set(),
     "imagenet": set(),
     "options": {"elsewhere", "hints", "script", "variants"},
-    "augment": {"imagenet", "options", "variants"},
+    "augment": {"imagenet", "options", "variants", "compiled"},
     "schedules": {"options", "variants"},
+    "optimizers": {"options", "variants"},
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
@@ -31,7 +33,7 @@ MAY_IMPORT = {
     "data/format": {"files", "names", "native", "progress"},
     "data/sources": {"files", "names", "native"},
     "data/write": {"files", "names", "native", "options", "progress", "variants", "data/format", "data/sources"},
-    "data/read": {"names", "native", "augment", "imagenet", "data/ffcv_imports", "data/format"},
+    "data/read": {"names", "native", "augment", "compiled", "imagenet", "data/ffcv_imports", "data/format"},
     "data": {"files", "names", "progress", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
@@ -40,7 +42,9 @@ MAY_IMPORT = {
         "train/precision", "script", "augment", "distributed", "losses", "models", "progress", "units", "data/read",
         "run",
     },
-    "config": {"options", "schedules", "imagenet", "losses", "train", "data/sources", "data/write"},
+    "config": {
+        "augment", "options", "optimizers", "schedules", "imagenet", "losses", "train", "data/sources", "data/write",
+    },
     "resume": {"config", "files", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {
@@ -53,7 +57,7 @@ MAY_IMPORT = {
     "evaluated": {"config", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
-        "progress", "resolved", "resume", "run", "shortage", "train", "doctor/verdict",
+        "progress", "resolved", "resume", "run", "shortage", "train", "data/read", "doctor/verdict",
     },
     "analysis": {
         "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options",
@@ -78,9 +82,8 @@ MAY_IMPORT = {
         "script", "units", "data/format", "data/read",
     },
     "doctor": {
-        "config", "distributed", "experiment", "files", "limits", "loaders", "models", "names", "options", "resolved",
-        "script", "train", "units", "data/format", "data/read", "data/sources", "data/write",
-        "doctor/verdict",
+        "config", "distributed", "experiment", "limits", "loaders", "names", "native", "options", "resolved", "script",
+        "shortage", "train", "train/precision", "units", "data/format", "data/read", "data/write", "doctor/verdict",
     },
     "watch": {"names", "report", "run", "schedules", "script", "sweep", "units"},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""``pip install .`` from a clean clone installs the whole package, which runs from any folder."""
+"""How it is installed: what a wheel holds and runs, the set-up's scripts, containers."""
 
 import ast
 import os
@@ -79,3 +79,42 @@ def test_every_command_of_the_package_is_in_the_list(capsys):
     commands.main(["--help"])
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in commands.COMMANDS)
+
+
+@pytest.mark.parametrize("script", sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / "scripts/without_root/pkg-config"]))
+def test_a_shell_understands_each_script(script):
+    subprocess.run([script.read_text().splitlines()[0].rpartition("/")[2].split()[-1], "-n", script], check=True)
+
+
+def test_containers_are_built_by_the_same_steps():
+    docker = [
+        line.removeprefix("RUN ") for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:4] == "RUN "
+    ]
+    post = (ROOT / "apptainer.def").read_text().partition("%post\n")[2].partition("\n\n")[0]
+    assert [line.strip() for line in post.splitlines()][1:] == docker
+
+
+def answer_without_pkg_config(tmp_path, *words):
+    """What scripts/without_root/pkg-config says where there is no other."""
+    for tool in ("sh", "dirname", "tr", "grep", "paste"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    environment = {"PATH": f"{ROOT / 'scripts/without_root'}:{tmp_path}", "TURBOJPEG": "/somewhere"}
+    return subprocess.run(["pkg-config", *words], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cflags", "--libs", "opencv4"], ["-I{include}"]),
+        (["--cflags", "--libs", "libturbojpeg"], ["-I{include}", "-L/somewhere", "-lturbojpeg"]),
+        (["--cflags-only-I", "libturbojpeg"], ["-I{include}"]),
+        (["--libs-only-L", "libturbojpeg"], ["-L/somewhere"]),
+        (["--libs-only-l", "libturbojpeg"], ["-lturbojpeg"]),
+        (["--exists", "libturbojpeg"], []),
+        (["--exists", "zlib"], None),
+    ],
+)
+def test_what_stands_in_for_pkg_config_answers_what_is_asked_of_it(words, said, tmp_path):
+    done = answer_without_pkg_config(tmp_path, *words)
+    assert (done.returncode == 0) == (said is not None)
+    assert done.stdout.split() == [word.format(include=ROOT / "scripts/without_root/include") for word in said or ()]

@@ -37,6 +37,8 @@ def test_all_recipes_are_there():
         "rn50_maxsup_released",
         "digits",
         "imagenette",
+        "imagenette64",
+        "cifar32",
     }
 
 
@@ -48,7 +50,7 @@ def test_published_recipes(depth, epochs, lr, batch, decay):
     assert recipe.model.blurpool
     assert recipe.training.epochs == epochs
     assert recipe.training.batch_size == recipe.lr.base_batch == batch
-    assert (recipe.training.weight_decay, recipe.training.momentum) == (decay, 0.9)
+    assert (recipe.training.weight_decay, recipe.make_optimizer().momentum) == (decay, 0.9)
     assert recipe.make_lr()(2) == lr
     assert (recipe.resolution.min_res, recipe.resolution.max_res) == (160, 192)
     assert (recipe.resolution.start_ramp, recipe.resolution.end_ramp) == RAMPS[epochs]

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from ffcv_imagenet.schedules import PIECEWISE_START, SCHEDULES, make_lr_schedule, resolution_at
 
@@ -36,6 +37,20 @@ def test_warmup_is_linear_from_zero(name):
     schedule = make_lr_schedule(name, lr=1.0, epochs=20, warmup_epochs=5)
     assert [schedule(e) for e in (0, 1, 2.5)] == pytest.approx([0, 0.2, 0.5])
     assert schedule(5) == pytest.approx(1.0)
+
+
+def test_a_cosine_with_a_warm_up_and_a_floor_is_torchs():
+    """As for DeiT: from 1e-6 to 1e-3 in 5 epochs, then down to 1e-5."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1e-3)
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-3, total_iters=5)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=295, eta_min=1e-5)
+    torchs = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], milestones=[5])
+    ours = make_lr_schedule("cosine", lr=1e-3, epochs=300, warmup_epochs=5, warmup_start=1e-3, end=0.01)
+    for epoch in range(300):
+        assert ours(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        torchs.step()
 
 
 @pytest.mark.parametrize("name", SCHEDULES.kinds)

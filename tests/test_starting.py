@@ -42,6 +42,7 @@ def imported(*words):
         "ffcv_imagenet.predict",
         "ffcv_imagenet.export",
         "ffcv_imagenet.watch",
+        "ffcv_imagenet.doctor",
         "ffcv_imagenet.data.index",
         "ffcv_imagenet.data.verify",
         "ffcv_imagenet.data.digits",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffcv_imagenet.analysis.measurement import DataSets, Measured, Measurement, Need, Row
+from ffcv_imagenet.analysis.panels import panel_for_each
 from ffcv_imagenet.analysis.scores import best_temperature, equal_width_bins, predictions, summarise
 from ffcv_imagenet.options import Integer, option
 
@@ -45,8 +46,7 @@ class Calibration(Measurement):
 
     def draw(self, figure: Figure, measured: Sequence[Measured]) -> None:
         """See :class:`Measurement`."""
-        figure.set_size_inches(4 * len(measured), 4)
-        panels = figure.subplots(1, len(measured), squeeze=False, sharey=True)[0]
+        panels = panel_for_each(figure, len(measured), 4)
         for panel, one in zip(panels, measured, strict=True):
             for which, colour in (("before", "#C64A00"), ("after", "#0072B2")):
                 bins = one.results["bins"][which]

@@ -1,28 +1,31 @@
-"""Common corruptions of 32 x 32 images with the severities of CIFAR-10-C (Hendrycks and Dietterich, arXiv 1903.12261).
+"""Common corruptions with the severities of CIFAR-10-C and ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261).
 
-The arrays that were published cannot be made again to the byte: their random numbers are not known, and they passed
-through ImageMagick. What is drawn here has the same distributions and the same severities. ``frost`` is not here: it
-needs photographs of ice. Every image has random numbers of its own, so that it does not matter in which order, in how
-many processes or next to which others it is corrupted.
+The images that were published cannot be made again to the byte: their random numbers are not known, and they passed
+through ImageMagick. What is drawn here has the same distributions and the same severities. ``frost`` needs photographs
+of ice, which somebody has to give. Every image has random numbers of its own, so that it does not matter in which
+order, in how many processes or next to which others it is corrupted.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-#: Side of the images, in pixels.
-SIDE = 32
+from ffcv_imagenet.data.read.compiled import cached_njit
+from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS
+
 LEVELS = 5
 
 Generator = np.random.Generator
-#: An image [32, 32, 3] in 0..1, the severity's numbers, the random numbers -> an image whose values may lie outside.
+#: An image [S, S, 3] in 0..1, the severity's numbers, the random numbers -> an image whose values may lie outside.
 Corruption = Callable[[np.ndarray, Any, Generator], np.ndarray]
 
 
@@ -55,26 +58,36 @@ def gaussian_blur(x: np.ndarray, sigma: float, draw: Generator) -> np.ndarray:
 def defocus_blur(x: np.ndarray, level: tuple[float, float], draw: Generator) -> np.ndarray:
     """Blur with a disk, whose edge is softened."""
     radius, soft = level
-    line = np.arange(-8, 9)
+    reach, edge = (8, 3) if radius <= 8 else (int(radius), 5)
+    line = np.arange(-reach, reach + 1)
     disk = (line[:, None] ** 2 + line**2 <= radius**2).astype(np.float64)
-    kernel = cv2.GaussianBlur(disk / disk.sum(), (3, 3), soft)
+    kernel = cv2.GaussianBlur(disk / disk.sum(), (edge, edge), soft)
     return cv2.filter2D(x, -1, kernel)
 
 
 def glass_blur(x: np.ndarray, level: tuple[float, int, int], draw: Generator) -> np.ndarray:
-    """Blur, swap pixels with near ones, one after the other from the last to the first, and blur."""
+    """Blur, overwrite pixels by near ones, one after the other from the last to the first, and blur.
+
+    The published images were made by a line that was to swap two pixels, and copies one over the other.
+    """
     sigma, reach, rounds = level
-    # As 8-bit values in between, as in the published arrays.
+    # As 8-bit values in between, as in the published images.
     x = np.floor(255 * ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")) / 255
-    places = range(SIDE - reach - 1, reach - 1, -1)
+    count = len(x) - 2 * reach
     for _ in range(rounds):
-        shifts = draw.integers(-reach, reach, (len(places), len(places), 2)).tolist()
-        for row, line in zip(places, shifts, strict=True):
-            for column, (down, right) in zip(places, line, strict=True):
-                kept = x[row, column].copy()
-                x[row, column] = x[row + down, column + right]
-                x[row + down, column + right] = kept
+        _move_pixels(x, reach, draw.integers(-reach, reach, (count, count, 2)))
     return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+
+
+@cached_njit(nogil=True)
+def _move_pixels(x: np.ndarray, reach: int, shifts: np.ndarray) -> None:
+    """Overwrite pixels of ``x [S, S, 3]``, from the last but ``reach`` on, by those at their shifts down and right."""
+    side = len(x)
+    for i in range(len(shifts)):
+        for j in range(len(shifts)):
+            row, column = side - reach - i, side - reach - j
+            for channel in range(x.shape[2]):
+                x[row, column, channel] = x[row + shifts[i, j, 0], column + shifts[i, j, 1], channel]
 
 
 def motion_blur(x: np.ndarray, level: tuple[int, float], draw: Generator) -> np.ndarray:
@@ -82,27 +95,35 @@ def motion_blur(x: np.ndarray, level: tuple[int, float], draw: Generator) -> np.
     return _blur_along(x, *level, float(draw.uniform(-45, 45)))
 
 
-def zoom_blur(x: np.ndarray, end: float, draw: Generator) -> np.ndarray:
-    """Average the image with enlargements of it, in steps of 1 %."""
-    factors = np.arange(1, end, 0.01)
+def zoom_blur(x: np.ndarray, level: tuple[float, float], draw: Generator) -> np.ndarray:
+    """Average the image with enlargements of it."""
+    end, step = level
+    factors = np.arange(1, end, step)
     return (x + sum(_zoomed(x, factor) for factor in factors)) / (len(factors) + 1)
 
 
 def snow(x: np.ndarray, level: tuple[float, ...], draw: Generator) -> np.ndarray:
     """Whiten the image, and let flakes fall on it."""
     mean, sd, zoom, threshold, radius, sigma, kept = level
-    layer = _zoomed(draw.normal(mean, sd, (SIDE, SIDE, 1)), zoom)
+    layer = _zoomed(draw.normal(mean, sd, (*x.shape[:2], 1)), zoom)
     layer = np.round(255 * np.clip(np.where(layer < threshold, 0, layer), 0, 1)) / 255
     layer = np.round(255 * _blur_along(layer, int(radius), sigma, float(draw.uniform(-135, -45)))) / 255
     grey = (x @ (0.299, 0.587, 0.114))[:, :, None]
     return kept * x + (1 - kept) * np.maximum(x, 1.5 * grey + 0.5) + layer + np.rot90(layer, 2)
 
 
+def frost(x: np.ndarray, level: tuple[float, float, np.ndarray], draw: Generator) -> np.ndarray:
+    """Add a piece of a photograph of ice, [H, W, 3] in 0..1 with both sides longer than the image's."""
+    kept, added, picture = level
+    top, left = (int(draw.integers(0, longer - len(x))) for longer in picture.shape[:2])
+    return kept * x + added * picture[top : top + len(x), left : left + len(x)]
+
+
 def fog(x: np.ndarray, level: tuple[float, float], draw: Generator) -> np.ndarray:
     """Add a cloud, and darken the sum to the image's brightest value."""
     amount, decay = level
     most = x.max()
-    return (x + amount * _plasma(decay, draw)[:, :, None]) * most / (most + amount)
+    return (x + amount * _plasma(len(x), decay, draw)[:, :, None]) * most / (most + amount)
 
 
 def brightness(x: np.ndarray, more: float, draw: Generator) -> np.ndarray:
@@ -119,15 +140,15 @@ def contrast(x: np.ndarray, factor: float, draw: Generator) -> np.ndarray:
 
 
 def elastic_transform(x: np.ndarray, level: tuple[float, float, float], draw: Generator) -> np.ndarray:
-    """Shear the image by moving three of its points, and stretch it."""
-    strength, smoothness, shear = (SIDE * number for number in level)
-    third = SIDE // 3
-    points = (np.array([[1, 1], [1, -1], [-1, -1]]) * third + SIDE // 2).astype(np.float32)
+    """Shear the image by moving three of its points, and stretch it; the numbers are shares of its side."""
+    side = len(x)
+    strength, smoothness, shear = (side * number for number in level)
+    points = (np.array([[1, 1], [1, -1], [-1, -1]]) * (side // 3) + side // 2).astype(np.float32)
     moved = points + draw.uniform(-shear, shear, points.shape).astype(np.float32)
-    x = cv2.warpAffine(x, cv2.getAffineTransform(points, moved), (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101)
-    shifts = draw.uniform(-1, 1, (2, SIDE, SIDE))
+    x = cv2.warpAffine(x, cv2.getAffineTransform(points, moved), (side, side), borderMode=cv2.BORDER_REFLECT_101)
+    shifts = draw.uniform(-1, 1, (2, side, side))
     smooth = [ndimage.gaussian_filter(shift, smoothness, mode="reflect", truncate=3) for shift in shifts]
-    rows, columns = np.mgrid[:SIDE, :SIDE] + strength * np.stack(smooth)
+    rows, columns = np.mgrid[:side, :side] + strength * np.stack(smooth)
     channels = [
         ndimage.map_coordinates(x[:, :, c], (rows, columns), order=1, mode="reflect") for c in range(x.shape[2])
     ]
@@ -136,72 +157,194 @@ def elastic_transform(x: np.ndarray, level: tuple[float, float, float], draw: Ge
 
 def pixelate(x: np.ndarray, scale: float, draw: Generator) -> np.ndarray:
     """Shrink and enlarge."""
-    small = int(SIDE * scale)
+    side, small = len(x), int(len(x) * scale)
     image = Image.fromarray(to_bytes(x)).resize((small, small), Image.Resampling.BOX)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)) / 255
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX)) / 255
 
 
 def jpeg_compression(x: np.ndarray, quality: int, draw: Generator) -> np.ndarray:
     """Store as a JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(to_bytes(x)).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file)) / 255
+    return np.asarray(Image.open(_jpeg(to_bytes(x), quality))) / 255
 
 
-#: Each corruption with the numbers of its five severities. The order numbers them for the seeds: add at the end.
-CORRUPTIONS: dict[str, tuple[Corruption, Sequence[Any]]] = {
-    "gaussian_noise": (gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
-    "shot_noise": (shot_noise, (500, 250, 100, 75, 50)),
-    "impulse_noise": (impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),
-    "defocus_blur": (defocus_blur, ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))),
-    "glass_blur": (glass_blur, ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))),
-    "motion_blur": (motion_blur, ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))),
-    "zoom_blur": (zoom_blur, (1.06, 1.11, 1.16, 1.21, 1.26)),
-    "snow": (
-        snow,
-        (
+#: The corruptions. The order numbers them for the seeds: add at the end.
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": gaussian_noise,
+    "shot_noise": shot_noise,
+    "impulse_noise": impulse_noise,
+    "defocus_blur": defocus_blur,
+    "glass_blur": glass_blur,
+    "motion_blur": motion_blur,
+    "zoom_blur": zoom_blur,
+    "snow": snow,
+    "fog": fog,
+    "brightness": brightness,
+    "contrast": contrast,
+    "elastic_transform": elastic_transform,
+    "pixelate": pixelate,
+    "jpeg_compression": jpeg_compression,
+    "speckle_noise": speckle_noise,
+    "gaussian_blur": gaussian_blur,
+    "frost": frost,
+}
+
+
+@dataclass(frozen=True)
+class Severities:
+    """The numbers of the five severities of each corruption.
+
+    Attributes:
+        name: of the published data set that has them.
+        side: of its images, in pixels; the numbers of blurs, snow and frost are pixels of such images.
+        levels: by corruption.
+        picture_scale: by how much photographs of ice are shrunk.
+        jpeg: quality of the JPEG files in which the published images are stored; None where they are arrays.
+    """
+
+    name: str
+    side: int
+    levels: Mapping[str, Sequence[Any]]
+    picture_scale: float = 1.0
+    jpeg: int | None = None
+
+
+_CIFAR = Severities(
+    "CIFAR-10-C",
+    32,
+    {
+        "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+        "shot_noise": (500, 250, 100, 75, 50),
+        "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
+        "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        "glass_blur": ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        "motion_blur": ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5)),
+        "zoom_blur": ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+        "snow": (
             (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
             (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
             (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
             (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
             (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
         ),
-    ),
-    "fog": (fog, ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
-    "brightness": (brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
-    "contrast": (contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "elastic_transform": (
-        elastic_transform,
-        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
-    ),
-    "pixelate": (pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
-    "jpeg_compression": (jpeg_compression, (80, 65, 58, 50, 40)),
-    "speckle_noise": (speckle_noise, (0.06, 0.1, 0.12, 0.16, 0.2)),
-    "gaussian_blur": (gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1)),
-}
-#: The corruptions of CIFAR-10-C's mean; others are extra.
+        "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
+        "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+        "elastic_transform": (
+            (0, 0, 0.08),
+            (0.05, 0.2, 0.07),
+            (0.08, 0.06, 0.06),
+            (0.1, 0.04, 0.05),
+            (0.1, 0.03, 0.03),
+        ),
+        "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
+        "jpeg_compression": (80, 65, 58, 50, 40),
+        "speckle_noise": (0.06, 0.1, 0.12, 0.16, 0.2),
+        "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1),
+        "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+    },
+    picture_scale=0.2,
+)
+#: ImageNet-C's side in the numbers of its elastic transform, where its program has 244 for 224.
+_SIDE_OF_ELASTIC = 244 / 224
+_IMAGENET = Severities(
+    "ImageNet-C",
+    224,
+    {
+        "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),
+        "shot_noise": (60, 25, 12, 5, 3),
+        "impulse_noise": (0.03, 0.06, 0.09, 0.17, 0.27),
+        "defocus_blur": ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+        "glass_blur": ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+        "motion_blur": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+        "zoom_blur": ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+        "snow": (
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ),
+        "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+        "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),
+        "elastic_transform": tuple(
+            tuple(_SIDE_OF_ELASTIC * number for number in level)
+            for level in ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
+        ),
+        "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),
+        "jpeg_compression": (25, 18, 15, 10, 7),
+        "speckle_noise": (0.15, 0.2, 0.35, 0.45, 0.6),
+        "gaussian_blur": (1, 2, 3, 4, 6),
+        "frost": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    },
+    jpeg=85,
+)
+#: By the name that an option has.
+SEVERITIES: dict[str, Severities] = {"cifar": _CIFAR, "imagenet": _IMAGENET}
+#: The corruptions of the mean over all; others are extra.
 IN_THE_MEAN = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
     "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 
 
-def corrupt(images: np.ndarray, numbers: Sequence[int], name: str, severity: int, seed: int) -> np.ndarray:
-    """Corrupt uint8 images [B, 32, 32, 3]; the random numbers of each are those of its number.
+def read_pictures(folder: Path, severities: Severities, side: int) -> list[np.ndarray]:
+    """Photographs of ice for ``frost``, by name, at the scale that these severities have them.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: one is no image, or not larger than the images to corrupt.
+    """
+    pictures = []
+    scale = severities.picture_scale
+    for file in picture_files(folder):
+        try:
+            picture = np.asarray(Image.open(file).convert("RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"corruptions.frost: {file} is no image that can be read: {error}") from None
+        picture = cv2.resize(picture, (0, 0), fx=scale, fy=scale) if scale != 1 else picture
+        if min(picture.shape[:2]) <= side:
+            allowed = int(side / scale) + 1
+            raise ValueError(f"corruptions.frost: {file} is too small, allowed are more than {allowed} pixels a side")
+        pictures.append(picture / 255)
+    return pictures
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The images in a folder, by name; raises FileNotFoundError where there is none."""
+    files = sorted(file for file in folder.glob("*") if file.name.lower().endswith(IMAGE_EXTENSIONS))
+    if not files:
+        raise FileNotFoundError(f"corruptions.frost: no picture in {folder}")
+    return files
+
+
+def corrupt(
+    image: np.ndarray,
+    number: int,
+    name: str,
+    severity: int,
+    seed: int,
+    severities: Severities = _CIFAR,
+    pictures: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """Corrupt an image, [S, S, 3] uint8; any number of threads may call it.
 
     Args:
-        images: RGB.
-        numbers: of the images in their data set.
+        image: RGB.
+        number: of the image in its data set, which decides its random numbers.
         name: one of :data:`CORRUPTIONS`.
         severity: 1..5.
         seed: of all.
+        severities: what the five are.
+        pictures: of :func:`read_pictures`, for ``frost``; the random numbers choose one.
     """
-    function, levels = CORRUPTIONS[name]
-    kind = list(CORRUPTIONS).index(name)
-    found = np.empty_like(images)
-    for place, number in enumerate(numbers):
-        draw = np.random.default_rng((seed, kind, severity, int(number)))
-        found[place] = to_bytes(function(images[place] / 255, levels[severity - 1], draw))
+    level = severities.levels[name][severity - 1]
+    draw = np.random.default_rng((seed, list(CORRUPTIONS).index(name), severity, number))
+    if name == "frost":
+        level = (*level, pictures[int(draw.integers(len(pictures)))])
+    found = to_bytes(CORRUPTIONS[name](image / 255, level, draw))
+    if severities.jpeg is not None:
+        return np.asarray(Image.open(_jpeg(found, severities.jpeg)))
     return found
 
 
@@ -210,13 +353,20 @@ def to_bytes(x: np.ndarray) -> np.ndarray:
     return (np.clip(x, 0, 1) * 255 + 1e-6).astype(np.uint8)
 
 
+def _jpeg(image: np.ndarray, quality: int) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return file
+
+
 def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
     """The centre of the image, enlarged to its size (bilinear)."""
-    side = int(np.ceil(SIDE / factor))
-    first = (SIDE - side) // 2
+    whole = len(x)
+    side = int(np.ceil(whole / factor))
+    first = (whole - side) // 2
     large = ndimage.zoom(x[first : first + side, first : first + side], (factor, factor, 1), order=1)
-    trim = (len(large) - SIDE) // 2
-    return large[trim : trim + SIDE, trim : trim + SIDE]
+    trim = (len(large) - whole) // 2
+    return large[trim : trim + whole, trim : trim + whole]
 
 
 def _blur_along(x: np.ndarray, radius: int, sigma: float, degrees: float) -> np.ndarray:
@@ -226,16 +376,21 @@ def _blur_along(x: np.ndarray, radius: int, sigma: float, degrees: float) -> np.
     angle = np.deg2rad(degrees)
     right = np.ceil(steps * np.cos(angle) - 0.5).astype(int)
     down = np.ceil(steps * np.sin(angle) - 0.5).astype(int)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
+    side = len(x)
+    rows, columns = np.mgrid[:side, :side]
     total = np.zeros_like(x)
     for weight, dx, dy in zip(weights / weights.sum(), right, down, strict=True):
-        total += weight * x[np.clip(rows + dy, 0, SIDE - 1), np.clip(columns + dx, 0, SIDE - 1)]
+        total += weight * x[np.clip(rows + dy, 0, side - 1), np.clip(columns + dx, 0, side - 1)]
     return total
 
 
-def _plasma(decay: float, draw: Generator) -> np.ndarray:
-    """A fractal [32, 32] on a torus, from 0 to 1: each midpoint is the mean of four plus a shrinking random part."""
-    cloud, step, roughness = np.zeros((SIDE, SIDE)), SIDE, 100.0
+def _plasma(side: int, decay: float, draw: Generator) -> np.ndarray:
+    """A part [S, S] of a fractal on a torus, from 0 to 1: a midpoint is the mean of four plus a shrinking random part.
+
+    The torus has the next power of 2 on each side.
+    """
+    whole = 1 << (side - 1).bit_length()
+    cloud, step, roughness = np.zeros((whole, whole)), whole, 100.0
 
     def with_noise(total: np.ndarray) -> np.ndarray:
         return total / 4 + roughness * draw.uniform(-roughness, roughness, total.shape)
@@ -251,4 +406,4 @@ def _plasma(decay: float, draw: Generator) -> np.ndarray:
         cloud[::step, half::step], cloud[half::step, ::step] = with_noise(across), with_noise(along)
         step, roughness = half, roughness / decay
     cloud -= cloud.min()
-    return cloud / cloud.max()
+    return (cloud / cloud.max())[:side, :side]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,105 +13,163 @@ import numpy as np
 
 from ffcv_imagenet.analysis.measurement import DataSets, Measured, Measurement, Row
 from ffcv_imagenet.analysis.scores import best_temperature, predictions, summarise
+from ffcv_imagenet.data.format.manifest import file_checksum
 from ffcv_imagenet.files import read_json_object
-from ffcv_imagenet.options import Integer, OrNone, Text, option
+from ffcv_imagenet.options import Choice, Integer, OrNone, Text, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ffcv_imagenet.analysis.outputs import Images
+    from ffcv_imagenet.analysis.corrupt import Severities
+    from ffcv_imagenet.analysis.outputs import ImageReader, Images
     from ffcv_imagenet.analysis.subject import Subject
 
-_LEVELS = 5
-_SIDE = 32
 _METRICS = ("error", "nll", "ece", "brier", "nll_scaled", "ece_scaled")
 
 
 @dataclass(frozen=True)
 class Corruptions(Measurement):
-    """Error, NLL, ECE and Brier score on corrupted 32 x 32 images, per corruption and severity, and their means.
+    """Error, NLL, ECE and Brier score on corrupted images, per corruption and severity, and their means.
 
-    With ``arrays``, the published CIFAR-10-C files NAME.npy and labels.npy are read; without, the images of --data are
-    corrupted anew with CIFAR-10-C's severities, and the results are called regenerated. The ECE is over the whole set;
-    "scaled" are NLL and ECE with the temperature of the least NLL on half of the clean images. The mean is over the
-    corruptions that are there of CIFAR-10-C's 15 (regenerated: 14, there are no pictures for frost).
+    With ``published``, corrupted images are read: CIFAR-10-C's files NAME.npy and labels.npy, ImageNet-C's folders
+    NAME/1 to NAME/5, or such .beton files. Without, the images of --data are corrupted anew with CIFAR-10-C's
+    severities (at 32 x 32 pixels) or ImageNet-C's (at 224 x 224), and the results are called regenerated. The ECE is
+    over the whole set; "scaled" are NLL and ECE with the temperature of the least NLL on half of the clean images. The
+    mean is over the corruptions that are there of the 15 that both published sets have; regenerated they are 14, and
+    the 15th with ``frost``, a folder of photographs of ice.
     """
 
     in_all: ClassVar[bool] = True
     on_every_rank: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
-    arrays: str | None = option(OrNone(Text()), "folder of the published files", None)
+    published: str | None = option(
+        OrNone(Text()), "folder of corrupted images: NAME.npy, NAME/SEVERITY/CLASS/IMAGE, NAME/SEVERITY.beton", None
+    )
+    severities: str = option(
+        Choice("auto", "cifar", "imagenet"), "of regenerated images; auto: those made for images of this size", "auto"
+    )
+    frost: str | None = option(OrNone(Text()), "folder of photographs of ice for the corruption frost", None)
     names: str = option(Text(), "which ones, separated by commas", "all")
     bins: int = option(Integer(1, 1000), "bins of the ECE", 15)
     seed: int = option(Integer(0), "seed of what is drawn", 0)
     baseline: str | None = option(OrNone(Text()), "run folder with results that mCE divides by", None)
 
+    def missing(self, sets: DataSets) -> str | None:
+        """See :class:`Measurement`."""
+        if self.published is not None and (self.severities != "auto" or self.frost is not None):
+            return "corruptions.published is given: corruptions.severities and .frost are for regenerated images"
+        return None
+
     def unfit(self, subject: Subject, sets: DataSets) -> str | None:
         """See :class:`Measurement`."""
+        from ffcv_imagenet.analysis.corrupt import SEVERITIES
+
         side = subject.config.validation.resolution
-        if side != _SIDE:
-            return f"the severities are those of {_SIDE} x {_SIDE} images, validation.resolution is {side}"
+        if self.published is not None:
+            from ffcv_imagenet.analysis.corrupted_sets import ARRAY_SIDE, is_array
+
+            if side != ARRAY_SIDE and any(is_array(Path(self.published), name) for name in self._chosen()):
+                return f"the published arrays are images of 32 x 32 pixels, validation.resolution is {side}"
+        elif self._severities(side) is None:
+            made_for = " and ".join(f"{one.side} x {one.side}" for one in SEVERITIES.values())
+            return (
+                f"severities are made for {made_for} pixels, validation.resolution is {side}: choose by "
+                f"--corruptions.severities={'|'.join(SEVERITIES)}, or give another --validation.resolution"
+            )
         if sets.val.manifest.num_classes != subject.num_classes:
             return (
                 f"{subject.source} has {subject.num_classes} classes, {sets.val.path} {sets.val.manifest.num_classes}"
             )
         return None
 
+    def _severities(self, side: int) -> Severities | None:
+        """Those chosen, or made for images of this side; None where there are none."""
+        from ffcv_imagenet.analysis.corrupt import SEVERITIES
+
+        if self.severities != "auto":
+            return SEVERITIES[self.severities]
+        return next((one for one in SEVERITIES.values() if one.side == side), None)
+
     def extra_inputs(self) -> dict[str, Any]:
         """See :class:`Measurement`."""
         found: dict[str, Any] = {}
-        if self.arrays is not None:
-            files = [Path(self.arrays, f"{name}.npy") for name in ("labels", *self._chosen())]
-            found["arrays"] = {file.name: _file_checksum(file) for file in files}
+        if self.published is not None:
+            from ffcv_imagenet.analysis.corrupted_sets import checksums
+
+            found["published"] = checksums(Path(self.published), self._chosen())
+        if self.frost is not None:
+            from ffcv_imagenet.analysis.corrupt import picture_files
+
+            found["frost"] = {file.name: file_checksum(file) for file in picture_files(Path(self.frost))}
         if self.baseline is not None:
-            found["baseline"] = _file_checksum(_baseline_file(self.baseline))
+            found["baseline"] = file_checksum(_baseline_file(self.baseline))
         return found
 
     def _chosen(self) -> list[str]:
         """Names of the corruptions; raises ValueError on an unknown one, FileNotFoundError on a missing file."""
-        if self.arrays is None:
+        if self.published is None:
             from ffcv_imagenet.analysis.corrupt import CORRUPTIONS
 
-            there = list(CORRUPTIONS)
+            there = [name for name in CORRUPTIONS if name != "frost" or self.frost is not None]
         else:
-            there = sorted(file.stem for file in Path(self.arrays).glob("*.npy") if file.stem != "labels")
-            if not there:
-                raise FileNotFoundError(f"no NAME.npy in {self.arrays}")
+            from ffcv_imagenet.analysis.corrupted_sets import list_names
+
+            there = list_names(Path(self.published))
         names = there if self.names == "all" else self.names.split(",")
+        if "frost" in names and "frost" not in there and self.published is None:
+            raise ValueError("corruptions.names: frost needs photographs of ice: give --corruptions.frost=FOLDER")
         if unknown := [name for name in names if name not in there]:
             raise ValueError(f"corruptions.names: got {unknown[0]!r}, allowed is {', '.join(there)}")
         return names
 
     def measure(self, subject: Subject, sets: DataSets, kept: Mapping[Any, Any]) -> dict[str, Any]:
         """See :class:`Measurement`."""
-        from ffcv_imagenet.analysis.corrupt import IN_THE_MEAN
-        from ffcv_imagenet.analysis.outputs import KeptRows, Rows, collect, read_images
+        from ffcv_imagenet.analysis.corrupt import IN_THE_MEAN, LEVELS, corrupt, read_pictures
+        from ffcv_imagenet.analysis.corrupted_sets import read_corrupted
+        from ffcv_imagenet.analysis.outputs import ImageReader, KeptRows, Rows, collect
 
-        clean = [(n, i.cpu().clone(), y.cpu().clone()) for n, i, y in read_images(subject, sets.val.path)]
-        if any(images.is_floating_point() for _, images, _ in clean):
-            raise ValueError("corruptions: images have to be decoded on the CPU: --data.decode=cpu")
+        clean, side = ImageReader(subject, sets.val.path), subject.config.validation.resolution
+        severities = self._severities(side)
+        names = self._chosen()
+        pictures: list[np.ndarray] = []
+        if "frost" in names and self.frost is not None:
+            assert severities is not None
+            pictures = read_pictures(Path(self.frost), severities, side)
 
-        def logits(batches: Iterator[Images], what: str) -> Rows:
+        def logits(batches: Iterable[Images], what: str) -> Rows:
             rows = KeptRows("logits")
             collect(subject, batches, {None: rows}, total=sets.val.manifest.num_samples, what=what)  # type: ignore[dict-item]
             return rows.rows
 
-        rows = logits(_on(subject, clean), "clean")
+        rows = logits(clean, "clean")
         temperature = best_temperature(rows.values[::2], rows.labels[::2])
         table = [self._line("clean", 0, rows.values, rows.labels, temperature)]
-        for name in self._chosen():
-            for severity in range(1, _LEVELS + 1):
-                rows = logits(self._corrupted(subject, clean, name, severity), f"{name} {severity}")
+        for name in names:
+            for severity in range(1, LEVELS + 1):
+                if self.published is not None:
+                    batches = read_corrupted(subject, Path(self.published), name, severity, sets.val.manifest.classes)
+                else:
+                    assert severities is not None
+                    how = partial(
+                        corrupt, name=name, severity=severity, seed=self.seed, severities=severities, pictures=pictures
+                    )
+                    batches = _corrupted(subject, clean, how)
+                rows = logits(batches, f"{name} {severity}")
                 table.append(self._line(name, severity, rows.values, rows.labels, temperature))
-        results: dict[str, Any] = {
-            "origin": "published arrays" if self.arrays else "regenerated with CIFAR-10-C's severities",
-            "temperature": temperature,
-            "table": table,
-        }
         counted = [line for line in table if line["corruption"] in IN_THE_MEAN]
         means = {f"mean {name}": float(np.mean([line[name] for line in counted])) for name in _METRICS if counted}
-        results["corruptions_in_the_mean"] = len({line["corruption"] for line in counted})
-        results["summary"] = {"clean error": table[0]["error"], **means}
+        results: dict[str, Any] = {
+            "origin": _origin(severities, side) if self.published is None and severities else "published images",
+            "temperature": temperature,
+            "table": table,
+            "corruptions_in_the_mean": len({line["corruption"] for line in counted}),
+            "summary": {"clean error": table[0]["error"], **means},
+        }
+        if self.published is None and self.names == "all" and self.frost is None:
+            results["notes"] = [
+                "frost is left out of the 15 corruptions: it needs photographs of ice (--corruptions.frost=FOLDER)"
+            ]
         if self.baseline is not None and counted:
             results["summary"]["mce"] = mean_corruption_error(counted, _baseline_table(self.baseline))
         return results
@@ -127,19 +186,6 @@ class Corruptions(Measurement):
             "nll_scaled": scaled["nll"],
             "ece_scaled": scaled["ece"],
         }
-
-    def _corrupted(self, subject: Subject, clean: Sequence[Any], name: str, severity: int) -> Iterator[Images]:
-        import torch
-
-        from ffcv_imagenet.analysis.corrupt import corrupt
-
-        if self.arrays is not None:
-            yield from _published(subject, Path(self.arrays), name, severity, subject.config.validation.batch_size)
-            return
-        for numbers, images, labels in clean:
-            pixels = images.permute(0, 2, 3, 1).numpy()
-            found = corrupt(pixels, numbers, name, severity, self.seed)
-            yield from _on(subject, [(numbers, torch.from_numpy(found).permute(0, 3, 1, 2), labels)])
 
     def rows(self, results: dict[str, Any]) -> list[Row]:
         """See :class:`Measurement`."""
@@ -186,46 +232,24 @@ def _baseline_table(run: str) -> list[dict[str, Any]]:
     return read_json_object(_baseline_file(run))["results"]["table"]
 
 
-def _file_checksum(file: Path) -> str:
-    if not file.is_file():
-        raise FileNotFoundError(f"file not found: {file}")
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _origin(severities: Severities, side: int) -> str:
+    """What regenerated images are called."""
+    origin = f"regenerated with {severities.name}'s severities"
+    if side != severities.side:
+        made_for = f"{severities.side} x {severities.side}"
+        origin += f" at {side} x {side} pixels, for which they are not made ({made_for})"
+    return origin
 
 
-def _on(subject: Subject, batches: Sequence[Any]) -> Iterator[Images]:
-    from ffcv_imagenet.analysis.outputs import Images
-
-    device = subject.world.device
-    for numbers, images, labels in batches:
-        yield Images(numbers, images.to(device), labels.to(device))
-
-
-def _published(subject: Subject, folder: Path, name: str, severity: int, batch: int) -> Iterator[Images]:
-    """This rank's part of one severity of a published file.
-
-    Raises:
-        ValueError: it has another shape or type than 5 severities of uint8 [N, 32, 32, 3], or labels that do not fit.
-    """
+def _corrupted(subject: Subject, clean: ImageReader, how: Callable[[np.ndarray, int], np.ndarray]) -> Iterator[Images]:
+    """This rank's part of the clean images, each of them corrupted."""
     import torch
 
-    from ffcv_imagenet.data.read.orders import ShardedOrder
+    from ffcv_imagenet.analysis.outputs import Images
 
-    arrays = [np.load(folder / f"{file}.npy", mmap_mode="r", allow_pickle=False) for file in (name, "labels")]
-    images, labels = arrays
-    if images.dtype != np.uint8 or images.shape[1:] != (_SIDE, _SIDE, 3) or len(images) % _LEVELS:
-        raise ValueError(f"{folder / name}.npy: got {images.dtype} {images.shape}, allowed is uint8 [5 N, 32, 32, 3]")
-    count = len(images) // _LEVELS
-    if labels.shape not in ((count,), (len(images),)) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{folder / 'labels.npy'}: got {labels.dtype} {labels.shape}, allowed are {len(images)} labels"
-        )
-    if labels.min() < 0 or labels.max() >= subject.num_classes:
-        raise ValueError(f"{folder / 'labels.npy'}: allowed are labels from 0 to {subject.num_classes - 1}")
-    own = ShardedOrder(count, subject.world.rank, subject.world.size).sample_order(0)
-    for first in range(0, len(own), batch):
-        numbers = own[first : first + batch]
-        rows = slice((severity - 1) * count + int(numbers[0]), (severity - 1) * count + int(numbers[-1]) + 1)
-        pixels = torch.from_numpy(np.array(images[rows])).permute(0, 3, 1, 2)
-        target = np.array(labels[rows] if len(labels) == len(images) else labels[numbers]).astype(np.int64)
-        yield from _on(subject, [(numbers, pixels, torch.from_numpy(target))])
+    with ThreadPoolExecutor(clean.cores) as pool:
+        for numbers, images, labels in clean:
+            if images.is_floating_point():
+                raise ValueError("corruptions: images have to be decoded on the CPU: --data.decode=cpu")
+            found = np.stack(list(pool.map(how, images.permute(0, 2, 3, 1).cpu().numpy(), numbers.tolist())))
+            yield Images(numbers, torch.from_numpy(found).permute(0, 3, 1, 2).to(subject.world.device), labels)

@@ -95,7 +95,7 @@ class Measurement:
 
     def unfit(self, subject: Subject, sets: DataSets) -> str | None:
         """Why this cannot be measured on a subject; None when it can."""
-        from ffcv_imagenet.analysis.subject import find_head
+        from ffcv_imagenet.models import find_head
 
         kinds = {need.kind for need in self.needs(sets)}
         if "logits" in kinds and sets.val.manifest.num_classes != subject.num_classes:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ffcv_imagenet.analysis.measurement import DataSet, Need
-from ffcv_imagenet.analysis.subject import Subject, find_head
+from ffcv_imagenet.analysis.subject import Subject
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import gather, sum_over_ranks
 from ffcv_imagenet.loaders import make_val_loader
+from ffcv_imagenet.models import find_head
 from ffcv_imagenet.progress import Progress
 from ffcv_imagenet.train.precision import autocast
 
@@ -146,16 +147,30 @@ def collect(
         collector.finish()
 
 
+class ImageReader:
+    """This rank's part of the images in a .beton file, as the subject's run validates; as often as one likes.
+
+    A batch holds until the next one is read. ``cores`` are this process's for what it does with images on the CPU.
+    ``crop_ratio`` is in place of the run's validation.crop_ratio.
+    """
+
+    def __init__(self, subject: Subject, data: Path, *, crop_ratio: float | None = None):
+        start = subject.start(data, crop_ratio)
+        start.set_up_torch()
+        self.cores = start.decoding_cores
+        self._loader, self._side = make_val_loader(start), subject.config.validation.resolution
+
+    def __iter__(self) -> Iterator[Images]:
+        numbers = self._loader.order.sample_order(0)
+        done = 0
+        for batch in self._loader.epoch(0, self._side):
+            yield Images(numbers[done : done + len(batch.labels)], batch.images, batch.labels)
+            done += len(batch.labels)
+
+
 def read_images(subject: Subject, data: Path) -> Iterator[Images]:
-    """This rank's part of the images in a .beton file, as the subject's run validates."""
-    start = subject.start(data)
-    start.set_up_torch()
-    loader = make_val_loader(start)
-    numbers = loader.order.sample_order(0)
-    done = 0
-    for batch in loader.epoch(0, subject.config.validation.resolution):
-        yield Images(numbers[done : done + len(batch.labels)], batch.images, batch.labels)
-        done += len(batch.labels)
+    """One pass of an :class:`ImageReader`."""
+    return iter(ImageReader(subject, data))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffcv_imagenet.analysis.measurement import DataSet, DataSets, Measured, Measurement, Need, Row
+from ffcv_imagenet.analysis.panels import panel_for_each
 from ffcv_imagenet.options import Choice, Integer, Text, option
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Plane(Measurement):
 
     def measure(self, subject: Subject, sets: DataSets, kept: Mapping[Need, Any]) -> dict[str, Any]:
         """See :class:`Measurement`."""
-        from ffcv_imagenet.analysis.subject import find_head
+        from ffcv_imagenet.models import find_head
 
         need = self.needs(sets)[0]
         rows, labels = kept[need].rows, self.labels(sets)
@@ -93,13 +94,14 @@ class Plane(Measurement):
 
     def draw(self, figure: Figure, measured: Sequence[Measured]) -> None:
         """See :class:`Measurement`."""
-        figure.set_size_inches(4 * len(measured), 4.2)
-        panels = figure.subplots(1, len(measured), squeeze=False, sharex=True, sharey=True)[0]
+        panels = panel_for_each(figure, len(measured), 4)
         points = [np.array(p) for one in measured for p in one.results["points"]]
         side = 1.05 * max(float(np.abs(p).max()) for p in points) or 1.0
         for panel, one in zip(panels, measured, strict=True):
             for name, group, colour in zip(one.results["classes"], one.results["points"], COLOURS, strict=True):
-                panel.scatter(*np.array(group).T, s=12, alpha=0.6, color=colour, label=name, lw=0)
+                panel.scatter(
+                    [x for x, _ in group], [y for _, y in group], s=12, alpha=0.6, color=colour, label=name, lw=0
+                )
             explained = 100 * one.results["variance_explained"]
             panel.set(
                 title=f"{one.name}: {explained:.1f} % of the variance",

@@ -15,6 +15,7 @@ from typing import Any
 
 import ffcv_imagenet
 from ffcv_imagenet.analysis.measurement import DataSet, Measured, Measurement, Row
+from ffcv_imagenet.analysis.panels import with_short_names
 from ffcv_imagenet.analysis.subject import Subject
 from ffcv_imagenet.files import read_json_object, write_atomically
 
@@ -121,7 +122,7 @@ def write_figure(file: Path, measurement: Measurement, measured: Sequence[Measur
 
     with matplotlib.rc_context({"svg.hashsalt": "ffcv_imagenet", "font.size": 9}):
         figure = Figure(layout="constrained")
-        measurement.draw(figure, measured)
+        measurement.draw(figure, with_short_names(measured))
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})
     write_atomically(file, image.getvalue())

@@ -15,7 +15,7 @@ from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.distributed import World, on_main
 from ffcv_imagenet.evaluated import find_evaluated
-from ffcv_imagenet.models import CosineHead, build_model
+from ffcv_imagenet.models import build_model, output_parameters
 from ffcv_imagenet.options import Given, build
 from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.run.class_order import read_class_order, rows_in_order
@@ -50,9 +50,13 @@ class Subject:
     run: Mapping[str, Any] | None = None
     classes: tuple[Sequence[str], Sequence[str]] = ((), ())
 
-    def start(self, data: Path) -> Resolved:
-        """What reads the images in ``data`` as this run's validation images."""
-        return resolve(replace(self.config, data=replace(self.config.data, val=str(data))), self.world)
+    def start(self, data: Path, crop_ratio: float | None = None) -> Resolved:
+        """What reads the images in ``data`` as this run's validation images (but for the ``crop_ratio`` given)."""
+        validation = self.config.validation
+        if crop_ratio is not None:
+            validation = replace(validation, crop_ratio=crop_ratio)
+        data_options = replace(self.config.data, val=str(data))
+        return resolve(replace(self.config, data=data_options, validation=validation), self.world)
 
     def class_names(self, *, of_people: bool = False) -> list[str] | None:
         """Names by label: as folders are called, or where there are such, those that people use.
@@ -133,8 +137,16 @@ def load_subject(
         if len(rows) != num_classes:
             raise ValueError(f"{class_order} has {len(rows)} classes, {place} {num_classes}")
         state = {**state, **{name: state[name][rows] for name in head}}
-    cosine_scale = config.make_loss().cosine_scale
-    model = build_model(config.model.arch, num_classes, blurpool=config.model.blurpool, cosine_scale=cosine_scale)
+    if not is_run and "model.blurpool" not in given.values:
+        blurpool = has_blurpool(config.model.arch, state, **config.model.network())
+        config = replace(config, model=replace(config.model, blurpool=blurpool))
+    model = build_model(
+        config.model.arch,
+        num_classes,
+        blurpool=config.model.blurpool,
+        cosine_scale=config.make_loss().cosine_scale,
+        **config.model.network(),
+    )
     load_state(model, state, place)
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last).to(world.device)
     name = (place.resolve() if is_run else place.with_suffix("")).name
@@ -149,25 +161,18 @@ def head_names(arch: str, state: Mapping[str, Any], place: Path) -> list[str]:
     Raises:
         ValueError: there is none.
     """
-    with torch.device("meta"):
-        small, large = (dict(build_model(arch, n).named_parameters()) for n in (7, 11))
-    # The parameters of the output layer are those whose shape depends on K.
-    names = [name for name, value in small.items() if value.shape != large[name].shape]
+    names = output_parameters(arch)
     if found := [name for name in names if isinstance(state.get(name), torch.Tensor) and state[name].ndim]:
         return found
     raise ValueError(f"{place} does not fit model.arch={arch}: it has no tensor {' or '.join(names)}")
 
 
-def find_head(model: nn.Module, num_classes: int) -> nn.Linear | CosineHead:
-    """The last linear layer (or the head of cosines in its place), whose input are the features.
-
-    Raises:
-        ValueError: the network does not end in one.
-    """
-    heads = [module for module in model.modules() if isinstance(module, (nn.Linear, CosineHead))]
-    if not heads or len(heads[-1].weight) != num_classes:
-        raise ValueError(f"{type(model).__name__} does not end in a linear layer, whose input would be the features")
-    return heads[-1]
+def has_blurpool(arch: str, state: Mapping[str, Any], **options: Any) -> bool:
+    """Whether a state dict is that of ``arch`` with blur pooling, by its names; ``options`` as of ``build_model``."""
+    with torch.device("meta"):
+        return build_model(arch, 2, blurpool=True, **options).state_dict().keys() == state.keys() and (
+            build_model(arch, 2, **options).state_dict().keys() != state.keys()
+        )
 
 
 def weights_checksum(model: nn.Module) -> str:

@@ -2,39 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ffcv_imagenet.augment.draws import Purpose, uniforms
 from ffcv_imagenet.augment.mixing import Mixing
+from ffcv_imagenet.augment.operations import OPERATIONS
+from ffcv_imagenet.augment.operations.operation import MOST_PARAMETERS
+from ffcv_imagenet.augment.pixels import Sampling, put
+from ffcv_imagenet.augment.policies import Policy
+from ffcv_imagenet.augment.policies.policy import Layer
 
 
 class Augmentation:
     """Augments training batches on ``device``; never waits for it.
 
     Args:
+        policy: chooses operations for each image.
         mixing: draws how images are mixed; None: not at all.
+        seed: of the policy's draws.
+        mean: the mean colour of the images, in 0..1.
         device: where the batches are.
     """
 
-    def __init__(self, *, mixing: Mixing | None, device: torch.device):
-        self.mixing, self.device = mixing, device
+    def __init__(
+        self, *, policy: Policy, mixing: Mixing | None, seed: int, mean: Sequence[float], device: torch.device
+    ):
+        self.policy, self.mixing, self.seed, self.device = policy, mixing, seed, device
+        interpolation, fill = policy.sampling
+        mean_colour = tuple(round(255 * level) for level in mean)
+        self.sampling = Sampling(interpolation, (0, 0, 0) if fill == "black" else mean_colour)  # type: ignore[arg-type]
 
-    def __call__(self, images: Tensor, *, epoch: int, step: int) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, images: Tensor, *, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor | None]:
         """Images for the model, and how it is to mix them: a :class:`~.mixing.Mixture` [6] float32, or None.
 
         Args:
-            images: [B, 3, H, W] uint8, channels_last.
+            images: [B, 3, H, H] uint8, channels_last; overwritten.
             epoch: number of the epoch.
             step: of the optimizer, in the epoch.
+            first: position of the batch's first image in the epoch, over all ranks.
         """
+        side = images.shape[-1]
+        images = apply_layers(images, self.layers(epoch, first, len(images), side), self.sampling)
         mixture = None
         if self.mixing is not None:
-            mixture = self._on_device(self.mixing.draw(epoch, step, images.shape[-1]))
+            mixture = _to_device(np.array(self.mixing.draw(epoch, step, side), np.float32), self.device)
         return images, mixture
 
-    def _on_device(self, numbers: Sequence[float]) -> Tensor:
-        host = torch.from_numpy(np.array(numbers, np.float32))
-        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+    def layers(self, epoch: int, first: int, count: int, side: int) -> list[Layer]:
+        """The operations of ``count`` images of ``side`` pixels, from position ``first`` of the epoch on."""
+        if not self.policy.num_draws:
+            return []
+        draws = uniforms(self.seed, epoch, Purpose.POLICY, first, count, self.policy.num_draws)
+        return self.policy.layers(draws, side)
+
+
+class _Group(NamedTuple):
+    """Images with the same operation: ``first <= i < last`` in the order of a layer."""
+
+    layer: int
+    operation: str
+    first: int
+    last: int
+
+
+def apply_layers(images: Tensor, layers: Sequence[Layer], sampling: Sampling) -> Tensor:
+    """``images [B, 3, H, H] uint8``, channels_last, after all ``layers``; overwritten.
+
+    The images with the same operation are worked on together.
+    """
+    if not layers:
+        return images
+    pixels = images.permute(0, 2, 3, 1).contiguous()
+    # The host knows the groups, so that no shape depends on what is on the device.
+    numbers = np.zeros((len(layers), len(images), 1 + MOST_PARAMETERS))
+    groups = [*_groups(layers, pixels.shape[1], numbers)]
+    on_device = _to_device(numbers, images.device)
+    for group in groups:
+        rows, operation = on_device[group.layer, group.first : group.last], OPERATIONS[group.operation]
+        parameters = rows[:, 1 : 1 + operation.num_parameters].contiguous()
+        if len(rows) == len(pixels):
+            pixels = operation(pixels, parameters, sampling)
+        else:
+            chosen = rows[:, 0].long()
+            put(pixels, chosen, operation(pixels.index_select(0, chosen), parameters, sampling))
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _groups(layers: Sequence[Layer], side: int, numbers: np.ndarray) -> Iterator[_Group]:
+    """The groups of all layers; fills ``numbers [layers, B, 1 + MOST_PARAMETERS]``: image, and its parameters."""
+    for number, layer in enumerate(layers):
+        order = np.argsort(layer.chosen, kind="stable")
+        numbers[number, :, 0] = order
+        bounds = np.searchsorted(layer.chosen[order], np.arange(len(layer.operations) + 1)).tolist()
+        for name, first, last in zip(layer.operations, bounds[:-1], bounds[1:], strict=True):
+            if first < last:
+                operation = OPERATIONS[name]
+                parameters = operation.parameters(layer.strengths[order[first:last]], side)
+                numbers[number, first:last, 1 : 1 + operation.num_parameters] = parameters
+                yield _Group(number, name, first, last)
+
+
+def _to_device(numbers: np.ndarray, device: torch.device) -> Tensor:
+    host = torch.from_numpy(numbers)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

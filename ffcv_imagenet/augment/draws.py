@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     """What numbers are drawn for: each purpose has its own."""
 
     MIXING = 0
+    POLICY = 1
 
 
 _MOST_PURPOSES = 64

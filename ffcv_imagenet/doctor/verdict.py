@@ -164,7 +164,13 @@ def judge(found: Findings) -> Verdict:
         if found.fitting:
             micro = found.batch_size // (found.fitting * found.processes)
             text = f"--training.accumulation={found.fitting} (micro-batches of {micro} images)"
-        return Verdict("memory", None, f"the limit is memory: {memory}", False, memory, advice=(Advice(text),))
+        said, advice = f"the limit is memory: {memory}", Advice(text)
+        if found.fitting is None or any(rates.step is None for rates in found.rates):
+            return Verdict("memory", None, said, False, memory, advice=(advice,))
+        small = tuple(replace(rates, memory=0) for rates in found.rates)
+        then = judge(replace(found, accumulation=found.fitting, fitting=None, rates=small))
+        said = f"{said}; with --training.accumulation={found.fitting}, {then.said}"
+        return replace(then, limit="memory", said=said, fits=False, memory=memory, advice=(advice, *then.advice))
     costliest = max(found.rates, key=lambda rates: rates.epochs * _seconds(found, rates))
     lanes = _lanes(found, costliest, found.uncached)
     busiest = max(lanes, key=lambda lane: sum(lanes[lane].values()))
@@ -389,7 +395,7 @@ def judge_log(
         why = "--data.decode=gpu, or more cores"
     else:
         why = "the GPU decodes and trains in turn: --data.decode=cpu where cores are many"
-    return f"{told} ({why})"
+    return f"{told} ({why}; python -m ffcv_imagenet.doctor with the same options measures each part)"
 
 
 def time_told(verdict: Verdict, epochs: int) -> str:

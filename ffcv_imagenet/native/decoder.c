@@ -1,5 +1,6 @@
 /* The context of a thread: its life, and the tables and scan of the JPEG at hand. See decoder.h. */
 #include "decoder.h"
+#include "simd.h"
 
 #include <string.h>
 
@@ -8,6 +9,8 @@ static int32_t simd_available(void)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+#elif defined(FIC_SIMD)
+    return 1;
 #else
     return 0;
 #endif

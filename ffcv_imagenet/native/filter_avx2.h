@@ -1,8 +1,8 @@
-/* fic_filter_build with AVX2, eight output samples at a time, bit for bit. Include only where <immintrin.h> exists. */
+/* fic_filter_build with AVX2, eight output samples at a time, bit for bit. Include only where simd.h defines FIC_SIMD. */
 #ifndef FIC_FILTER_AVX2_H
 #define FIC_FILTER_AVX2_H
 
-#include <immintrin.h>
+#include "simd.h"
 
 #include "filter.h"
 

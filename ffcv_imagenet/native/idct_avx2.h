@@ -1,8 +1,8 @@
-/* fic_idct_block with AVX2, bit for bit. Include only where <immintrin.h> exists. */
+/* fic_idct_block with AVX2, bit for bit. Include only where simd.h defines FIC_SIMD. */
 #ifndef FIC_IDCT_AVX2_H
 #define FIC_IDCT_AVX2_H
 
-#include <immintrin.h>
+#include "simd.h"
 
 #include "idct.h"
 

@@ -24,9 +24,6 @@ typedef unsigned long long uintptr_t;
 #define FIC_CONSTANT static const __attribute__((unused))
 #endif
 
-/* Of functions that are called where the processor has all of these. */
-#define FIC_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2")))
-
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #define FIC_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FIC_UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -5,7 +5,8 @@
 
 #include "fic.h"
 #include "idct.h"
-#if defined(__x86_64__)
+#include "simd.h"
+#if defined(FIC_SIMD)
 #include "filter_avx2.h"
 #include "idct_avx2.h"
 #endif
@@ -13,7 +14,7 @@
 #define VERTICAL_SHIFT (FIC_WEIGHT_BITS - FIC_FRACTION_BITS)
 #define OUTPUTS_AT_ONCE 8 /* by SIMD, along either axis */
 
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
 FIC_TARGET_AVX2 static void build_avx2(fic_filter *filter, const fic_filter_key *key)
 {
     filter->pairs = fic_filter_extents_avx2(key, filter->start, filter->used);
@@ -66,7 +67,7 @@ int32_t fic_filter_build(fic_filter *filter, const fic_filter_key *key, int32_t 
     filter->start = (int32_t *)table;
     filter->used = (int32_t *)(table + heads);
     filter->weight = (int16_t *)(table + 2 * heads);
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
     if (simd && fic_filter_suits_avx2(key))
         build_avx2(filter, key);
     else
@@ -125,7 +126,7 @@ static int32_t resample_scalar(const fic_resampling *task, fic_resampling_scratc
     return FIC_OK;
 }
 
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
 
 /* Eight rows of 16 samples -> per pair of samples one vector with a lane for each row. */
 FIC_TARGET_AVX2 FIC_INLINE void transpose_pairs(__m256i a[8], __m256i *columns)
@@ -363,7 +364,7 @@ FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_res
 
 int32_t fic_resample(const fic_resampling *task, fic_resampling_scratch *scratch, int32_t simd, uint8_t *out)
 {
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
     if (simd)
         return resample_avx2(task, scratch, out);
 #else
@@ -372,7 +373,7 @@ int32_t fic_resample(const fic_resampling *task, fic_resampling_scratch *scratch
     return resample_scalar(task, scratch, out);
 }
 
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
 /* Sixteen pixels at a time: of each of the three vectors the bytes of one colour, in place. Returns the pixels done. */
 FIC_TARGET_AVX2 static int32_t split_rgb_avx2(const uint8_t *rgb, int32_t width, uint8_t *const out[3])
 {
@@ -402,7 +403,7 @@ FIC_TARGET_AVX2 static int32_t split_rgb_avx2(const uint8_t *rgb, int32_t width,
 void fic_split_rgb(const uint8_t *rgb, int32_t width, uint8_t *r, uint8_t *g, uint8_t *b, int32_t simd)
 {
     int32_t x = 0;
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
     uint8_t *const out[3] = {r, g, b};
     if (simd)
         x = split_rgb_avx2(rgb, width, out);

@@ -5,7 +5,8 @@
 
 #include "fic.h"
 #include "idct.h"
-#if defined(__x86_64__)
+#include "simd.h"
+#if defined(FIC_SIMD)
 #include "idct_avx2.h"
 #endif
 
@@ -35,7 +36,7 @@ static int64_t unstuff(const uint8_t *from, int64_t size, uint8_t *to, int64_t *
     return written;
 }
 
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
 FIC_TARGET_AVX2 static int64_t unstuff_avx2(const uint8_t *from, int64_t size, uint8_t *to, int64_t *next)
 {
     const __m256i ones = _mm256_set1_epi8(-1);
@@ -73,7 +74,7 @@ static int32_t load_segment(fic_scan *scan, int64_t raw, uint32_t bit)
     if (!to)
         return FIC_ERROR_MEMORY;
     int64_t next;
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
     scan->segment_size = (scan->simd ? unstuff_avx2 : unstuff)(scan->jpeg + raw, size, to, &next);
 #else
     scan->segment_size = unstuff(scan->jpeg + raw, size, to, &next);
@@ -305,7 +306,7 @@ static int32_t decode_run_scalar(fic_scan *scan, int32_t row, int32_t column, in
     return decode_run(scan, row, column, count, decode_block_scalar, fic_idct_block);
 }
 
-#if defined(__x86_64__)
+#if defined(FIC_SIMD)
 /* BMI2 alone speeds up the bit reader: shifts by a variable count that leave the flags alone. */
 FIC_TARGET_AVX2 static int32_t skip_run_avx2(fic_scan *scan, int64_t count)
 {

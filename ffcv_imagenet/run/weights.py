@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _CONTAINERS = ("model", "state_dict_best", "state_dict")
 _FOREIGN_AVERAGE = "model_ema"
 #: What libffcv/ffcv-imagenet's blur pooling keeps next to its convolution; here it is no part of the weights.
 _BLUR_FILTER = ".blur_filter"
+#: What vision transformers call their position embeddings, in timm's and torchvision's words.
+_POSITIONS = ("pos_embed", "pos_embedding")
 #: Besides tensors and plain values: the options of a training program and numbers of numpy. Nothing of it runs.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -46,24 +49,50 @@ class Weights:
     told: str
 
 
-def load_weights(model: nn.Module, path: Path, arch: str | None = None) -> str:
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    arch: str | None = None,
+    *,
+    average: bool = False,
+    head: Collection[str] = (),
+    new_head: bool = False,
+    rows: Sequence[int] | None = None,
+    resize: bool = False,
+) -> str:
     """Load weights into ``model``; see :func:`read_weights` for what is understood.
 
     Args:
         model: gets the weights.
         path: a file, or a run folder.
         arch: the model's architecture: a checkpoint of another is refused by name.
+        average: see :func:`read_weights`.
+        head: names of the output layer's parameters.
+        new_head: leave those of ``model`` as they are.
+        rows: of the file's output layer, for each class of ``model``; None: as they are.
+        resize: fit position embeddings, see :func:`resize_positions`.
 
     Returns:
-        What was loaded, renamed and left out, as one line.
+        What was loaded, renamed, changed and left out, as one line.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a file of weights, or weights of another model.
     """
-    weights = read_weights(path, arch)
-    load_state(model, weights.state, path)
-    return weights.told
+    weights = read_weights(path, arch, average=average)
+    state, told = dict(weights.state), weights.told
+    if rows is not None:
+        state |= {name: state[name][rows] for name in head if name in state}
+        told += ", classes reordered"
+    if resize:
+        state, resized = resize_positions(model, state)
+        told += f", {_some(resized)} resized" if resized else ""
+    if new_head:
+        own = model.state_dict()
+        state |= {name: own[name] for name in head}
+        told += f", {_some([*head])} new"
+    load_state(model, state, path)
+    return told
 
 
 def read_weights(path: Path, arch: str | None = None, *, average: bool = False) -> Weights:
@@ -123,6 +152,30 @@ def load_state(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from None
+
+
+def resize_positions(model: nn.Module, state: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Position embeddings [1, T + n^2, D] for an image of n x n patches, made those of the image size of ``model``.
+
+    The T embeddings of tokens that are no patches come first and stay; the others are interpolated bicubically, as
+    DeiT's fine-tuning does.
+
+    Returns:
+        The state dict, and the names of the tensors that are changed.
+    """
+    resized = {}
+    for name, own in model.state_dict().items():
+        value = state.get(name)
+        if name.rpartition(".")[2] not in _POSITIONS or not isinstance(value, Tensor) or value.shape == own.shape:
+            continue
+        side, side_before = (math.isqrt(size - 1) for size in (own.shape[1], value.shape[1]))
+        tokens = own.shape[1] - side**2
+        if value.ndim != 3 or value.shape[1] - side_before**2 != tokens or value.shape[2] != own.shape[2]:
+            continue  # load_state tells what does not fit
+        patches = value[:, tokens:].float().transpose(1, 2).unflatten(2, (side_before, side_before))
+        patches = nn.functional.interpolate(patches, (side, side), mode="bicubic", align_corners=False)
+        resized[name] = torch.cat([value[:, :tokens], patches.flatten(2).transpose(1, 2).to(value.dtype)], dim=1)
+    return {**state, **resized}, list(resized)
 
 
 def _state_dict(content: Any, path: Path, average: bool) -> Any:

@@ -203,8 +203,15 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
         config.extreme_sides(),
         feature_map=loss.reads_local_classes,
         linear_head=loss.cosine_scale is not None,
+        **config.model.network(),
     )
-    _check_normalised_batch(arch, num_classes, config.resolution.min_res, config.normalised_batch(processes))
+    _check_normalised_batch(
+        arch,
+        num_classes,
+        config.resolution.min_res,
+        config.normalised_batch(processes),
+        **config.model.network(),
+    )
     ShuffledOrder(train_data.num_samples, 0, config.training.batch_size)  # at least one batch
     file = folder / "params.json"
     earlier = read_json_object(file) if file.is_file() else {}

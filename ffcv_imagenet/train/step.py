@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ffcv_imagenet.augment.mixing import mix_images, swap_neighbours
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.models import classify_locally
+from ffcv_imagenet.models import classify_locally, is_frozen
 from ffcv_imagenet.train.compile_modes import COMPILE_MODES, CUDA_GRAPH_MODES
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.precision import autocast
@@ -44,6 +44,14 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model, self.loss, self.normalize = model, loss, normalize
         self.precision, self.device = precision, device
+
+    def train(self, mode: bool = True) -> TrainingStep:
+        """Put model and loss into training mode, but for the frozen parts of the model."""
+        super().train(mode)
+        for module in self.model.modules():
+            if mode and is_frozen(module):
+                module.eval()
+        return self
 
     def forward(self, images: Tensor, labels: Tensor, mixture: Tensor | None = None) -> Tensor:
         """A scalar from a batch.

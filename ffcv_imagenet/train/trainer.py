@@ -29,7 +29,7 @@ from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
 from ffcv_imagenet.train.metrics import Scores
 from ffcv_imagenet.train.nonfinite import NonfinitePolicy
-from ffcv_imagenet.train.optim import set_lr
+from ffcv_imagenet.train.optim import get_lr, set_lr
 from ffcv_imagenet.train.step import DistributedStep, EvaluationStep, TrainingStep, compile_module
 from ffcv_imagenet.train.time_left import guess_evaluation, seconds_left
 from ffcv_imagenet.train.wait_clock import WaitClock
@@ -72,6 +72,7 @@ class TrainerOptions:
     compile: str = "off"
     ema: float = 0.0
     max_steps: int | None = None
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -201,7 +202,7 @@ class Trainer:
                 top_k=scores.top_k,
                 k=scores.k,
                 val_loss=scores.loss,
-                lr=self.optimizer.param_groups[0]["lr"],
+                lr=get_lr(self.optimizer),
                 resolution=self.options.resolution(epoch),
                 images_per_second=images / train_seconds,
                 seconds=seconds,
@@ -317,6 +318,11 @@ class Trainer:
         del held
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
+    def train_on(self, loader: BatchLoader) -> None:
+        """Take another loader's batches from now on, from the start of an epoch."""
+        self.train_loader, self.steps = loader, len(loader) // self.options.accumulation
+        self.progress = self._new_epoch()
+
     def train_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch; ``progress`` tells how it went."""
         options, accumulation, progress = self.options, self.options.accumulation, self.progress
@@ -430,7 +436,10 @@ class Trainer:
         """A micro-batch as :class:`TrainingStep` takes it."""
         if self.augmentation is None:
             return batch.images, batch.labels, None
-        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step)
+        # Of the global batch of a step each rank has a part, which its micro-batches cut up.
+        micro_batches = (step * self.world.size + self.world.rank) * self.options.accumulation + micro_step
+        first = micro_batches * self.train_loader.batch_size
+        images, mixture = self.augmentation(batch.images, epoch=epoch, step=step, first=first)
         return images, batch.labels, mixture
 
     def _backward(self, images: Tensor, labels: Tensor, mixture: Tensor | None) -> Tensor:
@@ -442,6 +451,9 @@ class Trainer:
     def _update_weights(self, loss: Tensor) -> None:
         """Take the optimizer's step for ``loss``; see :meth:`NonfinitePolicy.before_update`."""
         self.nonfinite.before_update(loss, self.model.parameters(), self.optimizer, self.scaler)
+        if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)

@@ -1,7 +1,9 @@
 """The command: from run folders to files of results."""
 
 import csv
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,9 @@ from PIL import Image
 from ffcv_imagenet.analysis.command import main
 from ffcv_imagenet.analysis.corrupt import corrupt
 from ffcv_imagenet.analysis.folders import opened
-from ffcv_imagenet.analysis.outputs import read_images
+from ffcv_imagenet.analysis.measurement import DataSet, Need
+from ffcv_imagenet.analysis.outputs import observe, read_images
+from ffcv_imagenet.analysis.scores import predictions, summarise
 from ffcv_imagenet.analysis.subject import load_subject
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.write.parameters import resolve_parameters
@@ -191,15 +195,20 @@ def test_published_arrays_give_what_the_images_in_them_give_and_mce_divides_by_a
     batches = list(map(tuple, ((n, i.clone(), y.clone()) for n, i, y in read_images(subject, digits / "val.beton"))))
     numbers, images, labels = (np.concatenate([np.asarray(batch[k]) for batch in batches]) for k in range(3))
     pixels = images.transpose(0, 2, 3, 1)
-    levels = [corrupt(pixels, numbers, "contrast", severity, 0) for severity in range(1, 6)]
+    levels = [
+        np.stack(
+            [corrupt(image, number, "contrast", severity, 0) for image, number in zip(pixels, numbers, strict=True)]
+        )
+        for severity in range(1, 6)
+    ]
     np.save(tmp_path / "contrast.npy", np.concatenate(levels))
     np.save(tmp_path / "labels.npy", np.tile(labels, 5))
-    words = [f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", f"--corruptions.arrays={tmp_path}", *CPU]
+    words = [f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", f"--corruptions.published={tmp_path}", *CPU]
     words += [f"--out={tmp_path}", f"--corruptions.baseline={runs / 'maxsup'}"]
     main(["corruptions", *words])
     found = json.loads((tmp_path / "corruptions.json").read_text())
-    assert found["results"]["origin"] == "published arrays"
-    assert set(found["inputs"]["arrays"]) == {"contrast.npy", "labels.npy"}
+    assert found["results"]["origin"] == "published images"
+    assert set(found["inputs"]["published"]) == {"contrast.npy", "labels.npy"}
     assert found["results"]["summary"]["mce"] == pytest.approx(1)
     regenerated = result(runs / "maxsup", "corruptions")["results"]["table"]
     for line in found["results"]["table"]:
@@ -208,6 +217,64 @@ def test_published_arrays_give_what_the_images_in_them_give_and_mce_divides_by_a
     np.save(tmp_path / "contrast.npy", np.concatenate(levels).astype(np.float32))
     with pytest.raises(ValueError, match=r"contrast.npy: got float32 .*, allowed is uint8 \[5 N, 32, 32, 3\]"):
         main(["corruptions", *words])
+
+
+def test_published_folders_and_betons_are_taken_whole(measured, runs, digits, digits_folder, tmp_path):
+    one = load_subject(
+        runs / "maxsup", Given({"dist.device": "cpu"}, {}), find_world("cpu"), is_run=True, data=digits / "val.beton"
+    )
+    write_splits(digits_folder, tmp_path, ("val",), resolve_parameters(mode="raw"), num_workers=1)
+    passes = [observe(one, DataSet.read(tmp_path / "val.beton"), [Need(tmp_path / "val.beton", "logits")])]
+    whole = dataclasses.replace(
+        one,
+        config=dataclasses.replace(one.config, validation=dataclasses.replace(one.config.validation, crop_ratio=1.0)),
+    )
+    passes.append(observe(whole, DataSet.read(tmp_path / "val.beton"), [Need(tmp_path / "val.beton", "logits")]))
+    cut, taken_whole = (
+        summarise(predictions(found.rows.values, found.rows.labels), 15)["nll"] for (found,) in map(dict.values, passes)
+    )
+    for severity in range(1, 6):
+        for name in ("folders", "betons"):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / "folders" / str(severity)).symlink_to(digits_folder / "val")
+        for end in (".beton", ".beton.json", ".beton.mcu"):
+            shutil.copy(tmp_path / f"val{end}", tmp_path / "set" / "betons" / f"{severity}{end}")
+    words = ["corruptions", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", *CPU, f"--out={tmp_path}"]
+    main([*words, f"--corruptions.published={tmp_path / 'set'}"])
+    results = json.loads((tmp_path / "corruptions.json").read_text())
+    assert {line["corruption"] for line in results["results"]["table"]} == {"clean", "folders", "betons"}
+    for line in results["results"]["table"][1:]:
+        assert line["nll"] == pytest.approx(taken_whole, rel=1e-6)
+    assert abs(cut - taken_whole) > 1e-3
+    assert len(results["inputs"]["published"]) == 10
+    (tmp_path / "set" / "folders" / "3").unlink()
+    shutil.copytree(digits_folder / "val" / "0", tmp_path / "set" / "folders" / "3" / "0")
+    with pytest.raises(ValueError, match=r"folders/3 has other classes than the validation images"):
+        main([*words, f"--corruptions.published={tmp_path / 'set'}"])
+
+
+def test_regenerated_images_are_called_by_their_severities_and_what_lacks_is_said(
+    measured, runs, digits, tmp_path, capsys
+):
+    words = ["corruptions", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}", *CPU, "--corruptions.seed=1"]
+    (tmp_path / "ice").mkdir()
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "ice" / "frost1.png")
+    main([*words, f"--corruptions.frost={tmp_path / 'ice'}", "--corruptions.names=frost", f"--out={tmp_path / 'a'}"])
+    main([*words, "--corruptions.severities=imagenet", "--corruptions.names=contrast", f"--out={tmp_path / 'b'}"])
+    frost, other = (json.loads((tmp_path / name / "corruptions.json").read_text()) for name in "ab")
+    assert frost["results"]["origin"] == "regenerated with CIFAR-10-C's severities"
+    assert [line["corruption"] for line in frost["results"]["table"]] == ["clean", *["frost"] * 5]
+    assert set(frost["inputs"]["frost"]) == {"frost1.png"}
+    assert "notes" not in frost["results"]
+    assert other["results"]["origin"].startswith(
+        "regenerated with ImageNet-C's severities at 32 x 32 pixels, for which"
+    )
+    capsys.readouterr()
+    main([*words, f"--out={tmp_path / 'c'}"])
+    assert "frost is left out of the 15 corruptions" in capsys.readouterr().err
+    whole = json.loads((tmp_path / "c" / "corruptions.json").read_text())["results"]
+    assert whole["corruptions_in_the_mean"] == 14
+    assert len(whole["table"]) == 1 + 16 * 5
 
 
 def test_weights_with_other_labels_are_measured_in_the_order_of_the_data(measured, runs, digits, tmp_path):
@@ -285,7 +352,21 @@ def test_a_run_whose_loss_has_a_head_of_cosines_is_loaded_with_it(runs, digits, 
         ),
         (
             ["corruptions", "--run={runs}/maxsup", "--data={val}", "--validation.resolution=64"],
-            r"severities are those of 32 x 32 images, validation.resolution is 64",
+            r"severities are made for 32 x 32 and 224 x 224 pixels, validation.resolution is 64: choose by",
+        ),
+        (
+            ["corruptions", "--run={runs}/maxsup", "--data={val}", "--corruptions.names=frost"],
+            r"frost needs photographs of ice: give --corruptions.frost=FOLDER",
+        ),
+        (
+            [
+                "corruptions",
+                "--run={runs}/maxsup",
+                "--data={val}",
+                "--corruptions.published=x",
+                "--corruptions.frost=y",
+            ],
+            r"corruptions.published is given: corruptions.severities and .frost are for regenerated images",
         ),
         (["groups", "--run={runs}/maxsup", "--data={val}", "--train-data={train}", "--groups.by=5"], r"groups.by: got"),
     ],

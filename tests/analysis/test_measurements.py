@@ -13,15 +13,18 @@ from PIL import Image
 from scipy import optimize
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ffcv_imagenet.analysis.calibration import calibrate, halves
-from ffcv_imagenet.analysis.corrupt import CORRUPTIONS, corrupt
+from ffcv_imagenet.analysis.corrupt import CORRUPTIONS, SEVERITIES, _move_pixels, corrupt, read_pictures
 from ffcv_imagenet.analysis.corruptions import mean_corruption_error
 from ffcv_imagenet.analysis.features import class_separation
 from ffcv_imagenet.analysis.gradcam import find_map, heat_maps
 from ffcv_imagenet.analysis.groups import accuracies, group_classes
 from ffcv_imagenet.analysis.logits import logit_statistics, near_zero_shares
+from ffcv_imagenet.analysis.measurement import Measured
 from ffcv_imagenet.analysis.outputs import ClassSums, Outputs
+from ffcv_imagenet.analysis.panels import with_short_names
 from ffcv_imagenet.analysis.plane import plane_basis, project
 from ffcv_imagenet.analysis.results import _check_plain
 from ffcv_imagenet.analysis.scores import best_temperature, equal_mass_bins, equal_width_bins, predictions
@@ -174,6 +177,20 @@ def test_a_perfectly_calibrated_prediction_has_no_calibration_error():
     for bins in (equal_width_bins(confidence, right, 15), equal_mass_bins(confidence, right, 2)):
         assert bins.ece == pytest.approx(0, abs=1e-15)
         assert bins.mce == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_errors_are_those_of_torchmetrics(bins):
+    _, logits, labels = drawn()
+    p = torch.from_numpy(logits).double().softmax(dim=1)
+    ece, mce = (
+        multiclass_calibration_error(p, torch.from_numpy(labels), num_classes=7, n_bins=bins, norm=norm).item()
+        for norm in ("l1", "max")
+    )
+    found = calibrate(logits, labels, bins)["all"]
+    # It adds up in float32.
+    assert found["ece"] == pytest.approx(ece, abs=2e-6)
+    assert found["mce"] == pytest.approx(mce, abs=2e-6)
 
 
 def test_bins_end_with_their_upper_edge_and_0_lies_in_the_first():
@@ -333,17 +350,75 @@ def pictures():
     )
 
 
+@pytest.fixture(scope="module")
+def ice(tmp_path_factory):
+    """Two photographs of ice, as it were: 300 x 400 pixels of one grey each, and what lies next to them."""
+    folder = tmp_path_factory.mktemp("ice")
+    for name, grey in (("frost1.png", 200), ("frost2.png", 100)):
+        Image.new("RGB", (400, 300), (grey,) * 3).save(folder / name)
+    (folder / "LICENSE").write_text("theirs")
+    return folder
+
+
+def corrupted(images, numbers, name, severity, seed=0, severities="cifar", ice=None):
+    chosen = SEVERITIES[severities]
+    pictures = read_pictures(ice, chosen, images.shape[1]) if name == "frost" else ()
+    pairs = zip(images, numbers, strict=True)
+    return np.stack([corrupt(image, number, name, severity, seed, chosen, pictures) for image, number in pairs])
+
+
+@pytest.mark.parametrize("severities", SEVERITIES)
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_corruption_depends_on_the_number_of_an_image_alone_and_grows(pictures, name):
-    whole = corrupt(pictures, range(4), name, 3, seed=0)
-    alone = corrupt(pictures[2:3], [2], name, 3, seed=0)
-    assert np.array_equal(whole[2], alone[0])
+def test_a_corruption_depends_on_the_number_of_an_image_alone_and_grows(pictures, ice, name, severities):
+    images = pictures
+    if severities == "imagenet":
+        images = np.stack([cv2.resize(image, (224, 224), interpolation=cv2.INTER_CUBIC) for image in pictures[1:3]])
+    numbers = range(len(images))
+    whole = corrupted(images, numbers, name, 3, 0, severities, ice)
+    alone = corrupted(images[1:2], [1], name, 3, 0, severities, ice)
+    assert np.array_equal(whole[1], alone[0])
     assert whole.dtype == np.uint8
+    assert whole.shape == images.shape
     weak, strong = (
-        np.abs(corrupt(pictures, range(4), name, severity, seed=0).astype(int) - pictures).mean() for severity in (1, 5)
+        np.abs(corrupted(images, numbers, name, severity, 0, severities, ice).astype(int) - images).mean()
+        for severity in (1, 5)
     )
     assert strong > 0
-    assert strong > weak or name == "elastic_transform"  # whose levels trade a shear for stretching
+    # The levels of an elastic transform trade a shear for stretching; grey ice may be as bright as the image.
+    assert strong > weak or name in ("elastic_transform", "frost")
+
+
+def test_frost_adds_a_piece_of_a_photograph_as_the_severity_says(ice):
+    grey = np.full((20, 32, 32, 3), 60, np.uint8)
+    found = corrupted(grey, range(20), "frost", 5, ice=ice)
+    assert all(np.ptp(image) == 0 for image in found)
+    of_photographs = [0.75 * 60 + 0.45 * 200, 0.75 * 60 + 0.45 * 100]
+    assert {round(float(image[0, 0, 0])) for image in found} <= {int(value) for value in of_photographs}
+    assert len({int(image[0, 0, 0]) for image in found}) == 2
+    with pytest.raises(ValueError, match=r"frost1.png is too small, allowed are more than 301 pixels a side"):
+        read_pictures(ice, SEVERITIES["imagenet"], 300)
+
+
+def test_glass_blur_overwrites_pixels_one_after_the_other_from_the_last_on():
+    draw = np.random.default_rng(5)
+    x, shifts, reach = draw.random((12, 12, 3)), draw.integers(-2, 2, (8, 8, 2)), 2
+    expected = x.copy()
+    for i, row in enumerate(range(12 - reach, reach, -1)):
+        for j, column in enumerate(range(12 - reach, reach, -1)):
+            down, right = shifts[i, j]
+            expected[row, column] = expected[row + down, column + right]
+    _move_pixels(x, reach, shifts)
+    assert np.array_equal(x, expected)
+
+
+def test_images_of_imagenets_severities_are_stored_as_the_published_ones_are(pictures):
+    image = cv2.resize(pictures[1], (224, 224))
+    x, mean = image / 255, (image / 255).mean((0, 1))
+    file = io.BytesIO()
+    flat = np.clip((x - mean) * 0.4 + mean, 0, 1) * 255 + 1e-6
+    Image.fromarray(flat.astype(np.uint8)).save(file, "JPEG", quality=85)
+    found = corrupt(image, 0, "contrast", 1, 0, SEVERITIES["imagenet"])
+    np.testing.assert_array_equal(found, np.asarray(Image.open(file)))
 
 
 def test_noises_have_their_moments():
@@ -351,13 +426,13 @@ def test_noises_have_their_moments():
     x = 128 / 255
 
     def moments(name, severity):
-        found = corrupt(grey, range(40), name, severity, seed=1) / 255
+        found = corrupted(grey, range(40), name, severity, seed=1) / 255
         return found.mean(), found.std()
 
     assert moments("gaussian_noise", 1) == pytest.approx((x - 0.5 / 255, 0.04), abs=5e-4)
     assert moments("speckle_noise", 5) == pytest.approx((x - 0.5 / 255, x * 0.2), abs=1e-3)
     assert moments("shot_noise", 3)[1] == pytest.approx(np.sqrt(x / 100), abs=5e-4)
-    salt_and_pepper = corrupt(grey, range(40), "impulse_noise", 5, seed=1)
+    salt_and_pepper = corrupted(grey, range(40), "impulse_noise", 5, seed=1)
     assert np.mean(salt_and_pepper == 0) == pytest.approx(0.035, abs=2e-3)
     assert np.mean(salt_and_pepper == 255) == pytest.approx(0.035, abs=2e-3)
 
@@ -367,19 +442,19 @@ def test_corruptions_without_random_numbers_are_those_of_their_definition(pictur
     file = io.BytesIO()
     Image.fromarray(pictures[0]).save(file, "JPEG", quality=58)
     jpeg = np.asarray(Image.open(file))
-    np.testing.assert_array_equal(corrupt(pictures[:1], [0], "jpeg_compression", 3, 0)[0], jpeg)
+    np.testing.assert_array_equal(corrupt(pictures[0], 0, "jpeg_compression", 3, 0), jpeg)
     contrast = np.clip((x - x.mean((0, 1))) * 0.3 + x.mean((0, 1)), 0, 1) * 255
-    assert np.abs(corrupt(pictures[:1], [0], "contrast", 4, 0)[0] - contrast).max() <= 1
+    assert np.abs(corrupt(pictures[0], 0, "contrast", 4, 0) - contrast).max() <= 1
     small = Image.fromarray(pictures[0]).resize((20, 20), Image.Resampling.BOX).resize((32, 32), Image.Resampling.BOX)
-    np.testing.assert_array_equal(corrupt(pictures[:1], [0], "pixelate", 5, 0)[0], np.asarray(small))
-    value = corrupt(pictures[:1], [0], "brightness", 3, 0)[0].max(axis=2) / 255
+    np.testing.assert_array_equal(corrupt(pictures[0], 0, "pixelate", 5, 0), np.asarray(small))
+    value = corrupt(pictures[0], 0, "brightness", 3, 0).max(axis=2) / 255
     np.testing.assert_allclose(value, np.minimum(x.max(axis=2) + 0.15, 1), atol=1.1 / 255)
 
 
 def test_blurs_leave_a_constant_image_alone():
     grey = np.full((1, 32, 32, 3), 100, np.uint8)
     for name in ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur", "elastic_transform"):
-        found = corrupt(grey, [0], name, 5, 0).astype(int)
+        found = corrupted(grey, [0], name, 5).astype(int)
         assert np.abs(found - 100).max() <= 1, name
 
 
@@ -436,3 +511,14 @@ def test_a_transformer_has_no_map_for_grad_cam():
 def test_a_result_that_json_does_not_hold_is_named(results, where):
     with pytest.raises(TypeError, match=where):
         _check_plain(results, "results")
+
+
+def test_figures_leave_out_the_words_with_which_the_names_of_all_runs_begin():
+    def short(*names):
+        return [one.name for one in with_short_names([Measured(name, {}) for name in names])]
+
+    assert short("a_b_maxsup_seed0", "a_b_maxsup_seed1") == ["seed0", "seed1"]
+    assert short("a_baseline_seed0", "a_bce_seed0") == ["baseline_seed0", "bce_seed0"]
+    assert short("run", "run_two") == ["run", "run_two"]
+    assert short("a_b", "a_b") == ["a_b", "a_b"]
+    assert short("a_b_c") == ["a_b_c"]

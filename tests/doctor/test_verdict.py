@@ -105,6 +105,10 @@ def test_tiny_memory_is_told_with_the_accumulation_that_fits():
     assert (verdict.limit, verdict.fits) == ("memory", False)
     assert verdict.memory == "a micro-batch of 512 images of 192 px needs 100 GiB, the GPU has 78 GiB"
     assert verdict.advice[0].text == "--training.accumulation=4 (micro-batches of 256 images)"
+    assert verdict.said.startswith(
+        f"the limit is memory: {verdict.memory}; with --training.accumulation=4, the limit is the step"
+    )
+    assert verdict.training_seconds == judge(FED).training_seconds
     refused = judge(replace(FED, rates=(Rates(160, 16, step=None, memory=None),)))
     assert "needs more, the GPU has 78 GiB" in refused.said
     assert "a smaller network" in refused.advice[0].text
@@ -193,7 +197,8 @@ def test_processes_that_cannot_be_fed_are_told_to_be_fewer():
             [(100, 0.5), (60, 0.3), (180, 0.5)],
             {},
             "the limit was the data: the step waited for it 45 % of the time; in time, it would make the training 1.8 "
-            "x as fast (--data.decode=gpu, or more cores)",
+            "x as fast (--data.decode=gpu, or more cores; python -m ffcv_imagenet.doctor with the same options "
+            "measures each part)",
         ),
         ([(60, 0.4)], {"cache_bytes": GIB}, "the file (140 GiB) does not fit into the memory for it (1.0 GiB)"),
         ([(60, 0.4)], {"device": "cpu"}, "decoding and the step share the cores"),

@@ -7,10 +7,11 @@ import torch
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.data.read.loader import Batch
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.optimizers import SGD
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.train.interruption import StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
-from ffcv_imagenet.train.optim import make_sgd
+from ffcv_imagenet.train.optim import parameter_groups
 from ffcv_imagenet.train.trainer import Trainer, TrainerOptions
 
 CLASSES = 10
@@ -85,7 +86,7 @@ def make_trainer(
     return Trainer(
         model=model.to(memory_format=torch.channels_last).to(world.device),
         loss=LossModule(loss, IMAGES_PER_CLASS, options.epochs).to(world.device),
-        optimizer=make_sgd(model, momentum=momentum, weight_decay=weight_decay),
+        optimizer=SGD(momentum=momentum).make(parameter_groups(model, weight_decay)),
         train_loader=train_loader or DrawnLoader(batches, batch_size, world.rank, world.size, device=world.device),
         normalize=Normalize().to(world.device),
         val_loader=DrawnLoader(2, batch_size, last=batch_size // 2, device=world.device),

@@ -1,6 +1,7 @@
 """The native decoder builds without warnings and passes its tests with several compilers; a short fuzzing run."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,50 @@ def test_short_fuzzing_finds_nothing(tmp_path):
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert result.stdout.count("executions of") == 2
+
+
+#: Prints every figure that scripts/without_root/include/turbojpeg.h states.
+FIGURES = """
+#include <stddef.h>
+#include <stdio.h>
+#include <turbojpeg.h>
+int main(void)
+{
+    int figures[] = {TJSAMP_444, TJSAMP_422, TJSAMP_420, TJSAMP_GRAY, TJSAMP_440, TJSAMP_411, TJCS_RGB, TJCS_YCbCr,
+                     TJCS_GRAY, TJCS_CMYK, TJCS_YCCK, TJPF_RGB, TJPF_CMYK, TJFLAG_NOREALLOC, TJFLAG_FASTDCT,
+                     TJFLAG_ACCURATEDCT, TJXOP_HFLIP, TJXOPT_CROP, sizeof(tjscalingfactor), sizeof(tjtransform),
+                     offsetof(tjtransform, r.w), offsetof(tjtransform, op), offsetof(tjtransform, options),
+                     offsetof(tjtransform, data), offsetof(tjtransform, customFilter),
+                     TJSCALED(17, ((tjscalingfactor){3, 8}))};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        printf("%d\\n", figures[i]);
+}
+"""
+
+
+def test_the_header_for_machines_without_libjpeg_turbos_says_what_libjpeg_turbos_says(tmp_path):
+    (tmp_path / "figures.c").write_text(FIGURES)
+    said = {}
+    for name, options in (("ours", [f"-I{ROOT / 'scripts/without_root/include'}"]), ("its", flags("--cflags"))):
+        subprocess.run(["cc", *options, tmp_path / "figures.c", "-o", tmp_path / name], check=True)
+        said[name] = subprocess.check_output([tmp_path / name], text=True)
+    assert said["ours"] == said["its"]
+
+
+def test_the_functions_of_libjpeg_turbo_are_declared_for_machines_without_its_headers_as_it_declares_them(tmp_path):
+    ours = (ROOT / "scripts/without_root/include/turbojpeg.h").read_text()
+    functions = re.findall(r"\b(tj[A-Z]\w+)\(", ours)
+    assert len(functions) > 10
+    # Each is called as C++ takes it, which looks up functions by the types of their arguments.
+    said = {}
+    for name, options in (("ours", [f"-I{ROOT / 'scripts/without_root/include'}"]), ("its", flags("--cflags"))):
+        lines = ["#include <turbojpeg.h>", "#include <typeinfo>", "#include <cstdio>", "int main() {"]
+        lines += [f"puts(typeid(&{function}).name());" for function in functions]
+        (tmp_path / f"{name}.cpp").write_text("\n".join([*lines, "}"]))
+        command = ["c++", *options, tmp_path / f"{name}.cpp", "-o", tmp_path / name, "-lturbojpeg"]
+        subprocess.run(command, check=True)
+        said[name] = dict(zip(functions, subprocess.check_output([tmp_path / name], text=True).split(), strict=True))
+    assert said["ours"] == said["its"]
 
 
 def test_a_library_built_from_another_interface_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ffcv_imagenet.data.read.compiled import cached_njit
+from ffcv_imagenet.compiled import cached_njit
 
 #: Crops are drawn at most this often before falling back to the centre (as in torchvision).
 TRIES = 10

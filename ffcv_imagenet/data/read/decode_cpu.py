@@ -18,11 +18,11 @@ from numba import carray, prange, types
 from numba.extending import intrinsic
 
 from ffcv_imagenet import native
+from ffcv_imagenet.compiled import cached_njit
 from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGBImageDecoder, State
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.records import JPEG_MODE
 from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
-from ffcv_imagenet.data.read.compiled import cached_njit
 from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 

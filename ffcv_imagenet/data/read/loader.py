@@ -19,7 +19,7 @@ from torch import Tensor
 from ffcv_imagenet.data.ffcv_imports import THREADS_OF
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder, error_message
-from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShuffledOrder
 from ffcv_imagenet.data.read.read_ahead import Windows, read_ahead
 
 #: Batches that have memory, in a ring: one is with the consumer, the others are decoded or being decoded.
@@ -80,7 +80,7 @@ class BatchLoader(ABC):
         self,
         file: BetonFile,
         decoder: CropDecoder,
-        order: ShuffledOrder | ShardedOrder,
+        order: ShuffledOrder | ListedOrder,
         *,
         batch_size: int,
         num_workers: int,

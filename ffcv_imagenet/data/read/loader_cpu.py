@@ -30,7 +30,7 @@ from ffcv_imagenet.data.ffcv_imports import (
 from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder
 from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader, DamagePolicy, OnDamaged
-from ffcv_imagenet.data.read.orders import RankOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, RankOrder, ShuffledOrder
 
 #: Seconds between two looks at whether a copy to the device is over.
 _POLL_SECONDS = 0.0005
@@ -49,7 +49,7 @@ class CPUBatchLoader(BatchLoader):
         self,
         file: BetonFile,
         decoder: CropDecoder,
-        order: ShuffledOrder | ShardedOrder,
+        order: ShuffledOrder | ListedOrder,
         *,
         batch_size: int,
         num_workers: int,

@@ -19,7 +19,7 @@ from ffcv_imagenet.data.read.decode_gpu import BatchDecoder, OutputBuffers
 from ffcv_imagenet.data.read.gather import Gatherer
 from ffcv_imagenet.data.read.kernels import CudaKernels, Event, Kernels
 from ffcv_imagenet.data.read.loader import SLOTS, Batch, BatchLoader, OnDamaged
-from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, ShuffledOrder
 
 
 class GPUBatchLoader(BatchLoader):
@@ -46,7 +46,7 @@ class GPUBatchLoader(BatchLoader):
         self,
         file: BetonFile,
         decoder: CropDecoder,
-        order: ShuffledOrder | ShardedOrder,
+        order: ShuffledOrder | ListedOrder,
         *,
         batch_size: int,
         num_workers: int,

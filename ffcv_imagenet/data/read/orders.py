@@ -111,13 +111,20 @@ class QuasiRandomOrder(ShuffledOrder):
         return shuffled[np.argsort(window[shuffled], kind="stable")]
 
 
-class ShardedOrder(RankOrder):
+class ListedOrder(RankOrder):
+    """The samples of a list, [N] int64, in every epoch."""
+
+    def __init__(self, samples: np.ndarray):
+        self.samples = samples
+
+    def sample_order(self, epoch: int) -> np.ndarray:
+        """The list."""
+        return self.samples
+
+
+class ShardedOrder(ListedOrder):
     """Every sample exactly once over all ranks, in the file's order; shares differ by at most one sample."""
 
     def __init__(self, num_samples: int, rank: int = 0, world_size: int = 1):
         bounds = np.linspace(0, num_samples, world_size + 1).astype(np.int64)
-        self.samples = np.arange(bounds[rank], bounds[rank + 1])
-
-    def sample_order(self, epoch: int) -> np.ndarray:
-        """This rank's sample indices, the same in every epoch, int64."""
-        return self.samples
+        super().__init__(np.arange(bounds[rank], bounds[rank + 1]))

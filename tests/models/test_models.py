@@ -12,9 +12,10 @@ from ffcv_imagenet.models import (
     classify_locally,
     list_archs,
 )
+from ffcv_imagenet.optimizers import SGD
 from ffcv_imagenet.run.checkpoint import CheckpointFolder
 from ffcv_imagenet.run.weights import load_weights
-from ffcv_imagenet.train.optim import make_sgd, parameter_groups, set_lr
+from ffcv_imagenet.train.optim import parameter_groups, set_lr
 
 
 @pytest.mark.parametrize("arch", ["resnet10", "resnet18", "resnet50", "mobilenet_v2", "googlenet", "convnext_tiny"])
@@ -266,6 +267,6 @@ def test_other_rules_of_weight_decay(arch, more):
 
 
 def test_learning_rate_is_set_in_all_groups():
-    optimizer = make_sgd(build_model("resnet10", 3), momentum=0.9, weight_decay=1e-4)
+    optimizer = SGD(momentum=0.9).make(parameter_groups(build_model("resnet10", 3), 1e-4))
     set_lr(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}

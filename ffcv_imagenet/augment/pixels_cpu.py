@@ -1,0 +1,229 @@
+"""The functions of :mod:`~ffcv_imagenet.augment.pixels` on a CPU: one thread per image, one pass over its pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ffcv_imagenet.compiled import cached_njit
+
+
+@cached_njit(parallel=True, nogil=True)
+def look_up(pixels, tables, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.look_up`."""
+    for i in prange(len(pixels)):
+        for row in range(pixels.shape[1]):
+            for column in range(pixels.shape[2]):
+                for channel in range(3):
+                    out[i, row, column, channel] = tables[i, channel, pixels[i, row, column, channel]]
+
+
+@cached_njit(parallel=True, nogil=True)
+def count_values(pixels, out):  # type: ignore[no-untyped-def]
+    """Add to ``out``; see :func:`~ffcv_imagenet.augment.pixels.count_values`."""
+    for i in prange(len(pixels)):
+        for row in range(pixels.shape[1]):
+            for column in range(pixels.shape[2]):
+                for channel in range(3):
+                    out[i, channel, pixels[i, row, column, channel]] += 1
+
+
+@cached_njit()
+def _luma(red, green, blue):  # type: ignore[no-untyped-def]
+    """Pillow's grey, in float32, which holds these whole numbers exactly and keeps the loops in vectors."""
+    weighted = np.float32(red) * np.float32(19595) + np.float32(green) * np.float32(38470)
+    return np.floor((weighted + np.float32(blue) * np.float32(7471) + np.float32(0x8000)) * np.float32(2**-16))
+
+
+@cached_njit()
+def _blend(base, value, factor):  # type: ignore[no-untyped-def]
+    """Between two levels in float32, or beyond, as Pillow's ``blend`` rounds it."""
+    return np.uint8(min(max(base + factor * (value - base), np.float32(0)), np.float32(255)))
+
+
+@cached_njit(parallel=True, nogil=True)
+def sum_luma(pixels, out):  # type: ignore[no-untyped-def]
+    """Fill ``out [n] int64``; see :func:`~ffcv_imagenet.augment.pixels.mean_luma`."""
+    for i in prange(len(pixels)):
+        flat, total = pixels[i].reshape(-1, 3), np.int64(0)
+        for k in range(len(flat)):
+            total += np.int64(_luma(flat[k, 0], flat[k, 1], flat[k, 2]))
+        out[i] = total
+
+
+@cached_njit(parallel=True, nogil=True)
+def saturate(pixels, factors, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.saturate`."""
+    for i in prange(len(pixels)):
+        flat, target, factor = pixels[i].reshape(-1, 3), out[i].reshape(-1, 3), factors[i]
+        for k in range(len(flat)):
+            luma = _luma(flat[k, 0], flat[k, 1], flat[k, 2])
+            for channel in range(3):
+                target[k, channel] = _blend(luma, np.float32(flat[k, channel]), factor)
+
+
+@cached_njit(parallel=True, nogil=True)
+def sharpen(pixels, factors, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.sharpen`."""
+    for i in prange(len(pixels)):
+        height, width, factor = pixels.shape[1], 3 * pixels.shape[2], factors[i]
+        flat, target = pixels[i].reshape(height, width), out[i].reshape(height, width)
+        of_three_rows = np.empty(width, np.float32)
+        target[:] = flat
+        for row in range(1, height - 1):
+            above, here, below = flat[row - 1], flat[row], flat[row + 1]
+            for k in range(width):
+                of_three_rows[k] = np.float32(above[k]) + np.float32(here[k]) + np.float32(below[k])
+            left, middle, right = of_three_rows[:-6], of_three_rows[3:-3], of_three_rows[6:]
+            inner, smoothed = here[3:-3], target[row, 3:-3]
+            for k in range(width - 6):
+                total = left[k] + middle[k] + right[k] + np.float32(4) * np.float32(inner[k])
+                smooth = np.floor(total * np.float32(1 / 13) + np.float32(0.5))
+                smoothed[k] = _blend(smooth, np.float32(inner[k]), factor)
+
+
+@cached_njit(parallel=True, nogil=True)
+def transform_nearest(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`. Whole numbers of 1/65536 pixel, as Pillow."""
+    height, width = pixels.shape[1], pixels.shape[2]
+    for i in prange(len(pixels)):
+        a, source, target = matrices[i], pixels[i], out[i]
+        dx, dy = np.int64(math.floor(a[0] * 65536 + 0.5)), np.int64(math.floor(a[3] * 65536 + 0.5))
+        row_dx, row_dy = np.int64(math.floor(a[1] * 65536 + 0.5)), np.int64(math.floor(a[4] * 65536 + 0.5))
+        row_x = np.int64(math.floor((a[2] + a[0] * 0.5 + a[1] * 0.5) * 65536 + 0.5))
+        row_y = np.int64(math.floor((a[5] + a[3] * 0.5 + a[4] * 0.5) * 65536 + 0.5))
+        for row in range(height):
+            x, y = row_x, row_y
+            for column in range(width):
+                from_column, from_row = x >> 16, y >> 16
+                if 0 <= from_column < width and 0 <= from_row < height:
+                    for channel in range(3):
+                        target[row, column, channel] = source[from_row, from_column, channel]
+                else:
+                    for channel in range(3):
+                        target[row, column, channel] = fill[channel]
+                x += dx
+                y += dy
+            row_x += row_dx
+            row_y += row_dy
+
+
+@cached_njit()
+def _offset(place, most, step):  # type: ignore[no-untyped-def]
+    """Where a row or a column begins, the nearest one for a place outside; unsigned, which numba does not check."""
+    return np.uintp(step * min(max(place, 0), most))
+
+
+@cached_njit()
+def _linear(flat, first, second, d):  # type: ignore[no-untyped-def]
+    value = np.float64(flat[first])
+    return value + (np.float64(flat[second]) - value) * d if d != 0 else value
+
+
+@cached_njit(parallel=True, nogil=True)
+def transform_bilinear(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`."""
+    height, width = pixels.shape[1], pixels.shape[2]
+    for i in prange(len(pixels)):
+        a, flat, target = matrices[i], pixels[i].reshape(-1), out[i]
+        for row in range(height):
+            for column in range(width):
+                x = a[0] * (column + 0.5) + a[1] * (row + 0.5) + a[2]
+                y = a[3] * (column + 0.5) + a[4] * (row + 0.5) + a[5]
+                if 0 <= x < width and 0 <= y < height:
+                    left, top = np.int64(math.floor(x - 0.5)), np.int64(math.floor(y - 0.5))
+                    dx, dy = x - 0.5 - left, y - 0.5 - top
+                    c0, c1 = _offset(left, width - 1, 3), _offset(left + 1, width - 1, 3)
+                    r0, r1 = _offset(top, height - 1, 3 * width), _offset(top + 1, height - 1, 3 * width)
+                    for channel in range(3):
+                        k = np.uintp(channel)
+                        value = _linear(flat, r0 + c0 + k, r0 + c1 + k, dx)
+                        if dy != 0:
+                            value += (_linear(flat, r1 + c0 + k, r1 + c1 + k, dx) - value) * dy
+                        target[row, column, channel] = np.uint8(value)
+                else:
+                    for channel in range(3):
+                        target[row, column, channel] = fill[channel]
+
+
+@cached_njit()
+def _cubic(v0, v1, v2, v3, d):  # type: ignore[no-untyped-def]
+    """Keys's cubic convolution with a = -1, as Pillow's transformations have it."""
+    return v1 + d * (-v0 + v2 + d * (2 * (v0 - v1) + v2 - v3 + d * (-v0 + v1 - v2 + v3)))
+
+
+@cached_njit()
+def _cubic_row(flat, start, c0, c1, c2, c3, d):  # type: ignore[no-untyped-def]
+    if d == 0:
+        return np.float64(flat[start + c1])
+    return _cubic(
+        np.float64(flat[start + c0]),
+        np.float64(flat[start + c1]),
+        np.float64(flat[start + c2]),
+        np.float64(flat[start + c3]),
+        d,
+    )
+
+
+@cached_njit(parallel=True, nogil=True)
+def transform_bicubic(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`."""
+    height, width = pixels.shape[1], pixels.shape[2]
+    for i in prange(len(pixels)):
+        a, flat, target = matrices[i], pixels[i].reshape(-1), out[i]
+        for row in range(height):
+            for column in range(width):
+                x = a[0] * (column + 0.5) + a[1] * (row + 0.5) + a[2]
+                y = a[3] * (column + 0.5) + a[4] * (row + 0.5) + a[5]
+                if 0 <= x < width and 0 <= y < height:
+                    left, top = np.int64(math.floor(x - 0.5)), np.int64(math.floor(y - 0.5))
+                    dx, dy = x - 0.5 - left, y - 0.5 - top
+                    c0, c1 = _offset(left - 1, width - 1, 3), _offset(left, width - 1, 3)
+                    c2, c3 = _offset(left + 1, width - 1, 3), _offset(left + 2, width - 1, 3)
+                    r0, r1 = _offset(top - 1, height - 1, 3 * width), _offset(top, height - 1, 3 * width)
+                    r2, r3 = _offset(top + 1, height - 1, 3 * width), _offset(top + 2, height - 1, 3 * width)
+                    for channel in range(3):
+                        k = np.uintp(channel)
+                        value = _cubic_row(flat, r1 + k, c0, c1, c2, c3, dx)
+                        if dy != 0:
+                            above = _cubic_row(flat, r0 + k, c0, c1, c2, c3, dx)
+                            below = _cubic_row(flat, r2 + k, c0, c1, c2, c3, dx)
+                            far_below = _cubic_row(flat, r3 + k, c0, c1, c2, c3, dx)
+                            value = _cubic(above, value, below, far_below, dy)
+                        target[row, column, channel] = np.uint8(min(max(value, 0.0), 255.0))
+                else:
+                    for channel in range(3):
+                        target[row, column, channel] = fill[channel]
+
+
+@cached_njit()
+def _blur_rows(source, weights, target):  # type: ignore[no-untyped-def]
+    """Each pixel from five of its column: see :func:`~ffcv_imagenet.augment.pixels.blur`."""
+    height = len(source)
+    for row in range(height):
+        above, below = source[max(row - 1, 0)], source[min(row + 1, height - 1)]
+        far_above, far_below = source[max(row - 2, 0)], source[min(row + 2, height - 1)]
+        for column in range(source.shape[1]):
+            for channel in range(3):
+                total = weights[0] * source[row, column, channel] + 0x800000
+                total += weights[1] * (np.int64(above[column, channel]) + below[column, channel])
+                total += weights[2] * (np.int64(far_above[column, channel]) + far_below[column, channel])
+                target[row, column, channel] = total >> 24
+
+
+@cached_njit(parallel=True, nogil=True)
+def blur(pixels, weights, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.blur`."""
+    for i in prange(len(pixels)):
+        one = pixels[i].transpose(1, 0, 2).copy()
+        other = np.empty_like(one)
+        for _ in range(3):
+            _blur_rows(one, weights[i], other)
+            one, other = other, one
+        one, other = one.transpose(1, 0, 2).copy(), other.transpose(1, 0, 2).copy()
+        for _ in range(3):
+            _blur_rows(one, weights[i], other)
+            one, other = other, one
+        out[i] = one
