@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "progress", "resolved", "resume", "run", "shortage", "train", "data/read", "doctor/verdict",
     },
     "analysis": {
-        "augment", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options",
+        "augment", "compiled", "config", "distributed", "evaluated", "files", "loaders", "models", "names", "options",
         "progress", "resolved", "run", "script", "variants", "train/precision", "data/format", "data/read",
         "data/sources", "data/write",
     },

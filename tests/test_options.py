@@ -400,7 +400,7 @@ def test_a_file_of_the_folder_goes_before_a_recipe_of_its_name(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("nothing", r"nothing \(recipes of this package: digits, .*rn50_16_epochs"),
+        ("nothing", r"nothing \(recipes of this package: .*digits, .*rn50_16_epochs"),
         ("elsewhere/digits.yaml", r"elsewhere/digits.yaml \(--config-file=digits is the recipe of this package\)"),
     ],
 )

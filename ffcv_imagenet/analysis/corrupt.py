@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from ffcv_imagenet.data.read.compiled import cached_njit
+from ffcv_imagenet.compiled import cached_njit
 from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS
 
 LEVELS = 5
