@@ -200,6 +200,21 @@ class VariantName(Checker):
         return self.variants.allowed()
 
 
+def words_of(checker: Checker) -> list[str]:
+    """The words that a checker takes, as far as they are few; of a list of words, one of them."""
+    match checker:
+        case OrNone():
+            words = words_of(checker.checker)
+            return [*words, "none"] if words else []
+        case Choice() | Words():
+            return list(checker.words)
+        case VariantName():
+            return list(checker.variants.kinds)
+        case Switch():
+            return ["0", "1"]
+    return []
+
+
 class OrNone(Checker):
     """What another checker allows, or ``none`` for "not given"."""
 
@@ -603,6 +618,8 @@ def _argument_parser(
             texts |= {f"{name}.{key}": _variants_help(fields) for key, fields in variants.options().items()}
         for key, text in texts.items():
             arguments.add_argument(f"--{key}", metavar="X", help=text.replace("%", "%%"))
+            if key in options:
+                parser.words[key] = words_of(options[key].metadata["checker"])
     return parser
 
 
@@ -625,6 +642,8 @@ def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
         "from its params.json (repeatable, later ones win; the command line wins over all)"
     )
     parser.add_argument(_CONFIG_FILE, "-C", action="append", default=[], metavar="FILE", help=text)
+    if isinstance(parser, OneLineParser):
+        parser.words["config-file"] = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
 
 def _show(default: Any) -> str:

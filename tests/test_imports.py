@@ -85,7 +85,8 @@ MAY_IMPORT = {
     "write": {
         "config", "names", "options", "script", "data/sources", "data/write",
     },
-    "__main__": {"script"},
+    "completion": {"script"},
+    "__main__": {"completion", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",
