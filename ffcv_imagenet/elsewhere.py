@@ -135,10 +135,6 @@ TORCHVISION = {
     ),
     "val_crop_size": Here("--validation.resolution=X"),
     "train_crop_size": Here("--resolution.min_res=X --resolution.max_res=X"),
-    "mixup_alpha": Here("--augment.mixup=X"),
-    "cutmix_alpha": Here("--augment.cutmix=X"),
-    "auto_augment": Here("--augment.policy=X", values=_POLICIES),
-    "ra_magnitude": Here("--augment.policy=randaugment --augment.magnitude=X"),
     "random_erase": Here("--augment.erasing=X"),
 }
 
@@ -204,15 +200,6 @@ TIMM = {
     "mixup_off_epoch": Here("--augment.mix_off_epochs=N", "how many epochs at the end; there it is the first of them"),
     "mixup_mode": Here(note="nothing to give: batch, one share for all images of a step"),
     "hflip": Here("--data.flip=1", "half of the images, or 0: none"),
-    "aa": Here(
-        "--augment.policy=timm_randaugment --augment.magnitude=M --augment.magnitude_std=S",
-        "of rand-mM-mstdS-inc1; or another policy",
-    ),
-    "mixup": Here("--augment.mixup=X"),
-    "cutmix": Here("--augment.cutmix=X"),
-    "mixup_prob": Here("--augment.mix_prob=X"),
-    "mixup_switch_prob": Here("--augment.mix_switch=X"),
-    "mixup_off_epoch": Here("--augment.mix_off_epochs=N", "the number of epochs at the end; there the first of them"),
     "bce_loss": Here("--loss.name=bce"),
     "bce_target_thresh": Here("--loss.name=bce --loss.target_threshold=X"),
     "smoothing": _SMOOTHING,
