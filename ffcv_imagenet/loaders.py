@@ -21,7 +21,7 @@ from ffcv_imagenet.data.read.decode_cpu import (
 from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, RepeatedOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
 
@@ -107,6 +107,8 @@ def _train_decoder(config: TrainConfig) -> CropDecoder:
 def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
     config, world = start.config, start.world
     shape = (data.num_samples, config.training.seed, config.training.batch_size, world.rank, world.size)
+    if config.data.repeats > 1:
+        return RepeatedOrder(*shape, repeats=config.data.repeats)
     if config.data.order == "random":
         return ShuffledOrder(*shape)
     if world.is_main and not data.parameters.shuffle:
