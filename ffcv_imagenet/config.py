@@ -169,6 +169,13 @@ class DataOptions:
         "random",
         LEARNING,
     )
+    repeats: int = option(
+        Integer(1, 16),
+        "repeated augmentation: how often an image is in a batch, each time with another crop and augmentation; an "
+        "epoch has as many steps as without, and sees that much fewer images",
+        1,
+        LEARNING,
+    )
     on_error: str = option(
         Choice("fail", "skip"),
         "damaged image: stop, or skip (training: another one of the batch replaces it; validation: it does not count)",
@@ -574,6 +581,13 @@ class TrainConfig:
 
     def _augment_mistakes(self) -> Iterator[str]:
         options, epochs = self.augment, self.training.epochs
+        if self.data.repeats > 1:
+            for key, got, allowed in (
+                ("order", self.data.order, "random"),
+                ("decode", self.data.decode, "cpu | auto"),
+            ):
+                if got not in allowed.split(" | "):
+                    yield f"data.{key}: got {got}, allowed with data.repeats={self.data.repeats} is {allowed}"
         if options.color_jitter[3] > 0.5:
             yield f"augment.color_jitter: got a hue of {options.color_jitter[3]}, allowed are 0 to 0.5"
         if not options.mixes:

@@ -136,6 +136,8 @@ TORCHVISION = {
     "val_crop_size": Here("--validation.resolution=X"),
     "train_crop_size": Here("--resolution.min_res=X --resolution.max_res=X"),
     "random_erase": Here("--augment.erasing=X"),
+    "ra_sampler": Here("--data.repeats=3", "or what ra-reps says"),
+    "ra_reps": Here("--data.repeats=X"),
 }
 
 #: Options of timm's train.py, as on its command line and in the args.yaml that it writes.
@@ -190,6 +192,7 @@ TIMM = {
     "color_jitter_prob": Here("--augment.color_jitter_prob=X"),
     "grayscale_prob": Here("--augment.grayscale_prob=X"),
     "gaussian_blur_prob": Here("--augment.gaussian_blur_prob=X"),
+    "aug_repeats": Here("--data.repeats=X"),
     "reprob": Here("--augment.erasing=X"),
     "remode": Here("--augment.erasing_mode=X"),
     "recount": Here("--augment.erasing_count=X"),

@@ -19,7 +19,14 @@ from ffcv_imagenet.run.checkpoint import load_checkpoint
 from ffcv_imagenet.run.weights import checkpoint_weights
 
 #: Options of the sections model, data and validation that an evaluation does not read.
-_TRAINING_ONLY = {"model.weights", "data.order", "data.flip", CROPS.key, *(f"data.{k}" for k in CROPS.options())}
+_TRAINING_ONLY = {
+    "model.weights",
+    "data.order",
+    "data.repeats",
+    "data.flip",
+    CROPS.key,
+    *(f"data.{k}" for k in CROPS.options()),
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ffcv_imagenet.data.read.decode_cpu import (
 from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, RepeatedOrder, ShardedOrder, ShuffledOrder
 from ffcv_imagenet.manifests import train_samples
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
@@ -113,6 +113,8 @@ def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
         if config.data.subset is not None:
             assert config.data.train is not None
             samples = train_samples(config, Manifest.read(Path(config.data.train)))
+        if config.data.repeats > 1:
+            return RepeatedOrder(*shape, samples=samples, repeats=config.data.repeats)
         return ShuffledOrder(*shape, samples=samples)
     if world.is_main and not data.parameters.shuffle:
         print(

@@ -156,8 +156,10 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         )
     cores = max(1, limits.cores().usable // world.local_size)
 
-    def decoder(file: str | None) -> str:
-        return choose_decoder(config.data.decode, Path(file), world.device, cores) if file is not None else "cpu"
+    def decoder(file: str | None, repeats: int = 1) -> str:
+        if file is None or repeats > 1:  # The GPU's loader knows no copies.
+            return "cpu"
+        return choose_decoder(config.data.decode, Path(file), world.device, cores)
 
     return Resolved(
         config=config,
@@ -169,6 +171,6 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
             config.training.compile, world.device, sync_bn=config.dist.sync_bn, processes=world.size
         ),
         cores=cores,
-        train_decoder=decoder(config.data.train),
+        train_decoder=decoder(config.data.train, config.data.repeats),
         val_decoder=decoder(config.data.val),
     )

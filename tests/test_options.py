@@ -197,6 +197,8 @@ MISTAKES = [
         {"data.crop": "padded", "data.min_crop_area": 0.5},
         "data.min_crop_area: got 0.5 for data.crop=padded",
     ),
+    ({"data.repeats": 3, "data.decode": "gpu"}, "data.decode: got gpu, allowed with data.repeats=3 is cpu"),
+    ({"data.repeats": 3, "data.order": "quasi_random"}, "data.order: got quasi_random, allowed with data.repeats=3 is"),
     ({"augment.color_jitter": "0.3,0.3,0.3,0.6"}, "augment.color_jitter: got a hue of 0.6, allowed are 0 to 0.5"),
     (
         {"augment.policy": "three_augment", "augment.fill": "mean"},

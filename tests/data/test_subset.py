@@ -36,6 +36,17 @@ def test_only_the_listed_samples_are_trained_on(digits, tmp_path, name):
     assert got == labels[visited].tolist()
 
 
+def test_listed_samples_are_repeated(digits, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(map(str, range(5, 45))))
+    options = {"data.subset": tmp_path / "list.txt", "data.repeats": 2}
+    visited = make_train_loader(
+        resolve(config(digits, tmp_path, **options), World(0, 1, 0, 1, torch.device("cpu")))
+    ).order.sample_order(0)
+    samples, counts = np.unique(visited, return_counts=True)
+    assert set(counts) == {2}
+    assert set(samples) <= set(range(5, 45))
+
+
 def test_a_run_continues_with_the_same_samples_only(digits, tmp_path):
     file, other = tmp_path / "list.txt", tmp_path / "other.txt"
     file.write_text("\n".join(map(str, range(32))))

@@ -75,6 +75,9 @@ _JOB = np.dtype(
         ("decoders", "u8"),  # address of the addresses of a native decoder per thread
         ("offsets", "u8"),  # address of the index's offsets, [num_samples + 1] uint64
         ("entries", "u8"),  # address of the index's entries
+        ("num_repeats", "u8"),  # samples of the epoch, 0 where none is repeated
+        ("repeats", "u8"),  # address of their numbers of copies, int64
+        ("position", "u8"),  # of the batch in the epoch
     ],
     align=True,
 )
@@ -157,6 +160,8 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._threads = [native.Decoder() for _ in range(numba.config.NUMBA_NUM_THREADS)]  # type: ignore[attr-defined]
         self._decoders = np.array([decoder.address for decoder in self._threads], np.uint64)
         self._job = np.zeros((), _JOB)
+        self._no_repeats = np.zeros(0, np.int64)
+        self.set_repeats(self._no_repeats)
         self._job["resize"] = native.RESIZE_FILTERS[resize]
 
     def read_from(self, file: BetonFile) -> None:
@@ -170,6 +175,15 @@ class CropDecoder(SimpleRGBImageDecoder):
         """
         self.resolution = resolution
         self._job["epoch"] = epoch
+
+    def set_repeats(self, repeats: np.ndarray) -> None:
+        """Say of all samples of the epoch which copy they are, [samples] int64; empty: no sample is repeated."""
+        self._repeats = repeats
+        self._job["num_repeats"], self._job["repeats"] = len(repeats), repeats.ctypes.data
+
+    def begin_batch(self, position: int) -> None:
+        """Say where in the epoch the next batch begins, for :meth:`set_repeats`."""
+        self._job["position"] = position
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
         """Ask FFCV for the output, and for a crop box and, last, an error code per sample, which the loader reads."""
@@ -259,7 +273,9 @@ class RandomResizedCropDecoder(CropDecoder):
 
         def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
             area, ratio = (job["min_area"], job["max_area"]), (job["min_ratio"], job["max_ratio"])
-            random_boxes(samples, metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes)
+            repeats = carray(_void_pointer(job["repeats"]), job["num_repeats"], np.int64)
+            repeats = repeats[job["position"] : job["position"] + len(samples)]
+            random_boxes(samples, repeats, metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes)
 
         return fill_boxes
 
@@ -267,7 +283,9 @@ class RandomResizedCropDecoder(CropDecoder):
         """See :class:`CropDecoder`."""
         boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
         area, ratio = (job["min_area"], job["max_area"]), (job["min_ratio"], job["max_ratio"])
-        random_boxes(samples, self.metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes)
+        random_boxes(
+            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes
+        )
         return boxes
 
 
@@ -295,7 +313,9 @@ class RandomPartDecoder(CropDecoder):
 
         def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
             share, squash, flip = job["share"], job["squash"], job["flip"]
-            random_part_boxes(samples, metadata, job["seed"], job["epoch"], share, squash, flip, boxes)
+            repeats = carray(_void_pointer(job["repeats"]), job["num_repeats"], np.int64)
+            repeats = repeats[job["position"] : job["position"] + len(samples)]
+            random_part_boxes(samples, repeats, metadata, job["seed"], job["epoch"], share, squash, flip, boxes)
 
         return fill_boxes
 
@@ -303,7 +323,9 @@ class RandomPartDecoder(CropDecoder):
         """See :class:`CropDecoder`."""
         boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
         share, squash, flip = job["share"], job["squash"], job["flip"]
-        random_part_boxes(samples, self.metadata, job["seed"], job["epoch"], share, squash, flip, boxes)
+        random_part_boxes(
+            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], share, squash, flip, boxes
+        )
         return boxes
 
 
