@@ -30,7 +30,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/clang-format --dry-run --Werror ffcv_imagenet/native/*.[ch] ffcv_imagenet/native/*.cu fuzz/*.[ch] scripts/*.c tests/helpers/*.[ch]
+	.venv/bin/clang-format --dry-run --Werror ffcv_imagenet/native/*.[ch] ffcv_imagenet/native/*.cu fuzz/*.[ch] scripts/*.c scripts/without_root/include/*.h scripts/without_root/include/*/*.hpp tests/helpers/*.[ch]
 
 # Feed the decoder damaged files, a million times each way (clang with libFuzzer).
 fuzz: setup

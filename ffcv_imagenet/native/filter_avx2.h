@@ -1,4 +1,5 @@
-/* fic_filter_build with AVX2, eight output samples at a time, bit for bit. Include only where simd.h defines FIC_SIMD. */
+/* fic_filter_build with AVX2, eight output samples at a time, bit for bit. Include only where simd.h defines FIC_SIMD.
+ */
 #ifndef FIC_FILTER_AVX2_H
 #define FIC_FILTER_AVX2_H
 

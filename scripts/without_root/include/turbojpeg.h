@@ -1,5 +1,5 @@
-/* What this project and FFCV use of libjpeg-turbo's TurboJPEG library, whose interface has kept since its version 2.0; for
- * machines that have no headers of it. */
+/* What this project and FFCV use of libjpeg-turbo's TurboJPEG library, whose interface has kept since its version 2.0;
+ * for machines that have no headers of it. */
 #ifndef TURBOJPEG_H
 #define TURBOJPEG_H
 
