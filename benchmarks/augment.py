@@ -20,7 +20,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.draws import Purpose
 from ffcv_imagenet.augment.mixing import Mixing
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.policies import POLICIES
 from ffcv_imagenet.imagenet import IMAGENET_MEAN
 
@@ -57,7 +59,11 @@ def make_steps(images: Tensor) -> Iterator[tuple[str, str, Step]]:
     each = images.contiguous()
     for case, (policy, options, theirs) in CASES.items():
         augmentation = Augmentation(
-            policy=POLICIES.choose(policy, options), mixing=None, seed=0, mean=IMAGENET_MEAN, device=device
+            policies={Purpose.POLICY: POLICIES.choose(policy, options)},
+            normalize=Normalize().to(device),
+            seed=0,
+            mean=IMAGENET_MEAN,
+            device=device,
         )
         yield case, "ours", _ours(augmentation, images, batch)
         if theirs is not None:

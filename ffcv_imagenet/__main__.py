@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from ffcv_imagenet.script import run_script
 
+PRINT_COMPLETION = "--print-completion"
+
 #: What each command does. Its module is of the same name.
 COMMANDS = {
     "write": "convert images, as a folder or as people download them, to FFCV's .beton files",
@@ -36,6 +38,13 @@ def main(argv: Sequence[str]) -> None:
         width = max(map(len, COMMANDS))
         print("usage: ffcv-imagenet COMMAND [--help] ...\n")
         print(*(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()), sep="\n")
+        print("\n--print-completion bash|zsh prints what a shell completes (docs/install.md)")
+        return
+    if argv[0].startswith(PRINT_COMPLETION):
+        from ffcv_imagenet import completion
+
+        shell = argv[0].partition("=")[2] or " ".join(argv[1:])
+        print(completion.script(shell, list(COMMANDS)), end="")
         return
     name, *words = argv
     if name not in COMMANDS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffcv_imagenet.augment.policies import POLICIES, Policy
+from ffcv_imagenet.data.read.crop_kinds import CROPS, Crop
 from ffcv_imagenet.data.sources.formats import FORMATS, TORCHVISION
 from ffcv_imagenet.data.write.modes import MODES
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP, IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TOP_K
@@ -153,6 +154,12 @@ class DataOptions:
     train: str | None = option(
         OrNone(Text()), "training .beton file (none is allowed with training.eval_only=1)", None, RUNNING
     )
+    subset: str | None = option(
+        OrNone(Text()),
+        "train on part of data.train: a text file with the samples' numbers, one a line, or an .npy file (none: all)",
+        None,
+        RUNNING,
+    )
     val: str | None = option(
         OrNone(Text()), "validation .beton file (training.eval_only=1: none for that of the run)", None, RUNNING
     )
@@ -160,6 +167,13 @@ class DataOptions:
         Choice("random", "quasi_random"),
         "order of the training images; quasi_random reads large pieces, for files larger than the memory",
         "random",
+        LEARNING,
+    )
+    repeats: int = option(
+        Integer(1, 16),
+        "repeated augmentation: how often an image is in a batch, each time with another crop and augmentation; an "
+        "epoch has as many steps as without, and sees that much fewer images",
+        1,
         LEARNING,
     )
     on_error: str = option(
@@ -192,9 +206,14 @@ class DataOptions:
         "triangle",
         LEARNING,
     )
-    min_crop_area: float = option(
-        Real(0.0001, 1), "smallest training crop as a share of the image's area", 0.08, LEARNING
+    crop: str = option(
+        VariantName(CROPS),
+        "training crops: of random area and aspect ratio, a square of constant size, a part of the whole squashed to a "
+        "square, or the whole moved by a few pixels",
+        "random_resized",
+        LEARNING,
     )
+    of_crop: Mapping[str, Any] = variant_options(CROPS)
     flip: bool = option(
         Switch(), "mirror half of the training images (off where mirroring changes the class)", True, LEARNING
     )
@@ -215,6 +234,26 @@ class AugmentOptions:
 
     policy: str = option(VariantName(POLICIES), "operations on each image", "none", LEARNING)
     of_policy: Mapping[str, Any] = variant_options(POLICIES)
+    color_jitter: tuple[float, ...] = option(
+        Numbers(4, 0, 1),
+        "most by which brightness, contrast, saturation and hue change, such as 0.3,0.3,0.3,0 (hue: at most 0.5)",
+        (0.0, 0.0, 0.0, 0.0),
+        LEARNING,
+    )
+    color_jitter_prob: float = option(Real(0, 1), "share of the images with color_jitter", 1.0, LEARNING)
+    grayscale_prob: float = option(Real(0, 1), "share of the images made grey", 0.0, LEARNING)
+    gaussian_blur_prob: float = option(
+        Real(0, 1), "share of the images blurred, by a Gaussian of 0.1 to 2 pixels", 0.0, LEARNING
+    )
+    solarize_prob: float = option(Real(0, 1), "share of the images with levels from 128 on inverted", 0.0, LEARNING)
+    erasing: float = option(Real(0, 1), "share of the images in which a box is erased", 0.0, LEARNING)
+    erasing_mode: str = option(
+        Choice("pixel", "const", "rand"),
+        "what is there instead: noise in each pixel, the mean colour, or one random colour",
+        "pixel",
+        LEARNING,
+    )
+    erasing_count: int = option(Integer(1, 16), "boxes in such an image, which share its area", 1, LEARNING)
     mixup: float = option(
         Real(0), "mix pairs of images, and their labels, by a share from Beta(mixup, mixup) (0: don't)", 0.0, LEARNING
     )
@@ -236,7 +275,8 @@ class AugmentOptions:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return self.mixes or self.policy != "none"
+        shares = (self.grayscale_prob, self.gaussian_blur_prob, self.solarize_prob, self.erasing, *self.color_jitter)
+        return self.mixes or self.policy != "none" or any(shares)
 
 
 @dataclass(frozen=True)
@@ -502,7 +542,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what involves several options; raises OptionsError with everything that does not go together."""
-        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._mixing_mistakes()]
+        mistakes = [*self._data_mistakes(), *self._resolution_mistakes(), *self._augment_mistakes()]
         for make in (self.make_lr, self.make_optimizer, lambda: self.make_loss().scheduled(0.0, self.training.epochs)):
             try:
                 make()
@@ -526,6 +566,8 @@ class TrainConfig:
         for key, file in (("data.train", self.data.train), ("data.val", self.data.val)):
             if file is None:
                 yield f"{key} is required: give --{key}=FILE.beton"
+        if self.data.subset is not None and self.data.order != "random":
+            yield f"data.order: got {self.data.order}, allowed with data.subset is random"
 
     def _resolution_mistakes(self) -> Iterator[str]:
         options, epochs = self.resolution, self.training.epochs
@@ -537,8 +579,17 @@ class TrainConfig:
         if end > epochs and options.min_res < options.max_res:
             yield f"resolution.end_ramp: got {end}, allowed is at most training.epochs={epochs}, or none to follow it"
 
-    def _mixing_mistakes(self) -> Iterator[str]:
+    def _augment_mistakes(self) -> Iterator[str]:
         options, epochs = self.augment, self.training.epochs
+        if self.data.repeats > 1:
+            for key, got, allowed in (
+                ("order", self.data.order, "random"),
+                ("decode", self.data.decode, "cpu | auto"),
+            ):
+                if got not in allowed.split(" | "):
+                    yield f"data.{key}: got {got}, allowed with data.repeats={self.data.repeats} is {allowed}"
+        if options.color_jitter[3] > 0.5:
+            yield f"augment.color_jitter: got a hue of {options.color_jitter[3]}, allowed are 0 to 0.5"
         if not options.mixes:
             return
         try:
@@ -565,6 +616,15 @@ class TrainConfig:
     def make_loss(self) -> Loss:
         """The loss that the options describe."""
         return LOSSES.choose(self.loss.name, self.loss.of_loss)
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed on the training device, besides their normalisation."""
+        return self.augment.any or self.data.crop == "padded"
+
+    def make_crop(self) -> Crop:
+        """The training crops that the options describe."""
+        return CROPS.choose(self.data.crop, self.data.of_crop)
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer that the options describe."""

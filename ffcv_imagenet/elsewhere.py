@@ -49,6 +49,7 @@ _CONVERTED = Here("--data.train=FILE.beton --data.val=FILE.beton", "write_datase
 _SMOOTHING = Here("--loss.name=label_smoothing --loss.smoothing=X")
 _AMP = Here("--training.precision=fp16", "or bf16; auto, the default, takes one of them on a GPU")
 _RESIZE = Here("--data.resize=X", "the filter of training and validation", {"bilinear": "triangle"})
+_POLICIES = {"ra": "randaugment", "ta_wide": "trivialaugment", "imagenet": "autoaugment"}
 _EVAL_ONLY = Here("--training.eval_only=1 --checkpoint.resume=CHECKPOINT")
 _PRETRAINED = Here("--model.weights=FILE", "a file of weights; none is downloaded")
 
@@ -96,6 +97,12 @@ TORCHVISION = {
     "weight_decay": Here("--training.weight_decay=X"),
     "wd": Here("--training.weight_decay=X"),
     "opt": Here("--training.optimizer=X", "sgd_nesterov is --training.nesterov=1"),
+    "mixup_alpha": Here("--augment.mixup=X"),
+    "cutmix_alpha": Here("--augment.cutmix=X"),
+    "auto_augment": Here(
+        "--augment.policy=X", values={"ra": "randaugment", "ta_wide": "trivialaugment", "imagenet": "autoaugment"}
+    ),
+    "ra_magnitude": Here("--augment.policy=randaugment --augment.magnitude=X"),
     "clip_grad_norm": Here("--training.clip_norm=X"),
     "lr_min": Here("--lr.end=SHARE", "a share of the peak"),
     "norm_weight_decay": Here("--training.decay=weights", "the default: not on normalisation layers and biases"),
@@ -128,6 +135,9 @@ TORCHVISION = {
     ),
     "val_crop_size": Here("--validation.resolution=X"),
     "train_crop_size": Here("--resolution.min_res=X --resolution.max_res=X"),
+    "random_erase": Here("--augment.erasing=X"),
+    "ra_sampler": Here("--data.repeats=3", "or what ra-reps says"),
+    "ra_reps": Here("--data.repeats=X"),
 }
 
 #: Options of timm's train.py, as on its command line and in the args.yaml that it writes.
@@ -170,12 +180,28 @@ TIMM = {
     "epochs": Here("--training.epochs=X"),
     "start_epoch": Here("--checkpoint.resume=CHECKPOINT", "the checkpoint knows its epoch"),
     "decay_epochs": Here("--lr.step_length=X"),
+    "decay_milestones": Here("--lr.step_epochs=A,B"),
     "decay_rate": Here("--lr.step_ratio=X"),
     "warmup_epochs": Here("--lr.warmup_epochs=X"),
     "warmup_lr": Here("--lr.warmup_start=SHARE", "a share of the peak"),
     "min_lr": Here("--lr.end=SHARE", "a share of the peak"),
-    "scale": Here("--data.min_crop_area=A", "the first of the two numbers; the second is 1"),
-    "ratio": Here(note="nothing to give: 3/4 to 4/3"),
+    "scale": Here("--data.min_crop_area=A --data.max_crop_area=B"),
+    "ratio": Here("--data.crop_aspect=A,B"),
+    "aa": Here("--augment.policy=timm_randaugment", "rand-m9-mstd0.5-inc1; --help lists the others"),
+    "color_jitter": Here("--augment.color_jitter=X,X,X,0", "with a policy, too; there it is ignored then"),
+    "color_jitter_prob": Here("--augment.color_jitter_prob=X"),
+    "grayscale_prob": Here("--augment.grayscale_prob=X"),
+    "gaussian_blur_prob": Here("--augment.gaussian_blur_prob=X"),
+    "aug_repeats": Here("--data.repeats=X"),
+    "reprob": Here("--augment.erasing=X"),
+    "remode": Here("--augment.erasing_mode=X"),
+    "recount": Here("--augment.erasing_count=X"),
+    "mixup": Here("--augment.mixup=X"),
+    "cutmix": Here("--augment.cutmix=X"),
+    "mixup_prob": Here("--augment.mix_prob=X"),
+    "mixup_switch_prob": Here("--augment.mix_switch=X"),
+    "mixup_off_epoch": Here("--augment.mix_off_epochs=N", "how many epochs at the end; there it is the first of them"),
+    "mixup_mode": Here(note="nothing to give: batch, one share for all images of a step"),
     "hflip": Here("--data.flip=1", "half of the images, or 0: none"),
     "bce_loss": Here("--loss.name=bce"),
     "bce_target_thresh": Here("--loss.name=bce --loss.target_threshold=X"),

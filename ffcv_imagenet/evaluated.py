@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.data.read.crop_kinds import CROPS
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import Given, build, flatten, options_of
 from ffcv_imagenet.resume import resume_state, run_checkpoints
@@ -18,7 +19,14 @@ from ffcv_imagenet.run.checkpoint import load_checkpoint
 from ffcv_imagenet.run.weights import checkpoint_weights
 
 #: Options of the sections model, data and validation that an evaluation does not read.
-_TRAINING_ONLY = ("model.weights", "data.order", "data.min_crop_area", "data.flip")
+_TRAINING_ONLY = {
+    "model.weights",
+    "data.order",
+    "data.repeats",
+    "data.flip",
+    CROPS.key,
+    *(f"data.{k}" for k in CROPS.options()),
+}
 
 
 @dataclass(frozen=True)

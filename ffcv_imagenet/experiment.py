@@ -31,7 +31,7 @@ from ffcv_imagenet.run.folder import RunFolder, describe_environment
 from ffcv_imagenet.run.log import EpochLog, percent
 from ffcv_imagenet.run.loggers import check_installed, make_loggers
 from ffcv_imagenet.run.weights import load_weights
-from ffcv_imagenet.shortage import evaluation_shortage, training_shortage
+from ffcv_imagenet.shortage import building_shortage, evaluation_shortage, training_shortage
 from ffcv_imagenet.train.evaluation import evaluate
 from ffcv_imagenet.train.interruption import Interrupted, StopSignals
 from ffcv_imagenet.train.loss_module import LossModule
@@ -76,7 +76,10 @@ def train(config: TrainConfig, *, recipe: str = "none", command: Sequence[str] =
                 stop = stack.enter_context(StopSignals(exchange))
                 start = resolve(config, world)
                 start.set_up_torch()
-                trainer = make_trainer(start, stop, make_train_loader(start), make_val_loader(start))
+                trainer = _with_enough_memory(
+                    lambda: make_trainer(start, stop, make_train_loader(start), make_val_loader(start)),
+                    functools.partial(building_shortage, start),
+                )
                 explain = functools.partial(training_shortage, start, trainer)
                 params = _params(start, path.name, recipe, command)
                 state, params = on_main(world, lambda: prepare_start(config, path, params, stack))

@@ -8,13 +8,21 @@ from typing import Any
 
 import torch
 
+from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
-from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.read.crop_kinds import RandomResized, RandomSquare, Squash
+from ffcv_imagenet.data.read.decode_cpu import (
+    CenterCropDecoder,
+    CropDecoder,
+    RandomPartDecoder,
+    RandomResizedCropDecoder,
+)
 from ffcv_imagenet.data.read.loader import BatchLoader, OnDamaged, most_workers
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.loader_gpu import GPUBatchLoader
-from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, RepeatedOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.manifests import train_samples
 from ffcv_imagenet.resolved import Resolved
 from ffcv_imagenet.train.precision import input_dtype
 
@@ -39,24 +47,17 @@ def make_train_loader(
     config = start.config
     assert start.train_data is not None
     assert config.data.train is not None
-    decoder = RandomResizedCropDecoder(
-        config.resolution.min_res,
-        seed=config.training.seed,
-        min_area=config.data.min_crop_area,
-        flip=config.data.flip,
-        resize=config.data.resize,
-    )
     return _make_loader(
         start,
         config.data.train,
-        start.train_data,
-        decoder,
+        start.train_data if config.data.subset is None else None,
+        _train_decoder(config),
         order or _train_order(start, start.train_data),
         decode=start.train_decoder,
         batch_size=batch_size or config.per_rank_batch(start.world.size),
         on_damaged="fail" if config.data.on_error == "fail" else "replace",
         # Augmentations begin with what a CPU decodes, too: the same pixels wherever they are decoded.
-        normalized=not config.augment.any,
+        normalized=not config.augments,
     )
 
 
@@ -86,11 +87,35 @@ def make_val_loader(start: Resolved, order: ListedOrder | None = None, batch_siz
     )
 
 
+def _train_decoder(config: TrainConfig) -> CropDecoder:
+    options: dict[str, Any] = {
+        "seed": config.training.seed,
+        "flip": config.data.flip,
+        "resize": config.data.resize,
+    }
+    match config.make_crop():
+        case RandomResized(min_crop_area, max_crop_area, crop_aspect):
+            options |= {"min_area": min_crop_area, "max_area": max_crop_area, "ratio": crop_aspect}
+            return RandomResizedCropDecoder(config.resolution.min_res, **options)
+        case RandomSquare(crop_share):
+            return RandomPartDecoder(config.resolution.min_res, share=crop_share, squash=False, **options)
+        case Squash(crop_share):
+            return RandomPartDecoder(config.resolution.min_res, share=crop_share, squash=True, **options)
+        case _:  # Padded: the rest happens on the training device.
+            return RandomPartDecoder(config.resolution.min_res, share=1.0, squash=True, **options)
+
+
 def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
     config, world = start.config, start.world
     shape = (data.num_samples, config.training.seed, config.training.batch_size, world.rank, world.size)
     if config.data.order == "random":
-        return ShuffledOrder(*shape)
+        samples = None
+        if config.data.subset is not None:
+            assert config.data.train is not None
+            samples = train_samples(config, Manifest.read(Path(config.data.train)))
+        if config.data.repeats > 1:
+            return RepeatedOrder(*shape, samples=samples, repeats=config.data.repeats)
+        return ShuffledOrder(*shape, samples=samples)
     if world.is_main and not data.parameters.shuffle:
         print(
             f"warning: {config.data.train} holds its images class by class: with data.order=quasi_random a batch mixes "
@@ -103,7 +128,7 @@ def _train_order(start: Resolved, data: Manifest) -> ShuffledOrder:
 def _make_loader(
     start: Resolved,
     file: str,
-    manifest: Manifest,
+    manifest: Manifest | None,
     decoder: CropDecoder,
     order: ShuffledOrder | ListedOrder,
     *,

@@ -6,14 +6,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.subset import read_subset, restrict
 
 
 def read_manifests(
     config: TrainConfig, *, read: Callable[[Path], Manifest] = Manifest.read, show_warnings: bool = True
 ) -> tuple[Manifest | None, Manifest]:
     """The manifests of the training images (None with training.eval_only) and of the validation images.
+
+    Where data.subset names some of the training images, theirs is that of these.
 
     Args:
         config: names the files.
@@ -22,7 +27,8 @@ def read_manifests(
 
     Raises:
         FileNotFoundError: a file or its manifest is not there.
-        ValueError: a damaged file, other classes, or the splits of :func:`_split_mistakes`.
+        ValueError: a damaged file, a list of samples that does not fit, other classes, or the splits of
+            :func:`_split_mistakes`.
     """
     if config.data.val is None:
         raise ValueError("data.val is required: give --data.val=FILE.beton")
@@ -38,7 +44,21 @@ def read_manifests(
             raise ValueError("; ".join(mistakes) + " (--data.on_wrong_split=warn to go on)")
         if show_warnings:
             print(f"warning: {'; '.join(mistakes)}", file=sys.stderr)
-    return train_data, val_data
+    samples = train_samples(config, train_data)
+    return train_data if samples is None else restrict(train_data, Path(config.data.train), samples), val_data
+
+
+def train_samples(config: TrainConfig, train_data: Manifest) -> np.ndarray | None:
+    """The samples of data.train that are trained on, [N] int64 in rising order; None: all.
+
+    Args:
+        config: names a list of them.
+        train_data: the manifest of the whole file.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`~ffcv_imagenet.data.format.subset.read_subset`.
+    """
+    return None if config.data.subset is None else read_subset(Path(config.data.subset), train_data.num_samples)
 
 
 def _split_mistakes(config: TrainConfig, train_data: Manifest, val_data: Manifest) -> list[str]:

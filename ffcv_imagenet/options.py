@@ -166,21 +166,22 @@ class Words(Checker):
 
 
 class Numbers(Checker):
-    """So many finite numbers in ``[low, high]``, separated by commas."""
+    """So many finite numbers in ``[low, high]``, separated by commas; count None: one or more."""
 
-    def __init__(self, count: int, low: float, high: float):
+    def __init__(self, count: int | None, low: float, high: float):
         self.count, self.number = count, Real(low, high)
 
     def check(self, value: Any) -> tuple[float, ...]:
         """Return the numbers as a tuple; raises ValueError on another count or a number out of range."""
         parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        if len(parts) != self.count:
+        if self.count is not None and len(parts) != self.count:
             raise ValueError
         return tuple(self.number.check(part) for part in parts)
 
     def help(self) -> str:
         """What is allowed."""
-        return f"{self.count} comma-separated numbers" + self.number.help().removeprefix("a number")
+        count = "" if self.count is None else f"{self.count} "
+        return f"{count}comma-separated numbers" + self.number.help().removeprefix("a number")
 
 
 class VariantName(Checker):
@@ -197,6 +198,21 @@ class VariantName(Checker):
     def help(self) -> str:
         """What is allowed."""
         return self.variants.allowed()
+
+
+def words_of(checker: Checker) -> list[str]:
+    """The words that a checker takes, as far as they are few; of a list of words, one of them."""
+    match checker:
+        case OrNone():
+            words = words_of(checker.checker)
+            return [*words, "none"] if words else []
+        case Choice() | Words():
+            return list(checker.words)
+        case VariantName():
+            return list(checker.variants.kinds)
+        case Switch():
+            return ["0", "1"]
+    return []
 
 
 class OrNone(Checker):
@@ -602,6 +618,8 @@ def _argument_parser(
             texts |= {f"{name}.{key}": _variants_help(fields) for key, fields in variants.options().items()}
         for key, text in texts.items():
             arguments.add_argument(f"--{key}", metavar="X", help=text.replace("%", "%%"))
+            if key in options:
+                parser.words[key] = words_of(options[key].metadata["checker"])
     return parser
 
 
@@ -624,6 +642,8 @@ def _add_config_file_argument(parser: argparse.ArgumentParser) -> None:
         "from its params.json (repeatable, later ones win; the command line wins over all)"
     )
     parser.add_argument(_CONFIG_FILE, "-C", action="append", default=[], metavar="FILE", help=text)
+    if isinstance(parser, OneLineParser):
+        parser.words["config-file"] = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
 
 def _show(default: Any) -> str:

@@ -11,10 +11,16 @@ import torch._inductor.config
 
 from ffcv_imagenet import limits
 from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.draws import Purpose
+from ffcv_imagenet.augment.erasing import Erasing
 from ffcv_imagenet.augment.mixing import Mixing
 from ffcv_imagenet.augment.normalize import Normalize
+from ffcv_imagenet.augment.policies import Policy
+from ffcv_imagenet.augment.policies.shift import RandomShift
+from ffcv_imagenet.augment.policies.sometimes import ColorJitter, Sometimes
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.crop_kinds import Padded
 from ffcv_imagenet.data.read.decode_gpu import choose_decoder
 from ffcv_imagenet.distributed import World
 from ffcv_imagenet.manifests import read_manifests
@@ -72,8 +78,24 @@ class Resolved:
     def make_augmentation(self) -> Augmentation | None:
         """What is done to the training batches, on the training device; None where there is nothing to do."""
         options, training = self.config.augment, self.config.training
-        if not options.any:
+        if not self.config.augments:
             return None
+        policies: dict[Purpose, Policy] = (
+            {Purpose.POLICY: self.config.make_policy()} if options.policy != "none" else {}
+        )
+        match self.config.make_crop():
+            case Padded(padding):
+                policies = {Purpose.SHIFT: RandomShift(padding)} | policies
+        if any(options.color_jitter):
+            policies[Purpose.JITTER] = ColorJitter(options.color_jitter, options.color_jitter_prob)  # type: ignore[arg-type]
+        for purpose, policy in (
+            (Purpose.GRAYSCALE, Sometimes("saturation", options.grayscale_prob)),
+            (Purpose.BLUR, Sometimes("gaussian_blur", options.gaussian_blur_prob, 0.1, 2.0)),
+            (Purpose.SOLARIZE, Sometimes("solarize", options.solarize_prob, 128, 128)),
+        ):
+            if policy.prob:
+                policies[purpose] = policy
+        erasing = Erasing(options.erasing, options.erasing_mode, options.erasing_count, training.seed)
         mixing = Mixing(
             mixup=options.mixup,
             cutmix=options.cutmix,
@@ -83,7 +105,9 @@ class Resolved:
             seed=training.seed,
         )
         return Augmentation(
-            policy=self.config.make_policy(),
+            policies=policies,
+            erasing=erasing if options.erasing else None,
+            normalize=self.make_normalize().to(self.world.device),
             mixing=mixing if options.mixes else None,
             seed=training.seed,
             mean=self.config.data.mean,
@@ -132,8 +156,10 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
         )
     cores = max(1, limits.cores().usable // world.local_size)
 
-    def decoder(file: str | None) -> str:
-        return choose_decoder(config.data.decode, Path(file), world.device, cores) if file is not None else "cpu"
+    def decoder(file: str | None, repeats: int = 1) -> str:
+        if file is None or repeats > 1:  # The GPU's loader knows no copies.
+            return "cpu"
+        return choose_decoder(config.data.decode, Path(file), world.device, cores)
 
     return Resolved(
         config=config,
@@ -145,6 +171,6 @@ def resolve(config: TrainConfig, world: World) -> Resolved:
             config.training.compile, world.device, sync_bn=config.dist.sync_bn, processes=world.size
         ),
         cores=cores,
-        train_decoder=decoder(config.data.train),
+        train_decoder=decoder(config.data.train, config.data.repeats),
         val_decoder=decoder(config.data.val),
     )

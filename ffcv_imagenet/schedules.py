@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ffcv_imagenet.options import Integer, OrNone, Real, option
+from ffcv_imagenet.options import Integer, Numbers, OrNone, Real, option
 from ffcv_imagenet.variants import Variants
 
 #: Share of the peak learning rate at which the piecewise schedule starts.
@@ -48,17 +48,23 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Multiplied by ``step_ratio`` after every ``step_length`` epochs, after a linear warm-up."""
+    """Multiplied by ``step_ratio`` after every ``step_length`` epochs or at ``step_epochs``, after a linear warm-up."""
 
     step_length: int | None = option(OrNone(Integer(1)), "epochs between steps (none: a third of all)", None)
+    step_epochs: tuple[float, ...] | None = option(
+        OrNone(Numbers(None, 0, math.inf)), "epochs of the steps, such as 30,60,80 (none: by step_length)", None
+    )
     step_ratio: float = option(Real(0, 1), "factor at every step", 0.1)
     warmup_epochs: float = option(Real(0), _WARMUP_HELP, 0)
     warmup_start: float = option(Real(0, 1), _WARMUP_START_HELP, 0.0)
 
     def share(self, epoch: float, epochs: float) -> float:
         """See :meth:`Schedule.share`."""
-        length = math.ceil(epochs / 3) if self.step_length is None else self.step_length
-        return _warmup(epoch, self.warmup_epochs, self.warmup_start) * self.step_ratio ** math.floor(epoch / length)
+        if self.step_epochs is not None:
+            steps = sum(epoch >= step for step in self.step_epochs)
+        else:
+            steps = math.floor(epoch / (math.ceil(epochs / 3) if self.step_length is None else self.step_length))
+        return _warmup(epoch, self.warmup_epochs, self.warmup_start) * self.step_ratio**steps
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
 import sys
@@ -24,6 +25,10 @@ REQUEUE_STATUS = 75
 INTERRUPTED_STATUS = 130
 
 
+#: What makes a command print its options, for :mod:`ffcv_imagenet.completion`.
+PRINT_OPTIONS = "--print-options"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose mistakes are ValueErrors, which :func:`run_script` shows as one line, and with ``--help=SECTION``.
 
@@ -32,13 +37,16 @@ class OneLineParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(**options | {"add_help": False, "allow_abbrev": False})
+        #: Words that an option may have, where they are not its choices: ``{"section.name": words}``.
+        self.words: dict[str, Sequence[str]] = {}
+        self.add_argument(PRINT_OPTIONS, nargs=0, action=_PrintOptions, help=argparse.SUPPRESS)
         self._help = self.add_argument("-h", "--help", nargs="?", metavar="SECTION", action=_HelpAction)
 
     @property
     def option_names(self) -> list[str]:
         """All options with a long name, without the dashes."""
         names = (name for action in self._actions for name in action.option_strings)
-        return [name.removeprefix("--") for name in names if name.startswith("--")]
+        return [name.removeprefix("--") for name in names if name.startswith("--") and name != PRINT_OPTIONS]
 
     @property
     def sections(self) -> dict[str, argparse._ArgumentGroup]:
@@ -61,6 +69,24 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(f"{message} (see --help)")
+
+
+class _PrintOptions(argparse.Action):
+    """Prints all options as JSON: the words that each may have, null for one without a value."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options | {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS})
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """See :class:`argparse.Action`."""
+        found: dict[str, list[str] | None] = {}
+        for action in parser._actions:
+            for name in action.option_strings:
+                if name.startswith("--") and name != PRINT_OPTIONS:
+                    words = parser.words.get(name.removeprefix("--"), action.choices or ())
+                    found[name] = None if action.nargs in (0, "?") else list(words)
+        print(json.dumps(found))
+        parser.exit()
 
 
 class _HelpAction(argparse.Action):

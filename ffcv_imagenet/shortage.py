@@ -17,6 +17,12 @@ from ffcv_imagenet.units import size
 _OTHERS = 2 << 30
 
 
+def building_shortage(start: Resolved, said: str) -> str:
+    """The line for a network, or loaders, that do not fit."""
+    device = start.world.device
+    return f"out of memory on {device}: the network does not fit{_asked(said)}; {_what_there_is(device)}"
+
+
 def training_shortage(start: Resolved, trainer: Trainer, said: str) -> str:
     """The line for a training; smaller micro-batches, or validation batches, are tried until one fits.
 
@@ -85,11 +91,7 @@ def _explain(
     option: Callable[[int], str],
 ) -> str:
     """The line; ``sizes`` are those of batches that options can choose, the first one is too large."""
-    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    free_memory()
-    asked = asked_bytes(said)
-    more = f", {size(asked)} more were asked for" if asked is not None else ""
-    told = f"out of memory on {device}: {what} does not fit{more}; {_what_there_is(device, held)}"
+    told = f"out of memory on {device}: {what} does not fit{_asked(said)}; {_what_there_is(device)}"
     smaller = sizes[1] if len(sizes) > 1 else None
     try:
         fitting = largest_fitting(attempt, sizes)
@@ -101,7 +103,14 @@ def _explain(
     return f"{told}; {option(min(fitting, smaller))} does"
 
 
-def _what_there_is(device: torch.device, held: int) -> str:
+def _asked(said: str) -> str:
+    asked = asked_bytes(said)
+    return f", {size(asked)} more were asked for" if asked is not None else ""
+
+
+def _what_there_is(device: torch.device) -> str:
+    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    free_memory()
     if device.type != "cuda":
         limit = memory()
         return f"{size(limit.available)} of {size(limit.total)} are free (set by {limit.limited_by})"

@@ -1,4 +1,4 @@
-"""Durations and numbers of bytes in words."""
+"""Durations, rates and numbers of bytes in words."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def size(num_bytes: float) -> str:
             number = num_bytes / factor
             return f"{number:.0f} {unit}" if number >= 9.95 else f"{number:.1f} {unit}"
     return f"{num_bytes:.0f} bytes"
+
+
+def rate(per_second: float) -> str:
+    """``1,234``, ``12``, ``1.2``: two digits at least."""
+    return f"{per_second:,.0f}" if per_second >= 9.95 else f"{per_second:.1f}"

@@ -5,6 +5,7 @@
 # WITHOUT_ROOT=1    install no system packages, even if that is possible (docs/install.md says what replaces them)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/progress.sh
 
 is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 python=${PYTHON:-}
@@ -46,11 +47,11 @@ if [ $((${#packages[@]} + ${#replaceable[@]})) -gt 0 ]; then
     install="apt-get update && apt-get install -y --no-install-recommends ${packages[*]} ${replaceable[*]}"
     if [ -z "${WITHOUT_ROOT:-}" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         echo "Installing system packages: ${packages[*]} ${replaceable[*]}"
-        DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null
+        DEBIAN_FRONTEND=noninteractive with_progress sh -c "$install" >/dev/null
         replaceable=()
     elif [ -z "${WITHOUT_ROOT:-}" ] && command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
         echo "Installing system packages: ${packages[*]} ${replaceable[*]}"
-        sudo -n DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null
+        with_progress sudo -n DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null
         replaceable=()
     elif [ ${#packages[@]} -gt 0 ]; then
         echo "System packages are missing. On Debian or Ubuntu, run this once:" >&2
@@ -65,7 +66,8 @@ if [ ! -x .venv/bin/pip ] || [ "$(.venv/bin/python --version)" != "$("$python" -
     ! grep -qs "^include-system-site-packages = $others" .venv/pyvenv.cfg; then
     "$python" -m venv --clear ${keep_torch:+--system-site-packages} .venv
 fi
-pip() { .venv/bin/python -m pip "$@" --quiet --disable-pip-version-check; }
+# On a terminal pip shows what it loads, how fast, and how long that takes.
+pip() { with_progress .venv/bin/python -m pip "$@" $([ -t 2 ] || echo --quiet) --disable-pip-version-check; }
 
 if [ ${#replaceable[@]} -gt 0 ]; then
     echo "Without ${replaceable[*]}: docs/install.md says what replaces them"

@@ -33,7 +33,11 @@ MAY_IMPORT = {
     "data/format": {"files", "names", "native", "progress"},
     "data/sources": {"files", "names", "native"},
     "data/write": {"files", "names", "native", "options", "progress", "variants", "data/format", "data/sources"},
-    "data/read": {"names", "native", "augment", "compiled", "imagenet", "data/ffcv_imports", "data/format"},
+    "data/read/crop_kinds": {"options", "variants"},
+    "data/read": {
+        "names", "native", "augment", "compiled", "imagenet", "data/ffcv_imports", "data/format",
+        "data/read/crop_kinds",
+    },
     "data": {"files", "names", "progress", "script", "data/format", "data/read", "data/sources", "data/write"},
     "run": {"files"},
     "train/precision": set(),
@@ -43,18 +47,25 @@ MAY_IMPORT = {
         "run",
     },
     "config": {
-        "augment", "options", "optimizers", "schedules", "imagenet", "losses", "train", "data/sources", "data/write",
+        "augment", "options", "optimizers", "schedules", "imagenet", "losses", "train", "data/sources",
+        "data/read/crop_kinds", "data/write",
     },
     "resume": {"config", "files", "options", "run", "data/format"},
     "manifests": {"config", "data/format"},
     "resolved": {
         "augment", "config", "distributed", "limits", "manifests", "models", "train", "train/precision",
-        "data/format", "data/read",
+        "data/format", "data/read", "data/read/crop_kinds",
     },
     "overview": {"config", "names", "resolved"},
+    "batch_sheet": {"augment", "config", "distributed", "loaders", "names", "resolved", "data/format"},
+    "data/show": {
+        "batch_sheet", "config", "names", "options", "script", "data/format", "data/read",
+    },
     "shortage": {"limits", "resolved", "train", "units"},
-    "loaders": {"resolved", "train/precision", "data/format", "data/read"},
-    "evaluated": {"config", "losses", "options", "resume", "run"},
+    "loaders": {
+        "config", "manifests", "resolved", "train/precision", "data/format", "data/read", "data/read/crop_kinds",
+    },
+    "evaluated": {"config", "data/read/crop_kinds", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
         "progress", "resolved", "resume", "run", "shortage", "train", "data/read", "doctor/verdict",
@@ -74,7 +85,8 @@ MAY_IMPORT = {
     "write": {
         "config", "names", "options", "script", "data/sources", "data/write",
     },
-    "__main__": {"script"},
+    "completion": {"script"},
+    "__main__": {"completion", "script"},
     "report": {"config", "files", "losses", "options", "script", "run"},
     "sweep": {
         "config", "files", "hints", "losses", "models", "names", "options", "report", "manifests", "resume", "run",

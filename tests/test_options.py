@@ -189,6 +189,21 @@ MISTAKES = [
     ),
     ({"augment.cutmix": 1, "loss.name": "online_label_smoothing"}, "augment.cutmix: got 1.0, allowed is 0 with"),
     ({"augment.cutmix": 1, "augment.mix_off_epochs": 16}, "augment.mix_off_epochs: got 16, allowed is less than"),
+    (
+        {"data.min_crop_area": 0.5, "data.max_crop_area": 0.4},
+        "data.min_crop_area: got 0.5, allowed is at most",
+    ),
+    (
+        {"data.crop": "padded", "data.min_crop_area": 0.5},
+        "data.min_crop_area: got 0.5 for data.crop=padded",
+    ),
+    ({"data.repeats": 3, "data.decode": "gpu"}, "data.decode: got gpu, allowed with data.repeats=3 is cpu"),
+    ({"data.repeats": 3, "data.order": "quasi_random"}, "data.order: got quasi_random, allowed with data.repeats=3 is"),
+    ({"augment.color_jitter": "0.3,0.3,0.3,0.6"}, "augment.color_jitter: got a hue of 0.6, allowed are 0 to 0.5"),
+    (
+        {"augment.policy": "three_augment", "augment.fill": "mean"},
+        "augment.fill: got mean for augment.policy",
+    ),
     ({"training.eval_only": 1}, "training.eval_only=1 needs --checkpoint.resume"),
 ]
 

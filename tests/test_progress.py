@@ -1,7 +1,9 @@
 """How far work is: by a clock that the test winds, on a stderr that is a terminal or not."""
 
 import io
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,17 @@ def test_hidden_progress_shows_nothing_and_is_never_due(clock, capsys):
     progress.say("a line")
     assert list(progress.over("abc", 2)) == ["a", "b", "c"]
     assert (progress.done, capsys.readouterr()) == (6, ("", ""))
+
+
+@pytest.mark.parametrize(("ends", "status"), [("true", 0), ("exit 3", 3)])
+def test_an_installation_outside_a_terminal_tells_that_it_is_at_work(tmp_path, ends, status):
+    script = Path(__file__).parent.parent / "scripts" / "progress.sh"
+    # The work ends when it has been told twice that it is at work.
+    (tmp_path / "work").write_text(f"until [ $(grep -c 'at work' err) -ge 2 ]; do sleep 0.1; done; {ends}")
+    (tmp_path / "err").touch()
+    command = ["bash", "-euc", f"source {script}; with_progress bash work 2>err"]
+    environment = {"PROGRESS_SECONDS": "0.1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=60)
+    assert done.returncode == status
+    line = (tmp_path / "err").read_text().splitlines()[0]
+    assert line.endswith(" s: 0 MB in .venv, 0 MB more than 0.1 s before")

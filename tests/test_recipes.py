@@ -9,9 +9,11 @@ import torch
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.experiment import train
+from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.models import build_model
 from ffcv_imagenet.options import build, flatten, read_yaml
 from ffcv_imagenet.report.paper import published_figures
+from ffcv_imagenet.train.optim import parameter_groups
 
 RECIPES = sorted((Path(__file__).parent.parent / "rn_configs").glob("*.yaml"))
 #: The table of the paper's losses in rn_configs/README.md.
@@ -35,6 +37,19 @@ def test_all_recipes_are_there():
         "mobilenet_v2_maxsup_paper",
         "rn50_maxsup_table10",
         "rn50_maxsup_released",
+        "rn50_torchvision",
+        "rn50_torchvision_v2",
+        "rn50_rsb_a2",
+        "rn50_rsb_a3",
+        "deit_s",
+        "deit_s_no_mixing",
+        "cifar10_fast",
+        "cifar10_rn18",
+        "cifar10_rn50_c",
+        "cifar10_lt_rn32",
+        "cifar10_lt_rn32_drw",
+        "finetune_cub",
+        "finetune_cars",
         "digits",
         "imagenette",
         "imagenette64",
@@ -116,7 +131,7 @@ def test_header_names_command_hardware_and_result(recipe):
 def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path):
     config = build(TrainConfig, read_yaml(recipe) | DATA)
     with torch.device("meta"):
-        model = build_model(config.model.arch, 1000, blurpool=config.model.blurpool)
+        model = build_model(config.model.arch, 1000, blurpool=config.model.blurpool, **config.model.network())
         for side in (config.resolution.min_res, config.resolution.max_res, config.validation.resolution):
             assert model(torch.empty(2, 3, side, side)).shape == (2, 1000)
     shrunk = {
@@ -124,10 +139,12 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
         "data.val": str(digits / "val.beton"),
         "data.num_workers": 1,
         "model.arch": "resnet10",
+        "model.drop_path": 0,
         "resolution.min_res": 32,
         "resolution.max_res": 32,
         "validation.resolution": 32,
         "lr.peak_epoch": 0.5 if config.lr.schedule == "piecewise" else "none",
+        "lr.warmup_epochs": 0 if config.lr.schedule != "piecewise" else "none",
         "training.epochs": 1,
         "training.batch_size": 96,
         "training.precision": "fp32",
@@ -136,6 +153,33 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
     }
     last = train(build(TrainConfig, read_yaml(recipe) | shrunk))
     assert math.isfinite(last.train_loss)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_every_loss_fits_a_recipe_or_is_refused_by_name(recipe):
+    values = {key: value for key, value in read_yaml(recipe).items() if not key.startswith("loss.")}
+    for loss, kind in LOSSES.kinds.items():
+        given = values | DATA | {"loss.name": loss}
+        mixes = bool(float(values.get("augment.mixup", 0)) or float(values.get("augment.cutmix", 0)))
+        if mixes and not (kind().linear_in_target or kind().takes_soft_targets):
+            with pytest.raises(ValueError, match=rf"augment\.(mixup|cutmix): .*loss.name={loss}"):
+                build(TrainConfig, given)
+        else:
+            assert build(TrainConfig, given).loss.name == loss
+
+
+def test_deit_is_trained_as_in_its_paper():
+    recipe, without = read("deit_s"), read("deit_s_no_mixing")
+    rates = [recipe.make_lr()(epoch) for epoch in (0, 5, 300)]
+    assert rates == pytest.approx([1e-6, 1e-3, 1e-5])
+    assert (recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.erasing) == (0.8, 1.0, 0.25)
+    differ = {key for key, value in flatten(recipe).items() if flatten(without)[key] != value}
+    assert differ == {"augment.mixup", "augment.cutmix"}
+    with torch.device("meta"):
+        model = build_model(recipe.model.arch, 1000, **recipe.model.network())
+    assert sum(p.numel() for p in model.parameters()) == 22_050_664
+    groups = parameter_groups(model, recipe.training.weight_decay, recipe.training.decay)
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)

@@ -26,6 +26,11 @@ def test_step_drops_at_its_epochs(epoch, lr):
     assert make_lr_schedule("step", lr=0.8, epochs=90)(epoch) == pytest.approx(lr)
 
 
+@pytest.mark.parametrize(("epoch", "lr"), [(0, 0.1), (44.99, 0.1), (45, 0.01), (79, 0.01), (80, 0.001), (99, 0.001)])
+def test_steps_at_given_epochs(epoch, lr):
+    assert make_lr_schedule("step", lr=0.1, epochs=100, step_epochs=(45, 80))(epoch) == pytest.approx(lr)
+
+
 @pytest.mark.parametrize("epoch", [0, 0.5, 10, 100, 199.5, 200])
 def test_cosine_is_half_a_cosine(epoch):
     expected = 0.85 * (1 + math.cos(math.pi * epoch / 200)) / 2

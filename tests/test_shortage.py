@@ -79,6 +79,18 @@ def test_an_evaluation_that_does_not_fit_tells_the_batch_that_does(digits, tmp_p
         evaluate_only(config(digits, tmp_path, **again))
 
 
+def test_a_network_that_does_not_fit_is_told(digits, tmp_path, monkeypatch):
+    def build(*_, **__):
+        raise torch.OutOfMemoryError(ON_A_GPU)
+
+    monkeypatch.setattr(experiment, "build_model", build)
+    with pytest.raises(
+        OSError, match=r"^out of memory on cpu: the network does not fit, 2.5 GiB more were asked for; "
+    ):
+        train(config(digits, tmp_path))
+    assert not (tmp_path / "runs" / "run" / "params.json").exists()
+
+
 def test_other_errors_of_torch_are_not_taken_for_it(digits, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

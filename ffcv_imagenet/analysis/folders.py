@@ -14,7 +14,7 @@ from ffcv_imagenet.data.sources.folder import ImageFolder, scan_folder
 from ffcv_imagenet.data.write.pages import page_size_of_bytes, page_size_of_pixels
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_sources
-from ffcv_imagenet.distributed import World, on_main
+from ffcv_imagenet.distributed import World, gather, on_main
 from ffcv_imagenet.names import shown
 
 _JPEG = (".jpg", ".jpeg")
@@ -38,6 +38,8 @@ def opened(places: Sequence[str], world: World) -> Iterator[dict[str, DataSet]]:
                 path = Path(on_main(world, lambda p=path: _write(p, stack)))  # type: ignore[misc]
             found[place] = DataSet.read(path, Path(place))
         yield found
+        if any(data.path != data.place for data in found.values()):
+            gather(None)  # Rank 0 removes the files only when nobody reads them any more.
 
 
 def _write(folder: Path, stack: contextlib.ExitStack) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ffcv_imagenet.augment.draws import Purpose, uniforms
+from ffcv_imagenet.augment.draws import Purpose, to_device, uniforms
+from ffcv_imagenet.augment.erasing import Erasing
 from ffcv_imagenet.augment.mixing import Mixing
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.operations import OPERATIONS
 from ffcv_imagenet.augment.operations.operation import MOST_PARAMETERS
 from ffcv_imagenet.augment.pixels import Sampling, put
@@ -22,23 +24,34 @@ class Augmentation:
     """Augments training batches on ``device``; never waits for it.
 
     Args:
-        policy: chooses operations for each image.
+        policies: choose operations for each image, in their order, each with draws for its own purpose.
+        erasing: erases boxes of the normalised images; None: none.
         mixing: draws how images are mixed; None: not at all.
-        seed: of the policy's draws.
+        normalize: from uint8 images to the model's input; on ``device``.
+        seed: of the policies' draws.
         mean: the mean colour of the images, in 0..1.
         device: where the batches are.
     """
 
     def __init__(
-        self, *, policy: Policy, mixing: Mixing | None, seed: int, mean: Sequence[float], device: torch.device
+        self,
+        *,
+        policies: Mapping[Purpose, Policy],
+        erasing: Erasing | None = None,
+        mixing: Mixing | None = None,
+        normalize: Normalize,
+        seed: int,
+        mean: Sequence[float],
+        device: torch.device,
     ):
-        self.policy, self.mixing, self.seed, self.device = policy, mixing, seed, device
-        interpolation, fill = policy.sampling
-        mean_colour = tuple(round(255 * level) for level in mean)
-        self.sampling = Sampling(interpolation, (0, 0, 0) if fill == "black" else mean_colour)  # type: ignore[arg-type]
+        self.policies, self.erasing, self.mixing, self.normalize = policies, erasing, mixing, normalize
+        self.seed, self.device = seed, device
+        self._mean = tuple(round(255 * level) for level in mean)
 
     def __call__(self, images: Tensor, *, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor | None]:
         """Images for the model, and how it is to mix them: a :class:`~.mixing.Mixture` [6] float32, or None.
+
+        Erased images are normalised, float32; others are uint8.
 
         Args:
             images: [B, 3, H, H] uint8, channels_last; overwritten.
@@ -47,18 +60,20 @@ class Augmentation:
             first: position of the batch's first image in the epoch, over all ranks.
         """
         side = images.shape[-1]
-        images = apply_layers(images, self.layers(epoch, first, len(images), side), self.sampling)
+        for purpose, policy in self.policies.items():
+            draws = uniforms(self.seed, epoch, purpose, first, len(images), policy.num_draws)
+            images = apply_layers(images, policy.layers(draws, side), self._sampling(policy))
+        if self.erasing is not None:
+            images = self.normalize(images)
+            self.erasing(images, epoch, first)
         mixture = None
         if self.mixing is not None:
-            mixture = _to_device(np.array(self.mixing.draw(epoch, step, side), np.float32), self.device)
+            mixture = to_device(np.array(self.mixing.draw(epoch, step, side), np.float32), self.device)
         return images, mixture
 
-    def layers(self, epoch: int, first: int, count: int, side: int) -> list[Layer]:
-        """The operations of ``count`` images of ``side`` pixels, from position ``first`` of the epoch on."""
-        if not self.policy.num_draws:
-            return []
-        draws = uniforms(self.seed, epoch, Purpose.POLICY, first, count, self.policy.num_draws)
-        return self.policy.layers(draws, side)
+    def _sampling(self, policy: Policy) -> Sampling:
+        interpolation, fill = policy.sampling
+        return Sampling(interpolation, (0, 0, 0) if fill == "black" else self._mean)  # type: ignore[arg-type]
 
 
 class _Group(NamedTuple):
@@ -81,7 +96,7 @@ def apply_layers(images: Tensor, layers: Sequence[Layer], sampling: Sampling) ->
     # The host knows the groups, so that no shape depends on what is on the device.
     numbers = np.zeros((len(layers), len(images), 1 + MOST_PARAMETERS))
     groups = [*_groups(layers, pixels.shape[1], numbers)]
-    on_device = _to_device(numbers, images.device)
+    on_device = to_device(numbers, images.device)
     for group in groups:
         rows, operation = on_device[group.layer, group.first : group.last], OPERATIONS[group.operation]
         parameters = rows[:, 1 : 1 + operation.num_parameters].contiguous()
@@ -105,8 +120,3 @@ def _groups(layers: Sequence[Layer], side: int, numbers: np.ndarray) -> Iterator
                 parameters = operation.parameters(layer.strengths[order[first:last]], side)
                 numbers[number, first:last, 1 : 1 + operation.num_parameters] = parameters
                 yield _Group(number, name, first, last)
-
-
-def _to_device(numbers: np.ndarray, device: torch.device) -> Tensor:
-    host = torch.from_numpy(numbers)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

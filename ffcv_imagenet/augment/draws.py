@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
+import torch
 
 _WORDS = 4  # 64-bit words that Philox makes of each value of its counter
 
@@ -18,6 +19,12 @@ class Purpose(IntEnum):
 
     MIXING = 0
     POLICY = 1
+    JITTER = 2
+    GRAYSCALE = 3
+    BLUR = 4
+    SOLARIZE = 5
+    ERASING = 6
+    SHIFT = 7
 
 
 _MOST_PURPOSES = 64
@@ -37,3 +44,9 @@ def generator(seed: int, epoch: int, purpose: Purpose, position: int) -> np.rand
 
 def _philox(seed: int, epoch: int, purpose: Purpose, counter: int) -> np.random.Philox:
     return np.random.Philox(counter=counter, key=np.array([seed, epoch * _MOST_PURPOSES + purpose], np.uint64))
+
+
+def to_device(numbers: np.ndarray, device: torch.device) -> torch.Tensor:
+    """``numbers`` on ``device``, which is not waited for."""
+    host = torch.from_numpy(numbers)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

@@ -70,6 +70,32 @@ def saturate(pixels: Tensor, factors: Tensor) -> Tensor:
     return blend(_luma(pixels)[..., None], pixels, factors[:, None, None, None])
 
 
+def turn_hue(pixels: Tensor, steps: Tensor) -> Tensor:
+    """Hues, in 0..255, moved by ``steps [n] int64`` modulo 256, as torchvision does it with Pillow's HSV images."""
+    if _on_host(pixels):
+        return _on_cpu(pixels_cpu.turn_hue, pixels, steps)
+    red, green, blue = pixels.float().unbind(3)
+    top, low = pixels.amax(dim=3), pixels.amin(dim=3)
+    spread = (top - low).float()
+    some = spread.clamp(min=1)
+    # Numbers that Pillow keeps in float32 are rounded to it, and computed with in float64.
+    r, g, b = (((top.float() - value) / some).double() for value in (red, green, blue))
+    hue = torch.where(red == top, b - g, torch.where(green == top, 2 + r - b, 4 + g - r))
+    hue = (hue.float().double() / 6 + 1).remainder(1).float()
+    hue = torch.where(spread == 0, 0, (hue.double() * 255).long())
+    hue = (hue + steps[:, None, None]) % 256
+    saturation = torch.where(spread == 0, 0, ((spread / top.clamp(min=1)).double() * 255).long())
+    sector = (hue.double() * 6 / 255).floor()
+    rest, share, value = (hue.double() * 6 / 255 - sector).float().double(), (saturation / 255).double(), top.double()
+    p, q, t = ((value * (1 - share * factor) + 0.5).floor() for factor in (torch.ones_like(rest), rest, 1 - rest))
+    sector = sector.long() % 6
+    colours = ((value, t, p), (q, value, p), (p, value, t), (p, q, value), (t, p, value), (value, p, q))
+    turned = torch.stack(colours[5], dim=3)
+    for number, colour in enumerate(colours[:5]):
+        turned = torch.stack(colour, dim=3).where((sector == number)[..., None], turned)
+    return turned.to(torch.uint8)
+
+
 def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
     """Smoothed by 3x3 pixels for a factor of 0, the image for 1, sharper above; ``factors [n] float32``.
 

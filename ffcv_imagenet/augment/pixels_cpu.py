@@ -64,6 +64,55 @@ def saturate(pixels, factors, out):  # type: ignore[no-untyped-def]
                 target[k, channel] = _blend(luma, np.float32(flat[k, channel]), factor)
 
 
+@cached_njit()
+def _hue_and_saturation(red, green, blue, top, low):  # type: ignore[no-untyped-def]
+    """Both in 0..255, as Pillow's HSV images have them."""
+    if top == low:
+        return 0, 0
+    spread = np.float32(top - low)
+    r, g, b = np.float32(top - red) / spread, np.float32(top - green) / spread, np.float32(top - blue) / spread
+    if red == top:
+        hue = b - g
+    elif green == top:
+        hue = np.float32(2 + r - b)
+    else:
+        hue = np.float32(4 + g - r)
+    hue = np.float32((hue / 6.0 + 1.0) % 1.0)
+    return int(hue * 255.0), int(spread / np.float32(top) * 255.0)
+
+
+@cached_njit(parallel=True, nogil=True)
+def turn_hue(pixels, steps, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.turn_hue`."""
+    for i in prange(len(pixels)):
+        flat, target = pixels[i].reshape(-1, 3), out[i].reshape(-1, 3)
+        for k in range(len(flat)):
+            red, green, blue = np.int64(flat[k, 0]), np.int64(flat[k, 1]), np.int64(flat[k, 2])
+            top = max(red, green, blue)
+            hue, saturation = _hue_and_saturation(red, green, blue, top, min(red, green, blue))
+            hue = (hue + steps[i]) % 256
+            sector = int(hue * 6.0 / 255.0)
+            rest, share = np.float32(hue * 6.0 / 255.0 - sector), np.float32(saturation / 255.0)
+            p = int(top * (1 - share) + 0.5)
+            q = int(top * (1 - share * rest) + 0.5)
+            t = int(top * (1 - share * (1 - rest)) + 0.5)
+            sector %= 6
+            if sector == 0:
+                colour = (top, t, p)
+            elif sector == 1:
+                colour = (q, top, p)
+            elif sector == 2:
+                colour = (p, top, t)
+            elif sector == 3:
+                colour = (p, q, top)
+            elif sector == 4:
+                colour = (t, p, top)
+            else:
+                colour = (top, p, q)
+            for channel in range(3):
+                target[k, channel] = colour[channel]
+
+
 @cached_njit(parallel=True, nogil=True)
 def sharpen(pixels, factors, out):  # type: ignore[no-untyped-def]
     """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.sharpen`."""

@@ -1,6 +1,7 @@
-"""What is in a .beton file: numbers, and a picture of random samples and their training crops.
+"""What is in a .beton file: numbers, and a picture of random samples and their training crops; or a training's batch.
 
 python -m ffcv_imagenet.data.show FILE.beton [--sheet=SHEET.png] [--seed=0]
+python -m ffcv_imagenet.data.show --config-file RECIPE --data.train=FILE.beton --data.val=FILE.beton [--sheet=BATCH.png]
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.format.beton import Samples, read_samples
 from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.names import shown
+from ffcv_imagenet.options import parse
 from ffcv_imagenet.script import OneLineParser, run_script
 
 #: Side of a picture in the sheet, in pixels; pictures in a row; how often the sheet has its three rows.
@@ -97,11 +100,34 @@ def _spread(values: np.ndarray) -> str:
     return f"{low:.0f} to {high:.0f}, median {middle:.0f}"
 
 
-def main(argv: Sequence[str]) -> None:
-    """``python -m ffcv_imagenet.data.show FILE.beton ...``."""
+def show_batch(argv: Sequence[str]) -> None:
+    """``python -m ffcv_imagenet.data.show --config-file RECIPE ...``."""
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.show",
-        description="Tell what is in a .beton file, and draw random samples and their training crops.",
+        description="Draw the first training images of an epoch as the network sees them, with their labels. "
+        "All other arguments are those of train_imagenet.py.",
+    )
+    parser.add_argument("--sheet", type=Path, default=Path("batch.png"), help="PNG to draw (default: batch.png)")
+    parser.add_argument("--epoch", type=int, default=0, help="from 0 (default: 0)")
+    arguments, of_training = parser.parse_known_args(argv)
+    config = parse(TrainConfig, of_training, "")
+
+    from ffcv_imagenet.batch_sheet import draw_batch
+
+    picture, mixed = draw_batch(config, arguments.epoch)
+    picture.save(arguments.sheet, "PNG")
+    print(f"the first training images of epoch {arguments.epoch}, {mixed}: {shown(arguments.sheet)}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """``python -m ffcv_imagenet.data.show FILE.beton ...``, or :func:`show_batch`."""
+    if any(word.startswith(("--config-file", "-C")) for word in argv):
+        return show_batch(argv)
+    parser = OneLineParser(
+        prog="python -m ffcv_imagenet.data.show",
+        description="Tell what is in a .beton file, and draw random samples and their training crops. With "
+        "--config-file=RECIPE and options of train_imagenet.py instead of a file: draw the first training images of an "
+        "epoch (--epoch=0) as the network sees them, with labels and mixing weights, into --sheet=batch.png.",
     )
     parser.add_argument("file", type=Path, metavar="FILE.beton")
     parser.add_argument("--sheet", type=Path, help="PNG to draw: a row of samples, two rows of their training crops")

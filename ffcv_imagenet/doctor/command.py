@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 def _examine(arguments: argparse.Namespace, config: TrainConfig, recipe: str, sample: bool) -> None:
     import torch
 
-    from ffcv_imagenet.doctor.examine import examine
+    from ffcv_imagenet.doctor.examine import examine, training_notes
     from ffcv_imagenet.doctor.machine import describe_machine, machine_notes
     from ffcv_imagenet.doctor.page import machine_lines, training_lines, verdict_lines
     from ffcv_imagenet.doctor.verdict import judge
@@ -52,6 +52,7 @@ def _examine(arguments: argparse.Namespace, config: TrainConfig, recipe: str, sa
     notes += examined.left_out
     if examined.reading is not None and examined.reading.cold is False:
         notes.append("reading is faster here than from the disk: what is read could not be driven out of the memory")
+    notes += training_notes(config, examined, machine.disks[-1], sample=sample)
     if processes > 1:
         notes.append(
             f"measured alone: {processes} processes at once share the memory's bandwidth, which this does not see"

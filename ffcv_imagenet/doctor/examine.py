@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,12 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.orders import ListedOrder
 from ffcv_imagenet.distributed import World
+from ffcv_imagenet.doctor.machine import Disk
 from ffcv_imagenet.doctor.measure import (
     DeviceBatches,
     Reading,
     Step,
+    held_bytes,
     measure_all_reduce,
     measure_copying,
     measure_evaluation,
@@ -38,6 +39,7 @@ from ffcv_imagenet.resolved import Resolved, resolve
 from ffcv_imagenet.shortage import accumulated_batches
 from ffcv_imagenet.train.interruption import StopSignals
 from ffcv_imagenet.train.precision import input_dtype
+from ffcv_imagenet.units import size
 
 #: Images of a batch that is decoded, at most: larger ones decode no faster.
 _MOST_DECODED = 256
@@ -162,7 +164,7 @@ def examine(
         ),
         file_bytes=data.num_bytes,
         raw_bytes=_raw_bytes(file),
-        cache_bytes=max(0, limits.memory().available - (processes - 1) * _held()),
+        cache_bytes=max(0, limits.memory().available - (processes - 1) * held_bytes()),
         mode=data.parameters.mode,
         order=config.data.order,
         decoder=start.train_decoder,
@@ -253,19 +255,26 @@ def _available(device: torch.device) -> int:
     """Bytes that this process may have on its device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return limits.memory().available + _held()
-
-
-def _held() -> int:
-    """Bytes that this process has in memory."""
-    found = re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    limit = limits.memory()
+    return min(limit.total, limit.available + held_bytes())
 
 
 def _raw_bytes(file: BetonFile) -> int:
     """What the images of a file take as pixels."""
     records = file.samples.image
     return int((records["height"].astype("i8") * records["width"].astype("i8")).sum() * 3)
+
+
+def training_notes(config: TrainConfig, examined: Examined, disk: Disk, *, sample: bool) -> Iterator[str]:
+    """What would stop a training that is fast enough; ``disk`` is that of the runs, ``sample``: the data are drawn."""
+    images, batch = examined.findings.images, config.training.batch_size
+    if batch > images and not sample:
+        yield f"a training refuses --training.batch_size={batch}: there are {images} images"
+    # Weights, momentum, and the average of the weights; the newest, the best, and the one that is being written.
+    each = 4 * examined.parameters * (3 if config.training.ema else 2)
+    needed = each * (config.checkpoint.keep + 2)
+    if needed > disk.free:
+        yield f"checkpoints need {size(needed)}, {disk.path} has {size(disk.free)} free: --logging.folder=FOLDER"
 
 
 def sibling_val(train: Path) -> Path | None:

@@ -6,8 +6,8 @@ Everything is measured with the training's own parts, for a second or two each.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
-import errno
 import os
 import re
 import tempfile
@@ -33,15 +33,19 @@ from ffcv_imagenet.train.trainer import Trainer
 SECONDS = 1.5
 #: Images that are read at once in a random order, and bytes in pieces, as the loaders ask for them.
 _READ_TOGETHER, _PIECE = 64, 8 << 20
-#: Bytes between two looks at the clock.
-_BLOCK = 256 << 10
+#: Bytes between two looks at the clock, and how many times its seconds a slow disk gets.
+_BLOCK, _PATIENCE = 256 << 10, 6
 #: Images that are in memory when decoding is measured, at most.
 _MOST_SAMPLES = 2048
-#: Steps on a GPU before the clock starts, and images of the first step on a CPU.
-_WARM_UP, _FIRST_IMAGES = 3, 4
-#: Images of a step on a CPU, at most: more take long and tell no more.
-_MOST_ON_CPU = 64
+#: Steps on a GPU before the clock starts.
+_WARM_UP = 3
+#: Images of the first step on a CPU, and of the one that is timed: so many more that their memory differs enough to
+#: count on, and no more than tell something.
+_FEW_ON_CPU, _LEAST_ON_CPU, _MOST_ON_CPU = 2, 8, 64
 _PAGE, _LARGEST_FOLIO = os.sysconf("SC_PAGE_SIZE"), 2 << 20
+#: Up to this share of what is read may have been in memory for the reading to count as cold.
+_FEW = 0.05
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -125,45 +129,54 @@ def measure_reading(file: BetonFile, seconds: float = SECONDS) -> Reading:
 def _read(
     file: int, content: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], seconds: float
 ) -> tuple[float, bool | None]:
-    """Bytes/s of reading parts of a mapped file, starts and sizes, all of a part at once; and whether it was cold."""
-    taken, total, cold = 0.0, 0, None
+    """Bytes/s of reading parts of a mapped file, starts and sizes, all of a part at once; and whether it was cold.
+
+    Ends after a part, since the system reads all of it together; in the middle of one only on a very slow disk.
+    """
+    taken, total, resident, named = 0.0, 0, 0, 0
     for starts, sizes in parts:
+        if taken > seconds:
+            break
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-            _drive_out(file, start, start + size)
-        known = _is_cold(file, int(starts[0]))
-        cold = known if cold is None else cold and known
+            _drive_out(file, content, start, start + size)
+            resident += _resident(content, start, start + size)
+            named += size
         begin = time.perf_counter()
         native.will_need(content, starts, sizes)
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
             for at in range(start, start + size, _BLOCK):
                 total += len(os.pread(file, min(_BLOCK, start + size - at), at))
-                if taken + time.perf_counter() - begin > seconds:
-                    return total / (taken + time.perf_counter() - begin), cold
+                if taken + time.perf_counter() - begin > _PATIENCE * seconds:
+                    return total / (taken + time.perf_counter() - begin), _was_cold(file, resident, named)
         taken += time.perf_counter() - begin
-    return total / taken, cold
+    return total / taken, _was_cold(file, resident, named)
 
 
-def _drive_out(file: int, start: int, end: int) -> None:
+def _was_cold(file: int, resident: int, named: int) -> bool | None:
+    """Whether of so many bytes that were read no more than a few were in memory; None: the system does not tell."""
+    if os.fstat(file).st_uid != os.geteuid() and not os.access(f"/proc/self/fd/{file}", os.W_OK):
+        return None  # mincore(2) calls everything resident then
+    return resident <= _FEW * named
+
+
+def _drive_out(file: int, content: np.ndarray, start: int, end: int) -> None:
     """Let the system forget these bytes of a file, as far as it can."""
     # What is named in part is kept: a page, or many of them where the system keeps several as one.
     for unit in (_PAGE, _LARGEST_FOLIO):
         first = start // unit * unit
         os.posix_fadvise(file, first, -(-end // unit) * unit - first, os.POSIX_FADV_DONTNEED)
-        if _is_cold(file, (start + end) // 2) is not False:
+        if not _resident(content, start, end):
             return
 
 
-def _is_cold(file: int, at: int) -> bool | None:
-    """Whether a byte is in no memory: reading it without waiting fails."""
-    try:
-        os.preadv(file, [bytearray(1)], at, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return None
-        raise
-    return False
+def _resident(content: np.ndarray, start: int, end: int) -> int:
+    """How many of these bytes of a mapped file are in memory, in whole pages."""
+    first = start // _PAGE * _PAGE
+    pages = np.empty(-(-(end - first) // _PAGE), np.uint8)
+    address, length = content.ctypes.data + first, end - first
+    if _libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), ctypes.c_void_p(pages.ctypes.data)) != 0:
+        return 0
+    return int((pages & 1).sum()) * _PAGE
 
 
 def samples_in_memory(file: BetonFile, seconds: float = SECONDS) -> np.ndarray:
@@ -271,12 +284,12 @@ def _step_on_cpu(
     ``ring`` are the bytes of an image in the loader's batches.
     """
     whole = sizes[0]
-    few = min(_FIRST_IMAGES, whole)
+    few = min(_FEW_ON_CPU, whole)
     try:
         run(few, 1)
         with _PeakMemory() as peak_of_few:
             once = run(few, 1)
-        many = max(few, min(whole, _MOST_ON_CPU, int(few * seconds / once)))
+        many = min(whole, max(_LEAST_ON_CPU, min(_MOST_ON_CPU, int(few * seconds / once))))
         with _PeakMemory() as peak_of_many:
             rate = many / run(many, 1)
         if many / rate < seconds / 2:
@@ -382,8 +395,14 @@ class _PeakMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-        self.bytes = int(found[1]) * 1024 if found else 0
+        # Of its own: what it has mapped of files can be read again.
+        self.bytes = max(0, held_bytes("VmHWM") - held_bytes("RssFile"))
+
+
+def held_bytes(kind: str = "RssAnon") -> int:
+    """Bytes that this process has in memory, as ``/proc/self/status`` names them; 0 where it does not tell."""
+    found = re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def _seconds(device: torch.device, run: Callable[[], object]) -> float:

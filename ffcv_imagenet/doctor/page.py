@@ -9,7 +9,7 @@ from ffcv_imagenet.doctor.examine import Examined
 from ffcv_imagenet.doctor.machine import Disk, Machine
 from ffcv_imagenet.doctor.verdict import HIGH_WAIT, Verdict, time_told
 from ffcv_imagenet.names import shown
-from ffcv_imagenet.units import size
+from ffcv_imagenet.units import rate, size
 
 _WIDTH = 12
 
@@ -95,7 +95,7 @@ def verdict_lines(verdict: Verdict, examined: Examined, notes: Sequence[str], *,
     yield "Verdict"
     yield f"  {verdict.said[0].upper()}{verdict.said[1:]}."
     if verdict.waits > HIGH_WAIT:
-        yield f"  The GPU has no data {100 * verdict.waits:.0f} % of the time."
+        yield f"  The step has no data {100 * verdict.waits:.0f} % of the time."
     if verdict.fits:
         yield f"  Memory: {verdict.memory}."
     if times and verdict.training_seconds is not None:
@@ -114,7 +114,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "-" if value is None else rate(value)
 
 
 def _disk(disk: Disk) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ffcv_imagenet.units import duration, size
+from ffcv_imagenet.units import duration, rate, size
 
 #: From this share of the time without data on, waiting is worth a look.
 HIGH_WAIT = 0.05
@@ -135,7 +135,7 @@ class Verdict:
         said: the limit in a sentence.
         fits: whether the step fits into the device's memory.
         memory: that in a sentence.
-        waits: share of the time in which the GPU has no data, 0..1 (0 on a CPU, whose cores decode meanwhile).
+        waits: share of the time in which the step has no data, 0..1. Cores, or a GPU, that decode meanwhile don't wait.
         images_per_second: of all processes, by side.
         epoch_seconds: with evaluation, by side.
         first_epoch_seconds: of the first epoch, which reads the file from the disk.
@@ -246,21 +246,22 @@ def _waits(lanes: Mapping[str, Mapping[str, float]]) -> float:
 def _said(found: Findings, rates: Rates, lanes: Mapping[str, Mapping[str, float]], busiest: str, limit: str) -> str:
     """The limit in a sentence: what it reaches, and what the others would."""
 
-    def rate(seconds: float) -> str:
-        return f"{found.processes / seconds:,.0f} images/s"
+    def told(seconds: float) -> str:
+        return f"{rate(found.processes / seconds)} images/s"
 
     where = f" on the {'GPU' if found.decoder == 'gpu' else 'CPU'}" if limit == "decoding" else ""
-    said = f"the limit is {_NAMES[limit]}{where}: {rate(lanes[busiest][limit])} at {rates.side} px"
+    said = f"the limit is {_NAMES[limit]}{where}: {told(lanes[busiest][limit])} at {rates.side} px"
     shared = [part for part in lanes[busiest] if part != limit and lanes[busiest][part] > 0]
     if shared:
         what = "cores" if found.device == "cpu" else "GPU"
-        told = " and ".join(f"{_NAMES[part]} ({rate(lanes[busiest][part])} alone)" for part in shared)
-        said += f" alone; it shares the {what} with {told}, together {rate(sum(lanes[busiest].values()))}"
+        with_it = " and ".join(f"{_NAMES[part]} ({told(lanes[busiest][part])} alone)" for part in shared)
+        said += f" alone; it shares the {what} with {with_it}, together {told(sum(lanes[busiest].values()))}"
     others = sorted((lane for lane in lanes if lane != busiest), key=lambda lane: -sum(lanes[lane].values()))
     if others:
         parts, seconds = lanes[others[0]], sum(lanes[others[0]].values())
-        said += f"; next is {_NAMES[max(parts, key=lambda part: parts[part])]} with {rate(seconds)}"
-        said += f", {sum(lanes[busiest].values()) / seconds:.1f} x as many"
+        said += f"; next {'is' if len(parts) == 1 else 'are'} {' and '.join(_NAMES[part] for part in parts)}"
+        said += f"{' in turn' if len(parts) > 1 else ''} with {told(seconds)}"
+        said += f", {_times(sum(lanes[busiest].values()) / seconds)} as many"
     return said
 
 
@@ -408,6 +409,10 @@ def time_told(verdict: Verdict, epochs: int) -> str:
         first = f" (the first {duration(verdict.first_epoch_seconds)}, from the disk)"
     whole = f"{epochs} epoch{'s' if epochs > 1 else ''}: {duration(verdict.training_seconds)}"
     return f"an epoch takes {each}{first}; {whole}"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} x" if factor < 100 else "over 100 x"
 
 
 def _percent(share: float) -> str:

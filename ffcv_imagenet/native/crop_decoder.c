@@ -48,28 +48,48 @@ static int32_t decode_in_order(fic_decoder *decoder, fic_mcu_range range)
     return code == FIC_OK && !fic_scan_ends(scan) ? FIC_ERROR_TRUNCATED : code;
 }
 
-static int32_t decode_indexed(fic_decoder *decoder, fic_mcu_range range, const uint8_t *jpeg, int64_t size,
-                              const uint8_t *index, int64_t index_size, int32_t every_k)
+/* An image's bytes and its index. */
+typedef struct {
+    const uint8_t *jpeg, *index;
+    int64_t size, index_size;
+    int32_t every_k;
+} indexed_jpeg;
+
+/* Bring a scan to the first MCU of `row` that is needed. */
+static int32_t begin_row(fic_scan *scan, const fic_jpeg_header *header, const indexed_jpeg *image, fic_mcu_range range,
+                         int32_t row)
+{
+    int32_t k = image->every_k;
+    int64_t columns = fic_index_columns(header->mcus_per_row, k), from = range.left / k;
+    fic_entry_point entry = fic_index_entry(image->index, columns, header->mcu_rows, row, from);
+    int64_t limit = fic_run_limit(header, image->jpeg, image->size, image->index, k, row, (range.right + k - 1) / k);
+    if (entry.position < header->scan_start * 8 || limit > image->size || entry.position >= limit * 8)
+        return FIC_ERROR_INDEX;
+    int32_t code = fic_scan_seek(scan, &entry, (int64_t)row * header->mcus_per_row + from * k, limit);
+    return code == FIC_OK ? fic_scan_skip(scan, range.left - from * k, 0) : code;
+}
+
+static int32_t decode_indexed(fic_decoder *decoder, fic_mcu_range range, const indexed_jpeg *image)
 {
     const fic_jpeg_header *header = &decoder->header;
-    fic_scan *scan = &decoder->scan;
-    int64_t columns = fic_index_columns(header->mcus_per_row, every_k);
-    if (index_size != fic_index_size(header->mcus_per_row, header->mcu_rows, every_k))
+    fic_scan *scan = &decoder->scan, *below = &decoder->below;
+    if (image->index_size != fic_index_size(header->mcus_per_row, header->mcu_rows, image->every_k))
         return FIC_ERROR_INDEX;
-    int64_t from = range.left / every_k, end = (range.right + every_k - 1) / every_k;
-    for (int32_t row = range.top; row < range.bottom; row++) {
-        fic_entry_point entry = fic_index_entry(index, columns, header->mcu_rows, row, from);
-        int64_t limit = fic_run_limit(header, jpeg, size, index, every_k, row, end);
-        if (entry.position < header->scan_start * 8 || limit > size || entry.position >= limit * 8)
-            return FIC_ERROR_INDEX;
-        int64_t mcu = (int64_t)row * header->mcus_per_row + from * every_k;
-        int32_t code = fic_scan_seek(scan, &entry, mcu, limit);
+    fic_scan_copy(below, scan);
+    int32_t row = range.top;
+    while (row < range.bottom) {
+        int32_t code = begin_row(scan, header, image, range, row), code_below = FIC_OK;
+        int32_t two = row + 1 < range.bottom && header->restart_interval == 0;
+        if (two)
+            code_below = begin_row(below, header, image, range, row + 1);
         if (code == FIC_OK)
-            code = fic_scan_skip(scan, range.left - from * every_k, 0);
+            code = two && code_below == FIC_OK ? fic_scan_decode_two(scan, below, row, range.left, range.right)
+                                               : fic_scan_decode(scan, row, range.left, range.right);
         if (code == FIC_OK)
-            code = fic_scan_decode(scan, row, range.left, range.right);
+            code = code_below;
         if (code != FIC_OK)
             return code;
+        row += 1 + two;
     }
     return FIC_OK;
 }
@@ -98,10 +118,12 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
         code = fic_prepare_scan(decoder, jpeg, jpeg_size);
     if (code == FIC_OK) {
         fic_mcu_range range = fic_needed_mcus(header, decoder->scan.plane);
-        if (index)
-            code = decode_indexed(decoder, range, jpeg, jpeg_size, index, index_size, every_k);
-        else
+        if (index) {
+            indexed_jpeg image = {jpeg, index, jpeg_size, index_size, every_k};
+            code = decode_indexed(decoder, range, &image);
+        } else {
             code = decode_in_order(decoder, range);
+        }
     }
     if (code == FIC_OK)
         return fic_resample_crop(decoder, &crop, &planes, out);

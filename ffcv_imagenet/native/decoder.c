@@ -40,6 +40,7 @@ void fic_decoder_free(fic_decoder *decoder)
     fic_buffer_free(&decoder->planes);
     fic_buffer_free(&decoder->fallback);
     fic_buffer_free(&decoder->scan.buffer);
+    fic_buffer_free(&decoder->below.buffer);
     free(decoder);
 }
 

@@ -9,7 +9,7 @@
 #include "scan.h"
 
 struct fic_decoder {
-    fic_scan scan;
+    fic_scan scan, below;                    /* with an index two rows of MCUs are decoded at a time */
     _Alignas(32) uint16_t quantisers[4][64]; /* in the order of fic_coefficient_order */
     fic_huffman_table huffman[2][4];         /* [class: DC, AC][table number]; kept from one image to the next */
     fic_jpeg_header header;

@@ -6,61 +6,63 @@
 #include "fic.h"
 
 /* codes: entries as of fic_symbol_entry. The one of the code at the head of the low `width` bits of `bits`; 0 when it
- * has more bits than these. */
+ * and the first of its magnitude bits take more bits than these. */
 static uint32_t entry_within(const uint32_t *codes, uint32_t bits, uint32_t width, uint32_t *code_length)
 {
-    bits = bits << (FIC_PAIR_BITS - width) & ((1u << FIC_PAIR_BITS) - 1);
-    uint32_t entry = codes[bits >> (FIC_PAIR_BITS - FIC_LOOKUP_BITS)];
-    *code_length = FIC_ENTRY_LENGTH(entry) - (entry >> 16);
-    return entry == 0 || (entry & FIC_ENTRY_LONG) || *code_length > width ? 0 : entry;
+    uint32_t head = bits << (16 - width) & 0xffffu, entry = codes[head >> (16 - FIC_LOOKUP_BITS)], size = entry >> 16;
+    *code_length = FIC_ENTRY_LENGTH(entry) - size;
+    return entry == 0 || (entry & FIC_ENTRY_LONG) || *code_length + (size > 0) > width ? 0 : entry;
 }
 
-static uint32_t pair_steps(uint32_t entry, uint32_t before)
+/* The entry for an index of `width` bits, of one symbol or two. */
+static fic_pair pair_entry(const uint32_t *codes, uint32_t index, uint32_t width, int32_t two)
 {
-    return FIC_ENTRY_STEP(entry) == FIC_STEP_END ? FIC_PAIR_END : before + FIC_ENTRY_STEP(entry);
-}
-
-static uint32_t pair_entry(const uint32_t *codes, uint32_t index)
-{
-    uint32_t code_length;
-    uint32_t first = entry_within(codes, index, FIC_PAIR_BITS, &code_length);
-    if (!first)
-        return FIC_PAIR_LONG;
-    uint32_t length = FIC_ENTRY_LENGTH(first), size = first >> 16, step = FIC_ENTRY_STEP(first);
-    if (length < FIC_PAIR_BITS && step != FIC_STEP_END) {
-        uint32_t spare = FIC_PAIR_BITS - length;
-        int32_t value = fic_extend(index >> spare & ((1u << size) - 1), size);
-        uint32_t second = entry_within(codes, index, spare, &code_length);
-        if (second && value <= FIC_PAIR_VALUE_MAX && value >= -FIC_PAIR_VALUE_MAX)
-            return (uint32_t)value << 27 | (second >> 16) << 16 | pair_steps(second, step) << 21 | step << 8 |
-                   (length + FIC_ENTRY_LENGTH(second));
-    }
-    return size << 16 | pair_steps(first, 0) << 21 | FIC_PAIR_NONE << 8 | length;
-}
-
-static void build_skip(fic_huffman_table *table)
-{
-    for (uint32_t index = 0; index < 1u << FIC_SKIP_BITS; index++) {
-        uint32_t used = 0, steps = 0;
-        for (;;) {
-            uint32_t rest = index << used & ((1u << FIC_SKIP_BITS) - 1);
-            uint32_t entry = table->symbols.lookup[rest >> (FIC_SKIP_BITS - FIC_LOOKUP_BITS)];
-            uint32_t length = FIC_ENTRY_LENGTH(entry), step = FIC_ENTRY_STEP(entry);
-            /* Bits after the index count as zero here; an entry that needs them is too long by its length. */
-            if (entry == 0 || (entry & FIC_ENTRY_LONG) || used + length > FIC_SKIP_BITS)
-                break;
-            if (step == FIC_STEP_END) {
-                used += length;
-                steps += FIC_SKIP_END;
-                break;
-            }
-            if (steps + step > 63)
-                break;
-            used += length;
-            steps += step;
+    const fic_pair longer = {.first_step = FIC_PAIR_NONE, .steps = FIC_PAIR_LONG};
+    fic_pair pair = longer;
+    uint32_t code_length, last = entry_within(codes, index, width, &code_length);
+    if (!last)
+        return longer;
+    uint32_t length = FIC_ENTRY_LENGTH(last), steps = FIC_ENTRY_STEP(last);
+    if (two && length < width && steps != FIC_STEP_END) {
+        uint32_t rest = width - length, size = last >> 16, second_length;
+        int32_t value = fic_extend(index >> rest & ((1u << size) - 1), size);
+        uint32_t second = entry_within(codes, index, rest, &second_length);
+        if (second && value <= FIC_PAIR_VALUE_MAX && value >= -FIC_PAIR_VALUE_MAX &&
+            length + FIC_ENTRY_LENGTH(second) <= FIC_PAIR_LENGTH_MAX) {
+            pair.first_step = (uint8_t)steps;
+            pair.first_value = (int8_t)value;
+            length += FIC_ENTRY_LENGTH(second);
+            steps += FIC_ENTRY_STEP(second);
+            last = second;
+            code_length = second_length;
+            width = rest;
         }
-        table->skip[index] = (uint16_t)(used ? steps << 8 | used : FIC_SKIP_NONE);
     }
+    if (length > FIC_PAIR_LENGTH_MAX)
+        return longer;
+    uint32_t size = last >> 16, negative = size > 0 && !(index >> (width - code_length - 1) & 1);
+    pair.length = (uint8_t)length;
+    pair.steps = (uint8_t)steps;
+    pair.shift = (uint8_t)(64 - length);
+    pair.size = (uint8_t)size;
+    pair.offset = (int16_t)(negative ? 1 - (1 << size) : 0);
+    return pair;
+}
+
+static fic_skip skip_entry(const uint32_t *codes, uint32_t index)
+{
+    uint32_t length = 0, steps = 0, code_length;
+    while (length < FIC_SKIP_BITS && steps < FIC_SKIP_END) {
+        uint32_t entry = entry_within(codes, index, FIC_SKIP_BITS - length, &code_length);
+        if (!entry || length + FIC_ENTRY_LENGTH(entry) > FIC_SKIP_LENGTH_MAX)
+            break;
+        uint32_t step = FIC_ENTRY_STEP(entry) == FIC_STEP_END ? FIC_SKIP_END : FIC_ENTRY_STEP(entry);
+        if (step < FIC_SKIP_END && steps + step > 63)
+            break;
+        length += FIC_ENTRY_LENGTH(entry);
+        steps += step;
+    }
+    return (fic_skip){(uint8_t)length, (uint8_t)(length ? steps : FIC_SKIP_NONE)};
 }
 
 int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t is_ac)
@@ -108,11 +110,11 @@ int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t
         first += (int32_t)count;
         code <<= 1;
     }
-    if (is_ac) {
-        for (uint32_t index = 0; index < 1u << FIC_PAIR_BITS; index++)
-            table->pair[index] = pair_entry(codes, index);
-        build_skip(table);
-    }
+    uint32_t width = is_ac ? FIC_PAIR_BITS : FIC_DC_BITS;
+    for (uint32_t index = 0; index < 1u << width; index++)
+        table->pair[index] = pair_entry(codes, index, width, is_ac);
+    for (uint32_t index = 0; is_ac && index < 1u << FIC_SKIP_BITS; index++)
+        table->skip[index] = skip_entry(codes, index);
     table->num_values = total;
     return FIC_OK;
 }

@@ -12,7 +12,8 @@
 
 #define FIC_LOOKUP_BITS 10
 #define FIC_PAIR_BITS 11
-#define FIC_SKIP_BITS 12
+#define FIC_DC_BITS 9
+#define FIC_SKIP_BITS 11
 
 /*
  * Look-up entry: bits 0-5 length of code plus magnitude bits, bits 8-15 step (how far the coefficient index advances:
@@ -28,30 +29,37 @@
 #define FIC_STEP_END 128u
 
 /*
- * Pair entry, packed into 32 bits so that the table stays in the first-level cache: one or two symbols of which all but
- * the last one's magnitude bits lie in the index. Bits 0-7 length of all, bits 8-15 step of the first of two, bits
- * 16-20 number of the last one's magnitude bits, bits 21-26 steps of all, bits 27-31 value of the first of two, signed:
- * in this order, and with this room around them, they take the fewest instructions to get at. A symbol alone has
- * FIC_PAIR_NONE as the first step and 0 as that one's value. An end of block makes the steps of all FIC_PAIR_END, which
- * leaves the block from any index. So does FIC_PAIR_LONG, where the first code needs a look at `lookup`; that is the
- * only one without length.
+ * Pair entry: one or two symbols of which all but the last one's magnitude bits lie in the index, and of these the
+ * first, which is the sign. Its fields are bytes, since loads cost less here than shifts. A symbol alone has
+ * FIC_PAIR_NONE as the first step and 0 as that one's value. An end of block adds FIC_STEP_END to the steps of all.
+ * FIC_PAIR_LONG as the steps leaves the block from any index: the first code needs a look at the symbols.
  */
-#define FIC_PAIR_LENGTH(entry) ((entry) & 255u)
-#define FIC_PAIR_FIRST_STEP(entry) ((entry) >> 8 & 255u)
-#define FIC_PAIR_SIZE(entry) ((entry) >> 16 & 31u)
-#define FIC_PAIR_STEPS(entry) ((entry) >> 21 & 63u)
-#define FIC_PAIR_VALUE(entry) ((int32_t)(entry) >> 27)
+typedef struct {
+    uint8_t length; /* of all, 0 with FIC_PAIR_LONG */
+    uint8_t first_step;
+    int8_t first_value;
+    uint8_t steps;       /* of all */
+    uint8_t shift, size; /* where the last one's magnitude bits are in the window, and their number */
+    int16_t offset;      /* what makes them its value when it is added */
+} fic_pair;
+
 #define FIC_PAIR_NONE 63u
-#define FIC_PAIR_END 63u
-#define FIC_PAIR_LONG (FIC_PAIR_END << 21 | FIC_PAIR_NONE << 8)
-#define FIC_PAIR_VALUE_MAX 15
+#define FIC_PAIR_LONG 64u
+#define FIC_PAIR_VALUE_MAX 127
+#define FIC_PAIR_LENGTH_MAX 18 /* three fit into what a refill provides */
 
 /*
- * Skip entry: low byte the bits to consume, high byte the coefficient steps. An end of block, last in its entry,
- * counts FIC_SKIP_END, so that it is told apart by the sum, and the sum shows whether a step before it left the block.
+ * Skip entry: as many symbols as fit, of the last one perhaps without the magnitude bits. An end of block, last in its
+ * entry, counts FIC_SKIP_END steps, so that it is told apart by the sum, and the sum shows whether a step before it
+ * left the block. Without a symbol that fits there are FIC_SKIP_NONE steps and no bits.
  */
+typedef struct {
+    uint8_t length, steps;
+} fic_skip;
+
 #define FIC_SKIP_END 129u
-#define FIC_SKIP_NONE (64u << 8)
+#define FIC_SKIP_NONE 64u
+#define FIC_SKIP_LENGTH_MAX 18 /* three fit into what a refill provides */
 
 /* What decodes symbols one by one. */
 typedef struct {
@@ -63,8 +71,8 @@ typedef struct {
 
 typedef struct {
     fic_symbols symbols;
-    uint32_t pair[1 << FIC_PAIR_BITS]; /* AC tables only, as is the next */
-    uint16_t skip[1 << FIC_SKIP_BITS];
+    fic_pair pair[1 << FIC_PAIR_BITS]; /* of a DC table the first 1 << FIC_DC_BITS, one symbol each */
+    fic_skip skip[1 << FIC_SKIP_BITS]; /* AC tables only */
     uint8_t counts[16];
     int32_t num_values;
 } fic_huffman_table;
@@ -73,7 +81,7 @@ typedef struct {
 typedef struct {
     uint64_t window; /* the next bit is bit 63 */
     const uint8_t *next;
-    int32_t available; /* valid bits in the window; in the loops over coefficients only its lowest 6 bits count */
+    int32_t available; /* valid bits in the window */
 } fic_bits;
 
 /* Bytes that the reader may run over before a check after each MCU stops it: six blocks of 27 + 63 * 26 bits, and two
@@ -111,10 +119,10 @@ FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
 }
 #endif
 
-/* Afterwards at least 56 bits are available: two symbols, a code having up to 16 and a magnitude up to 11 bits. */
+/* Afterwards 56 to 63 bits are available: two symbols, a code having up to 16 and a magnitude up to 11 bits. */
 FIC_INLINE void fic_bits_refill(fic_bits *bits)
 {
-    bits->window |= fic_load_be64(bits->next) >> (bits->available & 63);
+    bits->window |= fic_load_be64(bits->next) >> bits->available;
     bits->next += ~(uint32_t)bits->available >> 3 & 7u;
     bits->available |= 56;
 }
@@ -141,17 +149,17 @@ FIC_INLINE uint32_t fic_symbol_entry(int32_t is_ac, uint32_t symbol, uint32_t le
     return size << 16 | step << 8 | FIC_ENTRY_MAGNITUDE | (length + size);
 }
 
-/* Find the code of more than FIC_LOOKUP_BITS bits at the head of the window; an entry as of fic_symbol_entry. */
-FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, int32_t is_ac, uint64_t window)
+/* Find the code at the head of the window, which has at least `shortest` bits; an entry as of fic_symbol_entry. Without
+ * a branch for each length: they would be hard to predict. */
+FIC_INLINE uint32_t fic_huffman_search(const fic_symbols *table, int32_t is_ac, uint64_t window, uint32_t shortest)
 {
-    uint32_t head = (uint32_t)(window >> 48);
-    for (uint32_t length = FIC_LOOKUP_BITS + 1; length <= 16; length++) {
-        if (head < table->limit[length]) {
-            int32_t code = (int32_t)(head >> (16 - length));
-            return fic_symbol_entry(is_ac, table->values[table->offset[length] + code], length);
-        }
-    }
-    return 0;
+    uint32_t head = (uint32_t)(window >> 48), length = shortest;
+    for (uint32_t bits = shortest; bits < 16; bits++)
+        length += head >= table->limit[bits];
+    if (FIC_UNLIKELY(head >= table->limit[16]))
+        return 0;
+    int32_t code = (int32_t)(head >> (16 - length));
+    return fic_symbol_entry(is_ac, table->values[table->offset[length] + code], length);
 }
 
 /* T.81 F.2.2.1, EXTEND. */
@@ -175,7 +183,7 @@ FIC_INLINE uint32_t fic_decode_symbol(fic_bits *bits, const fic_symbols *table, 
         *value = (int32_t)entry >> 16;
     } else {
         if (entry & FIC_ENTRY_LONG)
-            entry = fic_huffman_search(table, is_ac, bits->window);
+            entry = fic_huffman_search(table, is_ac, bits->window, FIC_LOOKUP_BITS + 1);
         *value = fic_magnitude(bits->window, FIC_ENTRY_LENGTH(entry), entry >> 16);
     }
     fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));

@@ -108,6 +108,13 @@ void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const 
     }
 }
 
+void fic_scan_copy(fic_scan *scan, const fic_scan *from)
+{
+    fic_buffer buffer = scan->buffer;
+    *scan = *from;
+    scan->buffer = buffer;
+}
+
 int32_t fic_scan_begin(fic_scan *scan, int64_t start)
 {
     memset(scan->dc, 0, sizeof scan->dc);
@@ -186,13 +193,12 @@ static int32_t block_error(int32_t code)
 }
 
 /* After the segment's end zero bits are read, up to FIC_SEGMENT_PADDING; an error found there means missing data. */
-static int32_t run_error(fic_scan *scan, const fic_bits *bits, int32_t code)
+static int32_t run_error(fic_scan *scan, int32_t code)
 {
-    scan->bits = *bits;
     return fic_scan_check(scan) != FIC_OK ? FIC_ERROR_TRUNCATED : block_error(code);
 }
 
-FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count)
+FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count, fic_bits_function pair_bits)
 {
     fic_bits bits = scan->bits;
     const uint8_t *stop = scan->segment + scan->segment_size + 8;
@@ -200,9 +206,11 @@ FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count)
     for (; count > 0; count--) {
         for (int32_t i = 0; i < num_blocks; i++) {
             int32_t c = scan->block[i].component;
-            int32_t code = fic_skip_block(&bits, scan->dc_table[c], scan->ac_table[c], &scan->dc[c]);
-            if (FIC_UNLIKELY(code))
-                return run_error(scan, &bits, code);
+            int32_t code = fic_skip_block(&bits, scan->dc_table[c], scan->ac_table[c], pair_bits, &scan->dc[c]);
+            if (FIC_UNLIKELY(code)) {
+                scan->bits = bits;
+                return run_error(scan, code);
+            }
         }
         if (FIC_UNLIKELY(bits.next > stop))
             return FIC_ERROR_TRUNCATED;
@@ -210,10 +218,6 @@ FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count)
     scan->bits = bits;
     return FIC_OK;
 }
-
-typedef int32_t decode_function(fic_bits *bits, const fic_huffman_table *dc_table, const fic_huffman_table *ac_table,
-                                int32_t *dc, int16_t *cells);
-typedef void idct_function(const int16_t *cells, const uint16_t *quantisers, uint8_t *out, int64_t stride);
 
 /* What decoding needs to know of a block of the MCU at hand. */
 typedef struct {
@@ -247,87 +251,265 @@ FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, block
     }
 }
 
-FIC_INLINE int32_t decode_run(fic_scan *scan, int32_t row, int32_t column, int32_t count, decode_function decode_block,
-                              idct_function idct)
-{
-    fic_bits bits = scan->bits;
-    const uint8_t *stop = scan->segment + scan->segment_size + 8;
-    int32_t num_blocks = scan->num_blocks;
+/* Makes samples of a block's coefficients, and the coefficients zero. */
+typedef void transform_function(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out,
+                                int64_t stride);
+
+/* A block whose transform is due; `out` is NULL when there is none. */
+typedef struct {
+    int16_t *cells;
+    const uint16_t *quantisers;
+    uint8_t *out;
+    int64_t stride;
+    int32_t dc_only;
+} due_block;
+
+/* What the loops over look-ups keep in registers. */
+typedef struct {
+    fic_bits bits;
+    const fic_huffman_table *table;
+    const uint8_t *at;
+    int16_t *cells;
+} block_reader;
+
+/* MCUs of one row on their way through decoding. */
+typedef struct {
+    block_reader reader; /* of the block at hand */
+    int16_t *next_cells;
+    const block_position *position;
+    uint8_t *out;
     block_position block[FIC_MAX_BLOCKS];
-    locate_blocks(scan, row, column, block);
-    int16_t *cells = scan->cells;
-    for (; count > 0; count--) {
-        for (int32_t i = 0; i < num_blocks; i++) {
-            uint32_t x = block[i].x;
-            block[i].x += block[i].columns;
-            if (FIC_UNLIKELY(x >= block[i].width)) {
-                int32_t result = fic_skip_block(&bits, block[i].dc_table, block[i].ac_table, block[i].dc);
-                if (FIC_UNLIKELY(result < 0))
-                    return run_error(scan, &bits, result);
-                continue;
+    int32_t num_blocks; /* in an MCU */
+    int32_t next;       /* number of the block after it in the MCU */
+    int32_t mcus;       /* left, with this one */
+    const uint8_t *stop;
+    int32_t state;
+} mcu_run;
+
+enum { RUN_ENDED, RUN_GOES_ON }; /* or an error of a block */
+
+/* Begin the next block that lies in a plane. Returns the run's state. */
+FIC_INLINE int32_t begin_block(mcu_run *run, fic_bits_function pair_bits)
+{
+    fic_bits bits = run->reader.bits;
+    for (;;) {
+        if (run->next == run->num_blocks) {
+            run->next = 0;
+            /* Errors after the segment's end are errors of missing data. */
+            if (FIC_UNLIKELY(bits.next > run->stop)) {
+                run->reader.bits = bits;
+                return FIC_BLOCK_BAD_CODE;
             }
-            uint8_t *out = block[i].out + (int64_t)x * 8;
-            int32_t result = decode_block(&bits, block[i].dc_table, block[i].ac_table, block[i].dc, cells);
-            if (FIC_LIKELY(result == FIC_BLOCK_FULL)) {
-                idct(cells, block[i].quantisers, out, block[i].stride);
-            } else if (result == FIC_BLOCK_DC_ONLY) {
-                uint64_t line = fic_idct_dc(cells[0], block[i].quantisers[0]) * 0x0101010101010101u;
-                for (int32_t y = 0; y < 8; y++)
-                    memcpy(out + y * block[i].stride, &line, 8);
-            } else {
-                return run_error(scan, &bits, result);
+            if (--run->mcus == 0) {
+                run->reader.bits = bits;
+                return RUN_ENDED;
             }
         }
-        if (FIC_UNLIKELY(bits.next > stop))
-            return FIC_ERROR_TRUNCATED;
+        block_position *block = &run->block[run->next++];
+        uint32_t x = block->x;
+        block->x += block->columns;
+        int32_t inside = x < block->width;
+        int32_t failure = FIC_LIKELY(inside)
+                              ? fic_decode_dc(&bits, block->dc_table, pair_bits, block->dc)
+                              : fic_skip_block(&bits, block->dc_table, block->ac_table, pair_bits, block->dc);
+        if (FIC_UNLIKELY(failure)) {
+            run->reader.bits = bits;
+            return failure;
+        }
+        if (FIC_LIKELY(inside)) {
+            run->position = block;
+            run->out = block->out + (int64_t)x * 8;
+            run->reader = (block_reader){bits, block->ac_table, fic_coefficient_order, run->reader.cells};
+            run->reader.cells[0] = (int16_t)*block->dc;
+            return RUN_GOES_ON;
+        }
     }
-    scan->bits = bits;
-    return FIC_OK;
+}
+
+FIC_INLINE void transform_due(due_block *due, transform_function transform)
+{
+    if (FIC_LIKELY(due->out != NULL))
+        transform(due->cells, due->quantisers, due->dc_only, due->out, due->stride);
+    due->out = NULL;
+}
+
+/* Go on where a look-up has led to the end of a block or out of it. The block's transform is due then. */
+FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pair *pair, fic_bits_function pair_bits,
+                          transform_function transform, due_block *due)
+{
+    run->reader = *reader;
+    int32_t result = fic_end_block(&run->reader.bits, run->reader.table, &run->reader.at, pair, run->reader.cells);
+    if (result == FIC_BLOCK_UNFINISHED)
+        return;
+    if (FIC_UNLIKELY(result < 0)) {
+        run->state = result;
+        return;
+    }
+    if (FIC_UNLIKELY(due->out != NULL))
+        transform_due(due, transform);
+    due->cells = run->reader.cells;
+    due->quantisers = run->position->quantisers;
+    due->dc_only = result == FIC_BLOCK_DC_ONLY;
+    due->out = run->out;
+    due->stride = run->position->stride;
+    run->reader.cells = run->next_cells;
+    run->next_cells = due->cells;
+    run->state = begin_block(run, pair_bits);
+}
+
+FIC_INLINE int32_t look_up(block_reader *reader, fic_bits_function pair_bits, const fic_pair **pair)
+{
+    return fic_decode_pair(&reader->bits, reader->table, pair_bits, &reader->at, pair, reader->cells);
+}
+
+/* A look-up waits for the one before: a transform in between fills the time. */
+FIC_INLINE void decode_run(mcu_run *run, fic_bits_function pair_bits, transform_function transform, due_block *due)
+{
+    while (run->state == RUN_GOES_ON) {
+        block_reader reader = run->reader;
+        const fic_pair *pair;
+        int32_t more = look_up(&reader, pair_bits, &pair) && look_up(&reader, pair_bits, &pair);
+        fic_bits_refill(&reader.bits);
+        transform_due(due, transform);
+        if (more) {
+            while (look_up(&reader, pair_bits, &pair) && look_up(&reader, pair_bits, &pair) &&
+                   look_up(&reader, pair_bits, &pair))
+                fic_bits_refill(&reader.bits);
+        }
+        end_block(run, &reader, pair, pair_bits, transform, due);
+    }
+}
+
+/* Two runs in turn, until one ends: the time from one look-up to the next suffices for one of the other run. */
+FIC_INLINE void decode_two_runs(mcu_run run[2], fic_bits_function pair_bits, transform_function transform,
+                                due_block *due)
+{
+    block_reader a = run[0].reader, b = run[1].reader;
+    while (run[0].state == RUN_GOES_ON && run[1].state == RUN_GOES_ON) {
+        const fic_pair *pair;
+        int32_t left;
+        for (;;) {
+            left = 0;
+            if (!look_up(&a, pair_bits, &pair))
+                break;
+            left = 1;
+            if (!look_up(&b, pair_bits, &pair))
+                break;
+            fic_bits_refill(&a.bits);
+            fic_bits_refill(&b.bits);
+            if (due->out != NULL)
+                transform_due(due, transform);
+            left = 0;
+            if (!look_up(&a, pair_bits, &pair))
+                break;
+            left = 1;
+            if (!look_up(&b, pair_bits, &pair))
+                break;
+            left = 0;
+            if (!look_up(&a, pair_bits, &pair))
+                break;
+            left = 1;
+            if (!look_up(&b, pair_bits, &pair))
+                break;
+        }
+        if (left == 0) {
+            end_block(&run[0], &a, pair, pair_bits, transform, due);
+            a = run[0].reader;
+            fic_bits_refill(&b.bits);
+        } else {
+            end_block(&run[1], &b, pair, pair_bits, transform, due);
+            b = run[1].reader;
+            fic_bits_refill(&a.bits);
+        }
+    }
+    run[0].reader = a;
+    run[1].reader = b;
+}
+
+FIC_INLINE int32_t decode_runs(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column, int32_t mcus,
+                               fic_bits_function pair_bits, transform_function transform)
+{
+    mcu_run run[2];
+    for (int32_t i = 0; i < runs; i++) {
+        run[i].num_blocks = scan[i]->num_blocks;
+        run[i].stop = scan[i]->segment + scan[i]->segment_size + 8;
+        run[i].reader.bits = scan[i]->bits;
+        run[i].reader.cells = scan[i]->cells[0];
+        run[i].next_cells = scan[i]->cells[1];
+        run[i].next = 0;
+        run[i].mcus = mcus;
+        locate_blocks(scan[i], row + i, column, run[i].block);
+        run[i].state = begin_block(&run[i], pair_bits);
+    }
+    due_block due = {.out = NULL};
+    if (runs == 2)
+        decode_two_runs(run, pair_bits, transform, &due);
+    int32_t code = FIC_OK;
+    for (int32_t i = 0; i < runs && code == FIC_OK; i++) {
+        decode_run(&run[i], pair_bits, transform, &due);
+        scan[i]->bits = run[i].reader.bits;
+        code = run[i].state < 0 ? run_error(scan[i], run[i].state) : fic_scan_check(scan[i]);
+    }
+    transform_due(&due, transform);
+    for (int32_t i = 0; i < runs && code != FIC_OK; i++)
+        memset(scan[i]->cells, 0, sizeof scan[i]->cells);
+    return code;
 }
 
 static int32_t skip_run_scalar(fic_scan *scan, int64_t count)
 {
-    return skip_run(scan, count);
+    return skip_run(scan, count, fic_pair_bits);
 }
 
-/* A function of its own, and a copy of the reader: the compilers then keep the window in a register. */
-NOINLINE static int32_t decode_block_scalar(fic_bits *bits, const fic_huffman_table *dc_table,
-                                            const fic_huffman_table *ac_table, int32_t *dc, int16_t *cells)
+static void transform_scalar(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out, int64_t stride)
 {
-    fic_bits reader = *bits;
+    if (dc_only) {
+        uint64_t line = fic_idct_dc(cells[0], quantisers[0]) * 0x0101010101010101u;
+        for (int32_t y = 0; y < 8; y++)
+            memcpy(out + y * stride, &line, 8);
+    } else {
+        fic_idct_block(cells, quantisers, out, stride);
+    }
     memset(cells, 0, 64 * sizeof *cells);
-    int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
-    *bits = reader;
-    return result;
 }
 
-static int32_t decode_run_scalar(fic_scan *scan, int32_t row, int32_t column, int32_t count)
+static int32_t decode_runs_scalar(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column, int32_t mcus)
 {
-    return decode_run(scan, row, column, count, decode_block_scalar, fic_idct_block);
+    return decode_runs(scan, runs, row, column, mcus, fic_pair_bits, transform_scalar);
 }
+
+#if defined(__x86_64__)
+/* In one instruction. */
+FIC_TARGET_AVX2 FIC_INLINE uint32_t pair_bits_simd(uint64_t window, const fic_pair *pair)
+{
+    return (uint32_t)_bextr_u64(window, pair->shift, pair->size);
+}
+#else
+#define pair_bits_simd fic_pair_bits
+#endif
 
 #if defined(FIC_SIMD)
 /* BMI2 alone speeds up the bit reader: shifts by a variable count that leave the flags alone. */
 FIC_TARGET_AVX2 static int32_t skip_run_avx2(fic_scan *scan, int64_t count)
 {
-    return skip_run(scan, count);
+    return skip_run(scan, count, pair_bits_simd);
 }
 
-FIC_TARGET_AVX2 NOINLINE static int32_t decode_block_avx2(fic_bits *bits, const fic_huffman_table *dc_table,
-                                                          const fic_huffman_table *ac_table, int32_t *dc,
-                                                          int16_t *cells)
+/* Telling blocks with only a DC coefficient apart takes as long as their transform. Inlined into the loops it would
+ * take a third more instructions, since its constants would be moved out of them to the stack. */
+FIC_TARGET_AVX2 NOINLINE static void transform_avx2(int16_t *cells, const uint16_t *quantisers, int32_t dc_only,
+                                                    uint8_t *out, int64_t stride)
 {
-    fic_bits reader = *bits;
+    (void)dc_only;
+    fic_idct_block_avx2(cells, quantisers, out, stride);
     for (int i = 0; i < 4; i++)
         _mm256_store_si256((__m256i *)cells + i, _mm256_setzero_si256());
-    int32_t result = fic_decode_block(&reader, dc_table, ac_table, dc, cells);
-    *bits = reader;
-    return result;
 }
 
-FIC_TARGET_AVX2 static int32_t decode_run_avx2(fic_scan *scan, int32_t row, int32_t column, int32_t count)
+FIC_TARGET_AVX2 static int32_t decode_runs_avx2(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column,
+                                                int32_t mcus)
 {
-    return decode_run(scan, row, column, count, decode_block_avx2, fic_idct_block_avx2);
+    return decode_runs(scan, runs, row, column, mcus, pair_bits_simd, transform_avx2);
 }
 #define SELECT(name) (scan->simd ? name##_avx2 : name##_scalar)
 #else
@@ -362,13 +544,16 @@ int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end
         if (code < 0)
             return code;
         int32_t run = end - column < scan->until_restart ? end - column : (int32_t)scan->until_restart;
-        code = SELECT(decode_run)(scan, row, column, run);
-        if (code == FIC_OK)
-            code = fic_scan_check(scan);
+        code = SELECT(decode_runs)((fic_scan *const[2]){scan}, 1, row, column, run);
         if (code != FIC_OK)
             return code;
         scan->until_restart -= run;
         column += run;
     }
     return FIC_OK;
+}
+
+int32_t fic_scan_decode_two(fic_scan *scan, fic_scan *below, int32_t row, int32_t column, int32_t end)
+{
+    return SELECT(decode_runs)((fic_scan *const[2]){scan, below}, 2, row, column, end - column);
 }

@@ -41,11 +41,14 @@ typedef struct {
     const fic_huffman_table *dc_table[3], *ac_table[3];
     fic_plane plane[3];
     fic_buffer buffer;
-    _Alignas(32) int16_t cells[FIC_BLOCK_CELLS];
+    _Alignas(32) int16_t cells[2][FIC_BLOCK_CELLS]; /* zero before and after a run */
 } fic_scan;
 
 /* Set what the scan is made of; fic_scan_begin or fic_scan_seek comes next. The caller sets the tables and simd. */
 void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const fic_jpeg_header *header);
+
+/* Make another scan of the same JPEG, with the same tables and planes. */
+void fic_scan_copy(fic_scan *scan, const fic_scan *from);
 
 /* Start at the first MCU, byte `start` of the JPEG. */
 int32_t fic_scan_begin(fic_scan *scan, int64_t start);
@@ -58,6 +61,10 @@ int32_t fic_scan_skip(fic_scan *scan, int64_t count, int32_t unread);
 
 /* Decode MCUs [column, end) of MCU row `row`: those of their blocks that lie in the planes. */
 int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end);
+
+/* fic_scan_decode for row `row` of a scan and for the row below, where the second scan is; no restart marker lies in
+ * either. Of two errors the upper row's is returned. */
+int32_t fic_scan_decode_two(fic_scan *scan, fic_scan *below, int32_t row, int32_t column, int32_t end);
 
 /* FIC_ERROR_TRUNCATED if more bits were read than the segment has. */
 int32_t fic_scan_check(const fic_scan *scan);

@@ -33,11 +33,11 @@ CPU = ["--dist.device=cpu", "--dist.cpu_threads=1"]
 
 
 @pytest.fixture(scope="module")
-def measured(runs, digits):
-    """All measurements on both runs, in their folders and below ``runs/analysis``."""
+def measured(runs, digits, digits_folder):
+    """All measurements on both runs, in their folders and below ``runs/analysis``; transfer from folders of images."""
     words = [f"--run={runs / 'baseline'}", f"--run={runs / 'maxsup'}", f"--data={digits / 'val.beton'}"]
     words += [f"--train-data={digits / 'train.beton'}", "--corruptions.names=contrast,pixelate"]
-    words += [f"--transfer.train={digits / 'train.beton'}", f"--transfer.test={digits / 'val.beton'}", *CPU]
+    words += [f"--transfer.train={digits_folder / 'train'}", f"--transfer.test={digits_folder / 'val'}", *CPU]
     main(["all", *words])
     return words
 

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from ffcv_imagenet.augment.augmentation import Augmentation, apply_layers
+from ffcv_imagenet.augment.draws import Purpose
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.operations import OPERATIONS
 from ffcv_imagenet.augment.pixels import Sampling
 from ffcv_imagenet.augment.policies import POLICIES
 from ffcv_imagenet.augment.policies.policy import Layer
+from ffcv_imagenet.augment.policies.shift import RandomShift
 from ffcv_imagenet.imagenet import IMAGENET_MEAN
 
 SIDE, BATCH = 24, 32
@@ -22,8 +25,9 @@ def batch(seed=0):
 
 
 def augmentation(policy="timm_randaugment", **options):
-    options = {"mixing": None, "seed": 5, "mean": IMAGENET_MEAN, "device": torch.device("cpu")} | options
-    return Augmentation(policy=POLICIES.choose(policy), **options)
+    policies = {Purpose.POLICY: POLICIES.choose(policy)} if policy != "none" else {}
+    options = {"seed": 5, "mean": IMAGENET_MEAN, "normalize": Normalize(), "device": torch.device("cpu")} | options
+    return Augmentation(policies=policies, **options)
 
 
 def test_each_image_gets_its_own_operations_in_the_layers_order():
@@ -56,6 +60,19 @@ def test_ranks_and_micro_batches_see_the_images_of_the_global_batch(policy):
     assert torch.equal(torch.cat(parts), whole)
     again, _ = augmentation(policy)(batch(), epoch=3, step=1, first=BATCH)
     assert not torch.equal(again, whole)
+
+
+def test_a_shift_is_torchvisions_padding_and_random_crop():
+    augment = augmentation("none")
+    augment.policies = {Purpose.SHIFT: RandomShift(4)}
+    images = batch()
+    shifted, _ = augment(images.clone(), epoch=0, step=0, first=0)
+    padded, found = torch.nn.functional.pad(images, (4, 4, 4, 4)), set()
+    for image, moved in zip(padded, shifted, strict=True):
+        places = [(y, x) for y in range(9) for x in range(9)]
+        [place] = [p for p in places if torch.equal(image[:, p[0] : p[0] + SIDE, p[1] : p[1] + SIDE], moved)]
+        found.add(place)
+    assert len(found) > 20
 
 
 def test_without_a_policy_the_pixels_stay_where_they_are():

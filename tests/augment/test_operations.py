@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torchvision.transforms.functional import adjust_hue
 
 from ffcv_imagenet.augment import pixels
 from ffcv_imagenet.augment.operations import OPERATIONS
@@ -34,6 +35,7 @@ TONES = {
     "saturation": (lambda image, s: ImageEnhance.Color(image).enhance(s), (0.0, 0.55, 1.0, 1.9)),
     "sharpness": (lambda image, s: ImageEnhance.Sharpness(image).enhance(s), (0.1, 0.55, 1.0, 1.9)),
     "gaussian_blur": (lambda image, s: image.filter(ImageFilter.GaussianBlur(s)), (0.1, 0.9, 1.7, 2.0)),
+    "hue": (lambda image, s: adjust_hue(image, s), (0.0, 0.1, -0.37, 0.5)),
     "posterize": (lambda image, s: ImageOps.posterize(image, int(s)), (1.0, 4.0, 8.0)),
     "solarize": (lambda image, s: ImageOps.solarize(image, s), (0.0, 25.5, 100.0, 256.0)),
     "solarize_add": (solarize_add, (0.0, 11.0, 99.0, 128.0)),

@@ -15,6 +15,7 @@ from ffcv_imagenet.augment.draws import Purpose, uniforms
 from ffcv_imagenet.augment.operations import OPERATIONS
 from ffcv_imagenet.augment.policies import POLICIES
 from ffcv_imagenet.augment.policies.autoaugment import SUB_POLICIES
+from ffcv_imagenet.augment.policies.sometimes import ColorJitter, Sometimes
 
 SIDE, DRAWS = 224, 20_000
 NAMES = {
@@ -165,3 +166,30 @@ def test_an_image_gets_the_same_whatever_it_is_drawn_with(name):
     for whole, *parts in zip(*(policy.layers(d, SIDE) for d in (draws, draws[:24], draws[24:])), strict=True):
         for field in ("chosen", "strengths"):
             assert np.array_equal(getattr(whole, field), np.concatenate([getattr(part, field) for part in parts]))
+
+
+def layers_of(policy, count=DRAWS):
+    return policy.layers(uniforms(0, 0, Purpose.JITTER, 0, count, policy.num_draws), SIDE)
+
+
+def test_colour_jitter_is_in_random_order_and_of_uniform_strength():
+    """As torchvision's ColorJitter: factors uniform around 1, hues around 0."""
+    amounts = {"brightness": 0.4, "contrast": 0.3, "hue": 0.1}
+    layers = layers_of(ColorJitter((0.4, 0.3, 0.0, 0.1), prob=0.8))
+    assert [layer.operations for layer in layers] == [tuple(amounts)] * 3
+    order = np.stack([layer.chosen for layer in layers], 1)
+    assert abs((order < 0).all(axis=1).mean() - 0.2) < 0.02
+    orders = Counter(map(tuple, order[(order >= 0).all(axis=1)].tolist()))
+    assert len(orders) == math.factorial(3)
+    assert max(orders.values()) < 1.1 * min(orders.values())
+    for number, (name, amount) in enumerate(amounts.items()):
+        strengths = np.concatenate([layer.strengths[layer.chosen == number] for layer in layers])
+        middle = 0 if name == "hue" else 1
+        assert stats.kstest(strengths, stats.uniform(middle - amount, 2 * amount).cdf).pvalue > 1e-3
+
+
+def test_sometimes_is_as_often_as_said():
+    [layer] = layers_of(Sometimes("gaussian_blur", 0.3, 0.1, 2.0))
+    assert layer.operations == ("gaussian_blur",)
+    assert abs((layer.chosen == 0).mean() - 0.3) < 0.02
+    assert stats.kstest(layer.strengths[layer.chosen == 0], stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3

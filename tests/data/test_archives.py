@@ -1,106 +1,38 @@
-"""Every form in which images come gives the .beton of the unpacked folder."""
+"""Tars and ZIPs give the .beton of the unpacked folder, and damaged ones are told."""
 
 import csv
 import io
-import json
 import os
-import pickle
 import re
 import resource
-import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import scipy.io
-from images import draw, draw_folder
-from PIL import Image
+from containers import BOTH, add, assert_same, make_mapped, make_tar, make_zip, write
+from images import draw_folder
 
-from ffcv_imagenet.data.format.manifest import Manifest
-from ffcv_imagenet.data.sources import cifar
 from ffcv_imagenet.data.sources import members as archive_members
 from ffcv_imagenet.data.sources.files import FolderMembers
 from ffcv_imagenet.data.sources.find import describe, find_sources
 from ffcv_imagenet.data.sources.members import arrange
 from ffcv_imagenet.data.sources.tar import TarMembers
 from ffcv_imagenet.data.sources.zip import ZipMembers
-from ffcv_imagenet.data.write.parameters import resolve_parameters
-from ffcv_imagenet.data.write.splits import write_sources, write_splits
 
-BOTH = ("train", "val")
-PARAMETERS = resolve_parameters(mode="proportion", page_size_mib=2)
 SYNSETS = ("n01440764", "n01443537", "n02084071")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """An image folder as ImageNet's; train images are called by their class, those of val by a number."""
-    root = tmp_path_factory.mktemp("images")
-    seed = 0
-    for split, count in (("train", 4), ("val", 2)):
-        for label, name in enumerate(SYNSETS):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                file = f"{name}_{number * 7 + 3}" if split == "train" else f"ILSVRC2012_val_{3 * number + label + 1:08}"
-                Image.fromarray(draw(24, 32, seed)).save(root / split / name / f"{file}.JPEG", quality=90)
-                seed += 1
-    return root
+@pytest.fixture
+def images(synset_images):
+    return synset_images
 
 
-@pytest.fixture(scope="module")
-def expected(images, tmp_path_factory):
-    """What the writer makes of the folder."""
-    out = tmp_path_factory.mktemp("expected")
-    write_splits(images, out, BOTH, PARAMETERS, num_workers=1)
-    return out
-
-
-def write(root, out, format="auto", splits=BOTH, on_error="fail", **options):
-    sources = find_sources(Path(root), splits, format, **options)
-    write_sources(sources, out, PARAMETERS, num_workers=2, on_error=on_error)
-    return {split: Manifest.read(out / f"{split}.beton") for split in splits}
-
-
-def assert_same(root, expected, out, format, same_digest=True, chosen="auto", **options):
-    """``auto`` finds the format, and the files are those of the folder, byte for byte."""
-    for split, manifest in write(root, out, chosen, **options).items():
-        assert manifest.source_format == format
-        for end in ("", ".mcu"):
-            assert (out / f"{split}.beton{end}").read_bytes() == (expected / f"{split}.beton{end}").read_bytes()
-        of_folder = Manifest.read(expected / f"{split}.beton")
-        assert manifest.classes == of_folder.classes
-        if same_digest:
-            assert manifest.source_digest == of_folder.source_digest
-
-
-def files_of(folder):
-    """All files in a folder, in an order that is not sorted."""
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name[::-1])
-
-
-def add(archive, name, content):
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def make_tar(path, folder, prefix="", mode="w", format=tarfile.PAX_FORMAT):
-    with tarfile.open(path, mode, format=format) as archive:
-        for file in files_of(folder):
-            archive.add(file, f"{prefix}{file.relative_to(folder)}")
-    return path
-
-
-def make_zip(path, folder, prefix="", compression=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for file in files_of(folder):
-            archive.write(file, f"{prefix}{file.relative_to(folder)}")
-    return path
+@pytest.fixture
+def expected(synset_betons):
+    return synset_betons
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz", "tar.bz2"])
@@ -165,21 +97,6 @@ def test_a_zip_with_64_bit_places(tmp_path, images, monkeypatch):
         assert members.read(number) == (images / name).read_bytes()
 
 
-LABELS = dict(zip(SYNSETS, (2, 0, 1), strict=True))
-
-
-def make_mapped(folder, images, in_archive, in_map, end="\n"):
-    """train.zip and val.zip with their maps; the names in both come from (split, class, file)."""
-    for split in BOTH:
-        lines = []
-        with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
-            for file in files_of(images / split):
-                parts = {"split": split, "name": file.parent.name, "file": file.name}
-                archive.write(file, in_archive[split].format(**parts))
-                lines.append(f"{in_map[split].format(**parts)}\t{LABELS[file.parent.name]}{end}")
-        (folder / f"{split}_map.txt").write_bytes("".join(lines).encode())
-
-
 MAP_FORMS = {
     "as the MaxSup code documents it": (
         {"train": "train/{name}/{file}", "val": "val/{file}"},
@@ -200,9 +117,9 @@ def test_zips_with_maps(tmp_path, images, expected, form, end):
     assert_same(tmp_path, expected, tmp_path / "out", "zip", same_digest=form != "as the MaxSup code documents it")
     by_map = find_sources(tmp_path, BOTH, "zip", "map")
     for source in by_map.values():
-        assert source.classes == tuple(sorted(LABELS, key=LABELS.get))
+        assert source.classes == (*SYNSETS[1:], SYNSETS[0])
         for file, label in zip(source.files, source.labels, strict=True):
-            assert LABELS[file.split("/")[0]] == label
+            assert source.classes[label] == file.split("/")[0]
 
 
 def test_maps_that_do_not_fit(tmp_path, images):
@@ -239,52 +156,6 @@ def test_a_name_in_a_map_that_several_members_have(tmp_path, images):
     path.write_text(path.read_text() + "n01440764_3.JPEG\t2\n")
     with pytest.raises(ValueError, match=r"line 13: n01440764_3\.JPEG may be any of 2 members: train/n01440764/"):
         find_sources(tmp_path, BOTH)
-
-
-def make_imagenet(folder, images, skip=None):
-    """The official archives of the folder's images."""
-    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
-        for name in reversed(SYNSETS):
-            inner = make_tar(folder / "inner.tar", images / "train" / name)
-            add(outer, f"{name}.tar", inner.read_bytes())
-            inner.unlink()
-    val = sorted(images.glob("val/*/*"), key=lambda path: path.name)
-    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
-        for file in val:
-            if file.name != skip:
-                add(archive, file.name, file.read_bytes())
-    ids = dict(zip(SYNSETS, (2, 3, 1), strict=True))
-    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
-    rows = [(ids[name], name, f"words of {name}, other words", 0) for name in SYNSETS] + [(4, "n00001740", "entity", 3)]
-    meta, truth = io.BytesIO(), "".join(f"{ids[file.parent.name]}\n" for file in val)
-    scipy.io.savemat(meta, {"synsets": np.array(rows, fields)})
-    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
-        add(archive, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
-        add(archive, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
-    return folder
-
-
-def test_the_official_archives_of_imagenet(tmp_path, images, expected):
-    make_imagenet(tmp_path, images)
-    assert_same(tmp_path, expected, tmp_path / "out", "imagenet")
-    assert Manifest.read(tmp_path / "out/val.beton").class_names[0] == "words of n01440764, other words"
-
-
-def test_archives_of_imagenet_that_are_not_whole(tmp_path, images):
-    make_imagenet(tmp_path, images, skip="ILSVRC2012_val_00000002.JPEG")
-    with pytest.raises(ValueError, match=r"ILSVRC2012_img_val\.tar: it has 5 of 6 images"):
-        write(tmp_path, tmp_path / "out")
-    assert write(tmp_path, tmp_path / "out", on_error="skip")["val"].num_samples == 5
-    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no ILSVRC2012_devkit_t12\.tar\.gz, which has the labels"):
-        find_sources(tmp_path, BOTH)
-    assert find_sources(tmp_path, ["train"])["train"].class_names == ()
-    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no ILSVRC2012_img_val\.tar"):
-        find_sources(tmp_path, BOTH)
-
-
-# Damage
 
 
 def test_a_tar_that_is_cut_off(tmp_path, images):
@@ -476,366 +347,3 @@ def test_the_threads_may_read_one_archive_together(tmp_path, images):
         contents = list(pool.map(source.read, numbers))
     for number, content in zip(numbers, contents, strict=True):
         assert content == (images / "train" / source.files[number]).read_bytes()
-
-
-# Other forms
-
-
-def make_kaggle(folder, images):
-    """The competition's files, unpacked."""
-    top = folder / "ILSVRC/Data/CLS-LOC"
-    rows = ["ImageId,PredictionString"]
-    for file in sorted(images.glob("*/*/*")):
-        split, name = file.parts[-3:-1]
-        target = top / split / (f"{name}/{file.name}" if split == "train" else file.name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-        if split == "val":
-            rows.append(f"{file.stem},{name} 85 1 499 272 {name} 1 2 3 4")
-    (folder / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
-    (folder / "LOC_synset_mapping.txt").write_text("".join(f"{name} a {name}, another\n" for name in SYNSETS))
-    return folder
-
-
-@pytest.mark.parametrize("form", ["folder", "zip", "tar.gz"])
-def test_the_competition_of_kaggle(tmp_path, images, expected, form):
-    folder = root = make_kaggle(tmp_path / "kaggle", images)
-    if form == "zip":
-        root = make_zip(tmp_path / "imagenet-object-localization-challenge.zip", folder)
-    elif form == "tar.gz":  # its CSV files are downloaded next to it
-        make_tar(tmp_path / "imagenet_object_localization_patched2019.tar.gz", folder / "ILSVRC", "ILSVRC/", "w:gz")
-        for file in folder.glob("LOC*"):
-            file.rename(tmp_path / file.name)
-        root = tmp_path
-    assert_same(root, expected, tmp_path / "out", "kaggle")
-    assert Manifest.read(tmp_path / "out/train.beton").class_names[0] == "a n01440764, another"
-
-
-def test_the_competition_of_kaggle_with_other_labels_than_images(tmp_path, images):
-    folder = make_kaggle(tmp_path, images)
-    solution = folder / "LOC_val_solution.csv"
-    lines = solution.read_text().splitlines()
-    solution.write_text("\n".join([*lines[:-1], lines[-1].replace(lines[-1][:23], "ILSVRC2012_val_00000099")]))
-    with pytest.raises(ValueError, match=r"LOC_val_solution\.csv, line 7: .*val has no image ILSVRC2012_val_00000099"):
-        write(folder, tmp_path / "out")
-    assert write(folder, tmp_path / "out", on_error="skip")["val"].num_samples == 5
-    solution.unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no LOC_val_solution\.csv"):
-        find_sources(folder, BOTH)
-
-
-CIFAR_NAMES = ("airplane", "automobile", "bird")
-
-
-@pytest.fixture(scope="module")
-def small_images():
-    """Pixels [N, 3, 32, 32] and labels by file of CIFAR-10."""
-    rng = np.random.default_rng(0)
-    return {
-        name: (rng.integers(0, 256, (4, 3, 32, 32), np.uint8), rng.permutation([0, 1, 2, number % 3]))
-        for number, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"])
-    }
-
-
-@pytest.fixture(scope="module")
-def small_expected(small_images, tmp_path_factory):
-    """What the writer makes of the images of CIFAR as PNG files in folders."""
-    root = tmp_path_factory.mktemp("small")
-    for split in BOTH:
-        files = [file for file in small_images if (file == "test_batch") == (split == "val")]
-        pixels, labels = (np.concatenate([small_images[file][part] for file in files]) for part in (0, 1))
-        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            folder = root / split / CIFAR_NAMES[label]
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:05}.png")
-    write_splits(root, root, BOTH, PARAMETERS, num_workers=1)
-    return root
-
-
-def make_cifar(folder, small_images, version, protocol=2):
-    batches = folder / version
-    batches.mkdir(parents=True)
-    files = dict(small_images)
-    if version.startswith("cifar-100"):
-        train = [files[f"data_batch_{n}"] for n in range(1, 6)]
-        files = {"train": tuple(map(np.concatenate, zip(*train, strict=True))), "test": files["test_batch"]}
-    for name, (pixels, labels) in files.items():
-        rows = pixels.reshape(len(pixels), -1)
-        if version.endswith(("py", "python")):
-            key = b"fine_labels" if version.startswith("cifar-100") else b"labels"
-            content = pickle.dumps({b"data": rows, key: labels.tolist(), b"batch_label": b"x"}, protocol=protocol)
-            (batches / name).write_bytes(content)
-        else:
-            first = [labels * 0, labels] if version.startswith("cifar-100") else [labels]
-            (batches / f"{name}.bin").write_bytes(np.column_stack([*first, rows]).astype(np.uint8).tobytes())
-    names = [name.encode() for name in CIFAR_NAMES]
-    if version == "cifar-10-batches-py":
-        (batches / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=protocol))
-    elif version == "cifar-100-python":
-        (batches / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, protocol=protocol))
-    else:
-        file = "batches.meta.txt" if version == "cifar-10-batches-bin" else "fine_label_names.txt"
-        (batches / file).write_text("\n".join(CIFAR_NAMES) + "\n\n")
-    return batches
-
-
-@pytest.mark.parametrize("form", ["tar.gz", "folder"])
-@pytest.mark.parametrize("version", cifar.VERSIONS)
-def test_cifar_as_it_is_published(tmp_path, small_images, small_expected, version, form):
-    root = make_cifar(tmp_path / "files", small_images, version)
-    if form == "tar.gz":
-        root = make_tar(tmp_path / f"{version}.tar.gz", tmp_path / "files", mode="w:gz")
-    assert_same(root, small_expected, tmp_path / "out", "cifar", same_digest=False)
-
-
-def test_a_pickle_of_cifar_runs_no_code(tmp_path, small_images):
-    class Hostile:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path}/run",)
-
-    root = make_cifar(tmp_path, small_images, "cifar-10-batches-py")
-    (root / "data_batch_3").write_bytes(pickle.dumps({b"data": Hostile(), b"labels": [0]}))
-    with pytest.raises(ValueError, match=r"data_batch_3 is not CIFAR's: .*the pickle calls posix\.system, .* not run"):
-        find_sources(root, BOTH)
-    assert not (tmp_path / "run").exists()
-    (root / "data_batch_3").write_bytes(b"\x80")
-    with pytest.raises(ValueError, match=r"data_batch_3 is not CIFAR's"):
-        find_sources(root, BOTH)
-    (root / "data_batch_3").unlink()
-    with pytest.raises(ValueError, match="has no member data_batch_3"):
-        find_sources(root, BOTH)
-
-
-def test_the_digest_of_cifar_tells_other_pixels(tmp_path, small_images):
-    root = make_cifar(tmp_path, small_images, "cifar-10-batches-bin")
-    before = find_sources(root, BOTH)["val"].digest
-    file = root / "test_batch.bin"
-    file.write_bytes(file.read_bytes()[:-1] + b"\1")
-    assert find_sources(root, BOTH)["val"].digest != before
-
-
-@pytest.mark.parametrize("numbers", [False, True])
-@pytest.mark.parametrize("header", ["", "label,path,split\n"])
-def test_csv_files(tmp_path, images, expected, numbers, header):
-    lines = []
-    for file in files_of(images):
-        if file.suffix == ".JPEG":
-            split, name = file.parts[-3:-1]
-            label = SYNSETS.index(name) if numbers else name
-            path = os.path.relpath(file, tmp_path)
-            split = "validation" if split == "val" else split
-            lines.append(f"{label},{path},{split}\n" if header else f"{path},{label},{split}\n")
-    (tmp_path / "images.csv").write_text(header + "".join(lines))
-    out = tmp_path / "out"
-    for split, manifest in write(tmp_path / "images.csv", out).items():
-        assert manifest.source_format == "csv"
-        assert (out / f"{split}.beton").read_bytes() == (expected / f"{split}.beton").read_bytes()
-        assert manifest.classes == (("class_0", "class_1", "class_2") if numbers else SYNSETS)
-    (tmp_path / "images.csv").write_text(header + "".join([*lines, "only\n"]))
-    with pytest.raises(
-        ValueError, match=rf"images\.csv, line {len(lines) + 1 + bool(header)}: got \['only'\], allowed"
-    ):
-        find_sources(tmp_path / "images.csv", BOTH)
-
-
-def test_a_csv_file_for_each_split(tmp_path, images, expected):
-    for split in BOTH:
-        rows = [f"{os.path.relpath(file, tmp_path)},{file.parent.name}" for file in files_of(images / split)]
-        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
-    assert_same(tmp_path, expected, tmp_path / "out", "csv", same_digest=False)
-    (tmp_path / "val.csv").write_text("gone.jpg,n01440764\n")
-    with pytest.raises(ValueError, match=r"val\.csv must have the classes of .*train\.csv: 2 missing"):
-        find_sources(tmp_path, BOTH)
-
-
-def make_shards(folder, images, form, count=2):
-    """WebDataset shards whose samples lie in no order; ``form`` says where the label is."""
-    folder.mkdir(exist_ok=True)
-    for split in BOTH:
-        files = files_of(images / split)
-        for shard in range(count):
-            with tarfile.open(folder / f"imagenet-{split}-{shard:03}.tar", "w") as archive:
-                add(archive, "__info__.txt", b"a shard")
-                for file in files[shard::count]:
-                    label = SYNSETS.index(file.parent.name)
-                    parts = {"cls": {"cls": f"{label}\n"}, "json": {"json": json.dumps({"label": label})}}.get(form, {})
-                    start = f"{file.parent.name}/" if form == "folder" else ""
-                    add(archive, f"{start}{file.stem}.jpg", file.read_bytes())
-                    for kind, text in parts.items():
-                        add(archive, f"{start}{file.stem}.{kind}", text.encode())
-    return folder
-
-
-@pytest.mark.parametrize("form", ["cls", "json", "folder"])
-@pytest.mark.parametrize("pattern", [False, True])
-def test_shards_of_webdataset(tmp_path, images, expected, form, pattern):
-    root = make_shards(tmp_path / "shards", images, form)
-    out = tmp_path / "out"
-    for split, manifest in write(root / "imagenet-{train,val}-{000..001}.tar" if pattern else root, out).items():
-        assert manifest.source_format == "webdataset"
-        assert manifest.classes == (SYNSETS if form == "folder" else ("class_0", "class_1", "class_2"))
-        assert manifest.source_folder == "shards"
-        assert (out / f"{split}.beton").read_bytes() == (expected / f"{split}.beton").read_bytes()
-
-
-def test_one_shard_for_one_split(tmp_path, images, expected):
-    shard = make_shards(tmp_path / "shards", images, "cls", count=1) / "imagenet-val-000.tar"
-    write(shard.rename(tmp_path / "images.tar"), tmp_path / "out", splits=("val",))
-    assert (tmp_path / "out/val.beton").read_bytes() == (expected / "val.beton").read_bytes()
-
-
-def test_shards_that_are_not_whole(tmp_path, images):
-    root = make_shards(tmp_path / "shards", images, "json")
-    with pytest.raises(FileNotFoundError, match=r"imagenet-train-002\.tar, one of the 3 that .* stands for"):
-        find_sources(root / "imagenet-train-{000..002}.tar", ["train"])
-    with tarfile.open(root / "imagenet-val-001.tar", "a") as archive:
-        add(archive, "x.jpg", b"")
-        add(archive, "x.json", b"[]")
-    with pytest.raises(ValueError, match=r"imagenet-val-001\.tar: x\.json: allowed is a JSON object with a label in"):
-        find_sources(root, BOTH)
-    for file in root.glob("*val*"):
-        file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no \.tar file with val in its name .*--write\.splits=train"):
-        find_sources(root, BOTH)
-
-
-def make_parquet(folder, images, class_names=SYNSETS):
-    """Shards as on the hub, the rows in no order."""
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-
-    folder.mkdir()
-    for split, name in (("train", "train"), ("val", "validation")):
-        files = files_of(images / split)
-        for shard in range(2):
-            rows = [
-                {"image": {"bytes": f.read_bytes(), "path": f.name}, "label": SYNSETS.index(f.parent.name)}
-                for f in files[shard::2]
-            ]
-            features = {"label": {"names": list(class_names), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
-            metadata = {"huggingface": json.dumps({"info": {"features": features}})} if class_names else {}
-            table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
-            path = folder / f"{name}-{shard:05}-of-00002.parquet"
-            parquet.write_table(table, path, row_group_size=3)
-    return folder
-
-
-def test_parquet_shards(tmp_path, images, expected):
-    root = make_parquet(tmp_path / "data", images)
-    assert_same(tmp_path, expected, tmp_path / "out", "parquet", same_digest=False)
-    content = bytearray((root / "validation-00001-of-00002.parquet").read_bytes())
-    (root / "validation-00001-of-00002.parquet").write_bytes(content[:-100])
-    with pytest.raises(ValueError, match=r"validation-00001-of-00002\.parquet cannot be read"):
-        find_sources(tmp_path, BOTH)
-
-
-def test_parquet_shards_without_class_names(tmp_path, images):
-    make_parquet(tmp_path / "data", images, class_names=())
-    assert find_sources(tmp_path, BOTH)["val"].classes == ("class_0", "class_1", "class_2")
-
-
-def test_parquet_without_pyarrow_is_a_line(tmp_path, monkeypatch):
-    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ValueError, match="reading Parquet files needs pyarrow: pip install pyarrow"):
-        find_sources(tmp_path, ["train"])
-
-
-CLASSES_OF_CUB = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
-
-
-def make_cub(folder, root):
-    """CUB_200_2011 of the images of an image folder with two classes."""
-    top = folder / "CUB_200_2011"
-    lists = {"images": [], "image_class_labels": [], "train_test_split": []}
-    for number, file in enumerate(files_of(root), 1):
-        split, name = file.parts[-3:-1]
-        path = f"{name}/{split}_{file.name}"
-        (top / "images" / name).mkdir(parents=True, exist_ok=True)
-        (top / "images" / path).write_bytes(file.read_bytes())
-        lists["images"].append(f"{number} {path}")
-        lists["image_class_labels"].append(f"{number} {CLASSES_OF_CUB.index(name) + 1}")
-        lists["train_test_split"].append(f"{number} {int(split == 'train')}")
-    lists["classes"] = [f"{number} {name}" for number, name in enumerate(CLASSES_OF_CUB, 1)]
-    for name, lines in lists.items():
-        (top / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    return top
-
-
-@pytest.mark.parametrize("form", ["folder", "tgz"])
-def test_cub(tmp_path, form):
-    images = draw_folder(tmp_path / "images", classes=CLASSES_OF_CUB)
-    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
-    root = make_cub(tmp_path / "files", images)
-    if form == "tgz":
-        root = make_tar(tmp_path / "CUB_200_2011.tgz", tmp_path / "files", mode="w:gz")
-    assert_same(root, tmp_path / "expected", tmp_path / "out", "cub", same_digest=False)
-    assert Manifest.read(tmp_path / "out/val.beton").class_names == ("Black footed Albatross", "Laysan Albatross")
-
-
-@pytest.mark.parametrize("form", ["folder", "tgz"])
-def test_stanford_cars(tmp_path, form):
-    classes = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012")
-    images = draw_folder(tmp_path / "images", classes=classes, extension=".jpg")
-    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
-    root = tmp_path / "cars"
-    (root / "devkit").mkdir(parents=True)
-    for split, folder, labels in (
-        ("train", "cars_train", "devkit/cars_train_annos.mat"),
-        ("val", "cars_test", "cars_test_annos_withlabels.mat"),
-    ):
-        (root / folder).mkdir()
-        rows = []
-        for number, file in enumerate(sorted(images.glob(f"{split}/*/*")), 1):
-            (root / folder / f"{number:05}.jpg").write_bytes(file.read_bytes())
-            rows.append((1, classes.index(file.parent.name) + 1, f"{number:05}.jpg"))
-        kinds = [("bbox_x1", "O"), ("class", "O"), ("fname", "O")]
-        scipy.io.savemat(root / labels, {"annotations": np.array(rows, kinds)})
-    scipy.io.savemat(root / "devkit/cars_meta.mat", {"class_names": np.array(classes, object)})
-    if form == "tgz":
-        for folder, archive in (("cars_train", "cars_train"), ("cars_test", "cars_test"), ("devkit", "car_devkit")):
-            make_tar(root / f"{archive}.tgz", root / folder, f"{folder}/", "w:gz")
-            shutil.rmtree(root / folder)
-    assert_same(root, tmp_path / "expected", tmp_path / "out", "cars", same_digest=False)
-    (root / "cars_test_annos_withlabels.mat").write_bytes(b"MATLAB 5.0")
-    with pytest.raises(ValueError, match=r"cars_test_annos_withlabels\.mat cannot be read"):
-        find_sources(root, BOTH)
-
-
-def test_names_of_classes_from_a_file(tmp_path, images):
-    file = tmp_path / "names.txt"
-    for text in ("n02084071 dog\nn01440764 tench\n\nn01443537 great fish\n", "tench\ngreat fish\ndog\n"):
-        file.write_text(text)
-        assert find_sources(images, BOTH, class_names=file)["val"].class_names == ("tench", "great fish", "dog")
-    file.write_text("tench\n")
-    with pytest.raises(ValueError, match=r"names\.txt has 1 lines, allowed are a line for each of the 3 classes"):
-        find_sources(images, BOTH, class_names=file)
-
-
-def test_a_data_set_of_torchvision(tmp_path):
-    classes = ("Abyssinian", "American Bulldog")
-    images = draw_folder(tmp_path / "images", classes=classes, extension=".png")
-    write_splits(images, tmp_path / "expected", BOTH, PARAMETERS, num_workers=1)
-    base = tmp_path / "oxford-iiit-pet"
-    for folder in ("images", "annotations/trimaps"):
-        (base / folder).mkdir(parents=True)
-    number = 0
-    for split, name in (("train", "trainval"), ("val", "test")):
-        lines = []
-        for file in sorted(images.glob(f"{split}/*/*")):
-            number += 1
-            image = f"{file.parent.name.replace(' ', '_')}_{number}"
-            (base / f"images/{image}.jpg").write_bytes(file.read_bytes())
-            lines.append(f"{image} {classes.index(file.parent.name) + 1} 1 1\n")
-        (base / f"annotations/{name}.txt").write_text("".join(lines))
-    out, format = tmp_path / "out", "torchvision:OxfordIIITPet"
-    assert_same(tmp_path, tmp_path / "expected", out, format, same_digest=False, chosen=format)
-    with pytest.raises(ValueError, match=r"/out: torchvision: Dataset not found"):
-        find_sources(out, BOTH, format)
-    for name in ("Nothing", "ImageFolder"):
-        with pytest.raises(ValueError, match=rf"got torchvision:{name}, allowed is a class of torchvision\.datasets"):
-            find_sources(tmp_path, BOTH, f"torchvision:{name}")
-    (base / "images/Abyssinian_1.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"OxfordIIITPet, train\): item 0: cannot identify image file"):
-        write(tmp_path, tmp_path / "other", format)

@@ -4,7 +4,14 @@ import torch
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from ffcv_imagenet.data.read.crops import center_crop, random_flip, random_resized_crop, sample_key, uniform
+from ffcv_imagenet.data.read.crops import (
+    center_crop,
+    random_flip,
+    random_part,
+    random_resized_crop,
+    sample_key,
+    uniform,
+)
 
 RATIO = (3 / 4, 4 / 3)
 
@@ -77,3 +84,22 @@ def test_half_of_the_samples_are_mirrored():
 )
 def test_center_crop(height, width, box):
     assert center_crop(height, width, 224 / 256) == box
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (32, 32), (1, 7)])
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_part_of_constant_size_lies_anywhere(height, width, squash):
+    """As RandomCrop(224) after Resize(256), or after Resize((256, 256)): the position is uniform in what is left."""
+    top, left, h, w = np.array([random_part(key_of(0, 0, i), height, width, 0.875, squash) for i in range(2000)]).T
+    sides = (height, width) if squash else (min(height, width),) * 2
+    assert set(h) == {max(1, round(0.875 * sides[0]))}
+    assert set(w) == {max(1, round(0.875 * sides[1]))}
+    for start, left_over in ((top, height - h[0]), (left, width - w[0])):
+        count = np.bincount(start, minlength=left_over + 1)
+        assert len(count) == left_over + 1
+        expected = 2000 / len(count)
+        assert np.abs(count - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_part_of_everything_is_the_whole_image():
+    assert random_part(key_of(0, 0, 0), 40, 70, 1.0, True) == (0, 0, 40, 70)

@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from ffcv_imagenet.data.read.orders import QuasiRandomOrder, ShardedOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import QuasiRandomOrder, RepeatedOrder, ShardedOrder, ShuffledOrder
 
 QUASI = functools.partial(QuasiRandomOrder, block=7, window=4)
 
@@ -26,6 +26,31 @@ def test_order_depends_on_seed_and_epoch_and_leaves_out_others_each_time(kind):
     assert len(set.union(*left_out)) > 1
     assert not np.array_equal(order.sample_order(0), order.sample_order(1))
     assert not np.array_equal(order.sample_order(0), kind(101, seed=1, global_batch=10).sample_order(0))
+
+
+@pytest.mark.parametrize(("repeats", "batch"), [(3, 12), (3, 16), (2, 6), (5, 12)])
+def test_a_batch_has_each_of_its_samples_so_often_and_neighbours_differ(repeats, batch):
+    order = RepeatedOrder(101, seed=4, global_batch=batch, repeats=repeats)
+    steps = 101 // batch
+    samples, copies = order.sample_order(2).reshape(steps, batch), order.repeat_numbers().reshape(steps, batch)
+    assert len(np.unique(samples)) == -(-steps * batch // repeats)
+    pairs = {*zip(samples.flatten().tolist(), copies.flatten().tolist(), strict=True)}
+    assert len(pairs) == steps * batch
+    assert {copy for _, copy in pairs} == {*range(repeats)}
+    for one in samples:
+        assert len(np.unique(one)) <= -(-batch // repeats) + 1
+        assert (one[::2] != one[1::2]).all()
+    assert set(order.sample_order(0)) != set(order.sample_order(1))
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_ranks_share_the_batches_with_copies(world):
+    options = {"seed": 5, "global_batch": 12, "repeats": 3}
+    ranks = [RepeatedOrder(101, rank=rank, world_size=world, **options) for rank in range(world)]
+    whole = RepeatedOrder(101, **options)
+    for of in (lambda order: order.sample_order(3), lambda order: order.repeat_numbers()):
+        parts = np.concatenate([of(order).reshape(8, -1) for order in ranks], axis=1)
+        assert np.array_equal(parts, of(whole).reshape(8, 12))
 
 
 def test_a_batch_larger_than_the_data_set_is_refused():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.doctor import measure
 from ffcv_imagenet.doctor.command import main
-from ffcv_imagenet.doctor.examine import share_of
+from ffcv_imagenet.doctor.examine import Examined, share_of, training_notes
+from ffcv_imagenet.doctor.machine import Disk
 from ffcv_imagenet.doctor.sample import write_sample
+from ffcv_imagenet.doctor.verdict import Findings, Rates
 from ffcv_imagenet.options import build
 
 SMALL = ("--model.arch=resnet10", "--resolution.min_res=32", "--resolution.max_res=40", "--training.epochs=4")
@@ -48,11 +51,11 @@ def test_the_page_says_what_the_machine_is_what_is_reached_and_what_limits(
     assert re.search(r"^  cores +\d+ cores? of ", page, re.MULTILINE)
     assert re.search(r"^  batch +16 = 1 process x 1 x 16 images; epochs: 3 at 32 px, 1 at 40 px$", page, re.MULTILINE)
     assert "96 images, 3 classes" in page
-    rows = re.findall(r"^ +(\d+) px +([\d,]+) +([\d,]+) +([\d,]+) +\S+ \wiB$", page, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+) px +([\d,.]+) +([\d,.]+) +([\d,.]+) +\S+ \wiB$", page, re.MULTILINE)
     assert [row[0] for row in rows] == ["32", "40"]
-    assert all(int(number.replace(",", "")) > 0 for row in rows for number in row[1:])
-    assert re.search(r"^  reading +in random order [\d,]+ \(.*iB/s\), in pieces of 8 MiB [\d,]+ ", page, re.MULTILINE)
-    assert re.search(r"^  The limit is (the step|decoding on the CPU): [\d,]+ images/s at 32 px alone", page, re.M)
+    assert all(float(number.replace(",", "")) > 0 for row in rows for number in row[1:])
+    assert re.search(r"^  reading +in random order [\d,.]+ \(.*iB/s\), in pieces of 8 MiB [\d,.]+ ", page, re.MULTILINE)
+    assert re.search(r"^  The limit is (the step|decoding on the CPU): [\d,.]+ images/s at 32 px alone", page, re.M)
     assert re.search(r"^  Time: an epoch takes .* at 32 px, .* at 40 px.*; 4 epochs: ", page, re.MULTILINE)
 
 
@@ -116,32 +119,58 @@ def test_a_process_takes_its_share_of_batch_and_cores():
     assert (world.size, world.local_size) == (1, 3)
 
 
-def test_reading_is_from_the_disk_where_the_system_lets_go_of_what_is_in_memory(tmp_path):
+def test_what_would_stop_a_training_is_noted():
+    values = {"data.train": "t", "data.val": "v", "training.batch_size": 64, "checkpoint.keep": 3}
+    config = build(TrainConfig, {key: str(value) for key, value in values.items()})
+    rates = (Rates(32, 1, step=1.0),)
+    findings = Findings("cpu", 1, 64, 1, 40, rates, file_bytes=1, raw_bytes=1, cache_bytes=1)
+    examined = Examined(findings, None, {}, 1 << 28, None, None, None, ())
+    disk = Disk("/runs", "ext4", "/dev/sda1", None, 1 << 40, 9 << 30)
+    refused, full = training_notes(config, examined, disk, sample=False)
+    assert refused == "a training refuses --training.batch_size=64: there are 40 images"
+    assert full == "checkpoints need 10 GiB, /runs has 9.0 GiB free: --logging.folder=FOLDER"
+    assert list(training_notes(config, examined, replace(disk, free=11 << 30), sample=True)) == []
+
+
+def test_reading_is_from_the_disk_and_not_from_memory(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(os.urandom(1 << 20))
     with file.open("rb", buffering=0) as opened:
-        os.fsync(opened.fileno())
+        number = opened.fileno()
+        os.fsync(number)
         opened.read()
-        if measure._is_cold(opened.fileno(), 0) is None:
-            pytest.skip("this file system does not say what is in memory")
-        assert measure._is_cold(opened.fileno(), 0) is False
         content = np.memmap(file, np.uint8, "r")
+        assert measure._resident(content, 5000, 400_000) >= 395_000
+        assert measure._was_cold(number, measure._resident(content, 5000, 400_000), 395_000) is False
+        os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+        if measure._resident(content, 0, 1 << 20):
+            pytest.skip("this file system keeps what it has in memory")
+        opened.seek(0)
+        opened.read()
         parts = [(np.array([at], np.uint64), np.array([100_000], np.uint64)) for at in (0, 300_000, 500_000)]
-        rate, cold = measure._read(opened.fileno(), content, parts, 10.0)
+        rate, cold = measure._read(number, content, parts, 10.0)
         assert rate > 0
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        assert cold is measure._is_cold(opened.fileno(), 0)
+        assert cold is True
 
 
-def test_reading_ends_when_its_time_is_over(digits, monkeypatch):
-    clock = iter(np.arange(0.0, 1e4, 0.4).tolist())  # 0.4 s between two looks
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    read = []
+def test_reading_ends_after_the_part_in_which_its_time_is_over(digits, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(measure, "_READ_TOGETHER", 8)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: seconds[0])
     whole = os.pread
-    monkeypatch.setattr(os, "pread", lambda file, size, at: read.append(size) or whole(file, size, at))
-    reading = measure.measure_reading(BetonFile.open(digits / "train.beton"), 1.0)
-    assert 0 < len(read) < 10
-    assert reading.random_images > 0
+
+    def slow(file, size, at):
+        seconds[0] += 0.05
+        return whole(file, size, at)
+
+    monkeypatch.setattr(os, "pread", slow)
+    file = BetonFile.open(digits / "train.beton")
+    reading = measure.measure_reading(file, 1.0)
+    assert reading.random_images == pytest.approx(20, rel=0.2)  # of 96 images, 24 in 3 parts
+    before = seconds[0]
+    monkeypatch.setattr(measure, "_READ_TOGETHER", 96)
+    measure.measure_reading(file, 0.1)  # a part of 4.8 s: a very slow disk
+    assert seconds[0] - before < 2.0
 
 
 def test_the_memory_of_a_whole_micro_batch_is_counted_up_from_a_few_images():

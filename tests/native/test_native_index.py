@@ -170,6 +170,19 @@ def test_positions_that_go_backwards(decoder, indexed):
     assert code_of(decoder, jpeg, wrong) == Error.INDEX
 
 
+def test_of_two_rows_decoded_in_turn_the_upper_ones_fault_is_told(decoder, indexed):
+    jpeg, index = indexed
+    damaged, wrong = bytearray(jpeg), index.copy()
+    starts = index[5 * 4 * 8 :][: 5 * 4].view("<u4") // 8
+    damaged[starts[2] + 2 : starts[3] - 2] = bytes([0xFE]) * (starts[3] - starts[2] - 4)
+    code = code_of(decoder, bytes(damaged), index)
+    assert code in (Error.CODE, Error.COEFFICIENT)
+    # The fourth row would end here, after the third.
+    wrong[5 * 4 * 8 :][: 5 * 4].view("<u4")[4] = 2**32 - 1
+    assert code_of(decoder, jpeg, wrong) == Error.INDEX
+    assert code_of(decoder, bytes(damaged), wrong) == code
+
+
 def test_any_index_is_survived(decoder, indexed):
     jpeg, index = indexed
     rng, codes = np.random.default_rng(2), set()

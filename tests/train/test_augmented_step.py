@@ -5,8 +5,12 @@ import torch
 from memory_trainer import CLASSES, KeptCheckpoints, draw_batch, make_trainer
 
 from ffcv_imagenet.augment.augmentation import Augmentation
+from ffcv_imagenet.augment.draws import Purpose
+from ffcv_imagenet.augment.erasing import Erasing
 from ffcv_imagenet.augment.mixing import Mixing, mix_images, swap_neighbours
+from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.policies import POLICIES
+from ffcv_imagenet.augment.policies.sometimes import ColorJitter
 from ffcv_imagenet.imagenet import IMAGENET_MEAN
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.run.checkpoint import load_checkpoint
@@ -16,8 +20,18 @@ STEPS, BATCH_SIZE, EPOCHS, SIDE = 4, 8, 2, 32
 
 def augmentation():
     mixing = Mixing(mixup=0.8, cutmix=1.0, prob=0.9, switch=0.5, first_unmixed=EPOCHS, seed=3)
-    policy = POLICIES.choose("timm_randaugment")
-    return Augmentation(policy=policy, mixing=mixing, seed=3, mean=IMAGENET_MEAN, device=torch.device("cpu"))
+    return Augmentation(
+        policies={
+            Purpose.POLICY: POLICIES.choose("timm_randaugment"),
+            Purpose.JITTER: ColorJitter((0.3, 0.3, 0.3, 0.1)),
+        },
+        erasing=Erasing(0.5, "pixel", 2, seed=3),
+        mixing=mixing,
+        normalize=Normalize(),
+        seed=3,
+        mean=IMAGENET_MEAN,
+        device=torch.device("cpu"),
+    )
 
 
 class DoubleNet(torch.nn.Sequential):

@@ -67,7 +67,18 @@ def take_steps(world, accumulation, compile):
     return weights
 
 
-def take_steps_on_images(digits, world, accumulation):
+#: Options of an augmentation with everything in it.
+AUGMENTED = {
+    "augment.policy": "timm_randaugment",
+    "augment.color_jitter": "0.3,0.3,0.3,0",
+    "augment.erasing": 0.5,
+    "augment.mixup": 0.8,
+    "augment.cutmix": 1,
+    "data.repeats": 3,
+}
+
+
+def take_steps_on_images(digits, world, accumulation, **options):
     """Weights after an epoch on real images, of which each micro-batch is normalised by itself."""
     values = {
         "data.train": digits / "train.beton",
@@ -76,15 +87,18 @@ def take_steps_on_images(digits, world, accumulation):
         "resolution.min_res": 32,
         "training.batch_size": GLOBAL_BATCH,
         "training.accumulation": accumulation,
+        **options,
     }
     config = build(TrainConfig, {key: str(value) for key, value in values.items()})
+    start = resolve(config, world)
     torch.manual_seed(0)
     trainer = make_trainer(
         DoubleNet(3, nn.BatchNorm2d(6)),
         LOSSES.choose("maxsup"),
         batches=0,
         batch_size=GLOBAL_BATCH // world.size // accumulation,
-        train_loader=make_train_loader(resolve(config, world)),
+        train_loader=make_train_loader(start),
+        augmentation=start.make_augmentation(),
         world=world,
         accumulation=accumulation,
     )
@@ -112,9 +126,10 @@ def _rank(rank, size, folder, digits):
     world = World(rank, size, rank, size, torch.device("cpu"))
     results = [take_steps(world, accumulation, mode) for accumulation, mode in CASES]
     results.append(take_steps_on_images(digits, world, 2))
+    augmented = take_steps_on_images(digits, world, 2, **AUGMENTED)
     for name, loss in LOSSES_TOLD.items():
         results.append(train_with_state(world, loss, folder / name if name in KEPT else None))
-    torch.save(results, f"{folder}/{rank}.pt")
+    torch.save([*results, augmented], f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -143,6 +158,15 @@ def test_the_same_micro_batches_on_one_process_take_the_same_steps(two_ranks, di
     for results in two_ranks[1]:
         torch.testing.assert_close(results[len(CASES)][0], before, rtol=0, atol=0)
         torch.testing.assert_close(results[len(CASES)][1], after, rtol=1e-9, atol=1e-9)
+
+
+def test_two_processes_augment_as_one(two_ranks, digits):
+    before, after = take_steps_on_images(digits, World(0, 1, 0, 1, torch.device("cpu")), 4, **AUGMENTED)
+    _, plain = take_steps_on_images(digits, World(0, 1, 0, 1, torch.device("cpu")), 4)
+    assert (after - plain).abs().max() > 0.01
+    for results in two_ranks[1]:
+        torch.testing.assert_close(results[-1][0], before, rtol=0, atol=0)
+        torch.testing.assert_close(results[-1][1], after, rtol=1e-9, atol=1e-9)
 
 
 def assert_close(state, expected, name):

@@ -1,6 +1,6 @@
 """The operations that change one image, each with one strength, on as many images at once as have been drawn for it."""
 
-from ffcv_imagenet.augment.operations.colour import Saturation
+from ffcv_imagenet.augment.operations.colour import Hue, Saturation
 from ffcv_imagenet.augment.operations.geometry import Rotate, ShearX, ShearY, TranslateX, TranslateY
 from ffcv_imagenet.augment.operations.operation import Operation
 from ffcv_imagenet.augment.operations.sharpness import GaussianBlur, Sharpness
@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Operation] = {
     "brightness": Brightness(),
     "contrast": Contrast(),
     "saturation": Saturation(),
+    "hue": Hue(),
     "sharpness": Sharpness(),
     "gaussian_blur": GaussianBlur(),
     "posterize": Posterize(),

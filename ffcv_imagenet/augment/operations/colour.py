@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from ffcv_imagenet.augment.operations.operation import Operation
-from ffcv_imagenet.augment.pixels import Sampling, saturate
+from ffcv_imagenet.augment.pixels import Sampling, saturate, turn_hue
 
 
 class Saturation(Operation):
@@ -14,3 +15,15 @@ class Saturation(Operation):
     def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
         """See :class:`Operation`."""
         return saturate(pixels, parameters[:, 0].float())
+
+
+class Hue(Operation):
+    """Turns the hue by this share of the circle."""
+
+    def parameters(self, strengths: np.ndarray, side: int) -> np.ndarray:
+        """Steps of 255, in which Pillow has hues; see :class:`Operation`."""
+        return np.trunc(strengths * 255)[:, None]
+
+    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+        """See :class:`Operation`."""
+        return turn_hue(pixels, parameters[:, 0].long())

@@ -36,6 +36,13 @@ def sample_key(seed, epoch, index):  # type: ignore[no-untyped-def]
 
 
 @cached_njit()
+def _copy_key(seed, epoch, samples, repeats, i):  # type: ignore[no-untyped-def]
+    """The key of a sample of a batch, or of a copy of it, which is as in an epoch far away."""
+    copy = np.uint64(repeats[i]) if len(repeats) else np.uint64(0)
+    return sample_key(seed, np.uint64(epoch) + (copy << np.uint64(32)), samples[i])
+
+
+@cached_njit()
 def uniform(key, draw):  # type: ignore[no-untyped-def]
     """The ``draw``-th random number of a key, uniform in [0, 1) with 53 bits."""
     bits = mix(key + np.uint64(draw + 1) * _GOLDEN)
@@ -83,22 +90,49 @@ def center_crop(height, width, ratio):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(nogil=True)
-def random_boxes(samples, metadata, seed, epoch, min_area, flip, boxes):  # type: ignore[no-untyped-def]
+def random_boxes(samples, repeats, metadata, seed, epoch, area, ratio, flip, boxes):  # type: ignore[no-untyped-def]
     """Fill ``boxes [B, 5] int32`` with (top, left, height, width, flip) of random crops.
 
     Args:
         samples: [B] indices in the file.
+        repeats: [B] numbers of copies of a sample, each of which has a crop of its own; empty: all 0.
         metadata: FFCV's records of all images, with ``height`` and ``width``.
         seed: of the run.
         epoch: number of the epoch.
-        min_area: smallest crop as a share of the image's area.
+        area: smallest and largest crop as a share of the image's area.
+        ratio: smallest and largest aspect ratio.
         flip: mirror half of the samples.
         boxes: the output.
     """
     for i in range(len(samples)):
         field = metadata[samples[i]]
-        key = sample_key(seed, epoch, samples[i])
-        box = random_resized_crop(key, field["height"], field["width"], min_area, 1.0, 3 / 4, 4 / 3)
+        key = _copy_key(seed, epoch, samples, repeats, i)
+        box = random_resized_crop(key, field["height"], field["width"], area[0], area[1], ratio[0], ratio[1])
+        for j in range(4):
+            boxes[i, j] = box[j]
+        boxes[i, 4] = flip and random_flip(key)
+
+
+@cached_njit()
+def random_part(key, height, width, share, squash):  # type: ignore[no-untyped-def]
+    """A box ``(top, left, height, width)`` anywhere in an image, its sides ``share`` times the image's.
+
+    Unless ``squash``, both sides are that of the shorter one.
+    """
+    height, width = np.int64(height), np.int64(width)
+    shorter = min(height, width)
+    h = max(np.int64(1), np.int64(round(share * (height if squash else shorter))))
+    w = max(np.int64(1), np.int64(round(share * (width if squash else shorter))))
+    return np.int64(uniform(key, 0) * (height - h + 1)), np.int64(uniform(key, 1) * (width - w + 1)), h, w
+
+
+@cached_njit(nogil=True)
+def random_part_boxes(samples, repeats, metadata, seed, epoch, share, squash, flip, boxes):  # type: ignore[no-untyped-def]
+    """Fill ``boxes [B, 5] int32`` with (top, left, height, width, flip) of random crops; see :func:`random_part`."""
+    for i in range(len(samples)):
+        field = metadata[samples[i]]
+        key = _copy_key(seed, epoch, samples, repeats, i)
+        box = random_part(key, field["height"], field["width"], share, squash)
         for j in range(4):
             boxes[i, j] = box[j]
         boxes[i, 4] = flip and random_flip(key)

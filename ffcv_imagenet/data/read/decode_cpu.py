@@ -23,7 +23,7 @@ from ffcv_imagenet.data.ffcv_imports import AllocationQuery, Compiler, SimpleRGB
 from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.records import JPEG_MODE
 from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
-from ffcv_imagenet.data.read.crops import center_boxes, random_boxes
+from ffcv_imagenet.data.read.crops import center_boxes, random_boxes, random_part_boxes
 from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
 
 #: Error code, in addition to the library's, of a sample that lies outside the file.
@@ -60,7 +60,12 @@ _JOB = np.dtype(
     [
         ("seed", "u8"),
         ("epoch", "u8"),
-        ("min_area", "f8"),  # smallest random crop as a share of the image's area
+        ("min_area", "f8"),  # smallest and largest random crop as a share of the image's area
+        ("max_area", "f8"),
+        ("min_ratio", "f8"),  # its smallest and largest aspect ratio
+        ("max_ratio", "f8"),
+        ("share", "f8"),  # sides of a random crop of constant size as a share of the image's
+        ("squash", "u1"),  # of each of them, not of the shorter one
         ("flip", "u1"),  # mirror half of the random crops
         ("resize", "i4"),  # number of the filter
         ("center_ratio", "f8"),  # side of a centre crop as a share of the shorter side
@@ -70,6 +75,9 @@ _JOB = np.dtype(
         ("decoders", "u8"),  # address of the addresses of a native decoder per thread
         ("offsets", "u8"),  # address of the index's offsets, [num_samples + 1] uint64
         ("entries", "u8"),  # address of the index's entries
+        ("num_repeats", "u8"),  # samples of the epoch, 0 where none is repeated
+        ("repeats", "u8"),  # address of their numbers of copies, int64
+        ("position", "u8"),  # of the batch in the epoch
     ],
     align=True,
 )
@@ -152,6 +160,8 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._threads = [native.Decoder() for _ in range(numba.config.NUMBA_NUM_THREADS)]  # type: ignore[attr-defined]
         self._decoders = np.array([decoder.address for decoder in self._threads], np.uint64)
         self._job = np.zeros((), _JOB)
+        self._no_repeats = np.zeros(0, np.int64)
+        self.set_repeats(self._no_repeats)
         self._job["resize"] = native.RESIZE_FILTERS[resize]
 
     def read_from(self, file: BetonFile) -> None:
@@ -165,6 +175,15 @@ class CropDecoder(SimpleRGBImageDecoder):
         """
         self.resolution = resolution
         self._job["epoch"] = epoch
+
+    def set_repeats(self, repeats: np.ndarray) -> None:
+        """Say of all samples of the epoch which copy they are, [samples] int64; empty: no sample is repeated."""
+        self._repeats = repeats
+        self._job["num_repeats"], self._job["repeats"] = len(repeats), repeats.ctypes.data
+
+    def begin_batch(self, position: int) -> None:
+        """Say where in the epoch the next batch begins, for :meth:`set_repeats`."""
+        self._job["position"] = position
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
         """Ask FFCV for the output, and for a crop box and, last, an error code per sample, which the loader reads."""
@@ -226,29 +245,87 @@ class RandomResizedCropDecoder(CropDecoder):
     Args:
         resolution: side of the output in pixels.
         seed: of the crops and flips.
-        min_area: smallest crop as a share of the image's area; the largest is all of it. Ratios are 3/4 to 4/3.
+        min_area: smallest crop as a share of the image's area.
+        max_area: largest crop.
+        ratio: smallest and largest aspect ratio.
         flip: mirror half of the samples.
         resize: the filter, see :class:`CropDecoder`.
     """
 
     def __init__(
-        self, resolution: int, *, seed: int, min_area: float = 0.08, flip: bool = True, resize: str = "triangle"
+        self,
+        resolution: int,
+        *,
+        seed: int,
+        min_area: float = 0.08,
+        max_area: float = 1.0,
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: bool = True,
+        resize: str = "triangle",
     ):
         super().__init__(resolution, resize=resize)
-        self._job["seed"], self._job["min_area"], self._job["flip"] = seed, min_area, flip
+        self._job["seed"], self._job["flip"] = seed, flip
+        self._job["min_area"], self._job["max_area"] = min_area, max_area
+        self._job["min_ratio"], self._job["max_ratio"] = ratio
 
     def box_function(self) -> Callable:
         """See :class:`CropDecoder`."""
 
         def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
-            random_boxes(samples, metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+            area, ratio = (job["min_area"], job["max_area"]), (job["min_ratio"], job["max_ratio"])
+            repeats = carray(_void_pointer(job["repeats"]), job["num_repeats"], np.int64)
+            repeats = repeats[job["position"] : job["position"] + len(samples)]
+            random_boxes(samples, repeats, metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes)
 
         return fill_boxes
 
     def boxes(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`CropDecoder`."""
         boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
-        random_boxes(samples, self.metadata, job["seed"], job["epoch"], job["min_area"], job["flip"], boxes)
+        area, ratio = (job["min_area"], job["max_area"]), (job["min_ratio"], job["max_ratio"])
+        random_boxes(
+            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes
+        )
+        return boxes
+
+
+class RandomPartDecoder(CropDecoder):
+    """For training: a crop of constant size at random, and mirroring, which depend on (seed, epoch, sample) alone.
+
+    Args:
+        resolution: side of the output in pixels.
+        seed: of the crops and flips.
+        share: sides of the crop as a share of the image's.
+        squash: of each of the image's sides; else the crop is a square, and it is of the shorter one.
+        flip: mirror half of the samples.
+        resize: the filter, see :class:`CropDecoder`.
+    """
+
+    def __init__(
+        self, resolution: int, *, seed: int, share: float, squash: bool, flip: bool = True, resize: str = "triangle"
+    ):
+        super().__init__(resolution, resize=resize)
+        self._job["seed"], self._job["flip"] = seed, flip
+        self._job["share"], self._job["squash"] = share, squash
+
+    def box_function(self) -> Callable:
+        """See :class:`CropDecoder`."""
+
+        def fill_boxes(samples, metadata, job, boxes):  # type: ignore[no-untyped-def]
+            share, squash, flip = job["share"], job["squash"], job["flip"]
+            repeats = carray(_void_pointer(job["repeats"]), job["num_repeats"], np.int64)
+            repeats = repeats[job["position"] : job["position"] + len(samples)]
+            random_part_boxes(samples, repeats, metadata, job["seed"], job["epoch"], share, squash, flip, boxes)
+
+        return fill_boxes
+
+    def boxes(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`CropDecoder`."""
+        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
+        share, squash, flip = job["share"], job["squash"], job["flip"]
+        random_part_boxes(
+            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], share, squash, flip, boxes
+        )
         return boxes
 
 

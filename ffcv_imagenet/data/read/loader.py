@@ -19,7 +19,7 @@ from torch import Tensor
 from ffcv_imagenet.data.ffcv_imports import THREADS_OF
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder, error_message
-from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, ShuffledOrder
+from ffcv_imagenet.data.read.orders import ListedOrder, QuasiRandomOrder, RepeatedOrder, ShuffledOrder
 from ffcv_imagenet.data.read.read_ahead import Windows, read_ahead
 
 #: Batches that have memory, in a ring: one is with the consumer, the others are decoded or being decoded.
@@ -128,6 +128,8 @@ class BatchLoader(ABC):
             windows = Windows(self.file, self.order, epoch, first_batch, self.batch_size)
         batches = (samples[start : start + self.batch_size] for start in starts)
         self.decoder.start_epoch(epoch, resolution)
+        if isinstance(self.order, RepeatedOrder):
+            self.decoder.set_repeats(self.order.repeat_numbers()[first_batch * self.batch_size :])
         decoding = self.decode(read_ahead(self.file, batches, windows, first_batch), resolution)
         _running.add(decoding)
         try:

@@ -151,7 +151,7 @@ class _BatchIterator(EpochIterator):
 
     def run(self) -> None:
         on_gpu = self.loader.device.type == "cuda"
-        number = 0
+        number = position = 0
         copied: list[Any] = [None] * SLOTS
         used: list[Any] = [None] * SLOTS
         try:
@@ -166,6 +166,8 @@ class _BatchIterator(EpochIterator):
                 # The host's memory of the slot is written at once, so its last copy must be over.
                 if copied[slot] is not None and not self._wait_for(copied[slot]):
                     return
+                self.loader.decoder.begin_batch(position)
+                position += len(samples)
                 batch = self._decode(samples, slot, used[slot])
                 if batch is None:
                     continue

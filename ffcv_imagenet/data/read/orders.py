@@ -36,13 +36,23 @@ class ShuffledOrder(RankOrder):
         global_batch: samples per step over all ranks; a multiple of ``world_size``, at most ``num_samples``.
         rank: this process, ``0..world_size-1``.
         world_size: number of processes.
+        samples: those that are visited, [num_samples] int64; None: 0 to ``num_samples - 1``.
     """
 
-    def __init__(self, num_samples: int, seed: int, global_batch: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        samples: np.ndarray | None = None,
+    ):
         if global_batch > num_samples:
             raise ValueError(f"training.batch_size: got {global_batch}, allowed are at most the {num_samples} images")
         self.num_samples, self.seed, self.global_batch = num_samples, seed, global_batch
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.samples = rank, world_size, samples
 
     @property
     def steps(self) -> int:
@@ -53,11 +63,57 @@ class ShuffledOrder(RankOrder):
         """All sample indices in the order of an epoch, ``[num_samples] int64``."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
 
+    def shuffled(self, epoch: int) -> np.ndarray:
+        """The samples in the order of an epoch, ``[num_samples] int64``."""
+        order = self.permutation(epoch)
+        return order if self.samples is None else self.samples[order]
+
     def sample_order(self, epoch: int) -> np.ndarray:
         """This rank's sample indices of an epoch, ``[steps * global_batch / world_size] int64``."""
-        order = self.permutation(epoch)
-        batches = order[: self.steps * self.global_batch].reshape(self.steps, self.world_size, -1)
+        batches = self.shuffled(epoch)[: self.steps * self.global_batch].reshape(self.steps, self.world_size, -1)
         return np.ascontiguousarray(batches[:, self.rank]).reshape(-1)
+
+
+class RepeatedOrder(ShuffledOrder):
+    """A shuffle in which each sample of a batch is there several times, each time with a crop of its own.
+
+    Hoffer et al., "Augment Your Batch", arXiv 1901.09335; DeiT's repeated augmentation, arXiv 2012.12877. An epoch has
+    as many batches as without, so it visits a ``repeats``-th part of the samples, others in every epoch. Copies of a
+    sample are as far from each other in a global batch as they can be: neighbours, which are mixed with each other,
+    are different samples, and copies are on different ranks where these are as many.
+
+    Args:
+        num_samples, seed, global_batch, rank, world_size, samples: see :class:`ShuffledOrder`.
+        repeats: how often a sample is in a batch.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        samples: np.ndarray | None = None,
+        repeats: int,
+    ):
+        super().__init__(num_samples, seed, global_batch, rank, world_size, samples=samples)
+        self.repeats = repeats
+
+    def sample_order(self, epoch: int) -> np.ndarray:
+        """See :class:`ShuffledOrder`."""
+        return self.shuffled(epoch)[self._places() // self.repeats]
+
+    def repeat_numbers(self) -> np.ndarray:
+        """For each of an epoch's samples of this rank, how many copies of it there were before, int64."""
+        return self._places() % self.repeats
+
+    def _places(self) -> np.ndarray:
+        """Places of this rank's samples in a list with all copies of a sample next to each other, int64."""
+        in_batch = np.concatenate([np.arange(k, self.global_batch, self.repeats) for k in range(self.repeats)])
+        batches = np.arange(self.steps)[:, None] * self.global_batch + in_batch
+        return np.ascontiguousarray(batches.reshape(self.steps, self.world_size, -1)[:, self.rank]).reshape(-1)
 
 
 class QuasiRandomOrder(ShuffledOrder):

@@ -32,7 +32,7 @@ def looks_like(root: Root) -> bool:
 
 
 def open_splits(root: Root, splits: Sequence[str]) -> dict[str, Source]:
-    """The splits; paths are relative to the CSV file.
+    """The splits; paths are relative to the CSV file, or absolute.
 
     Labels are class names (ordered by name) or the numbers 0, 1, 2 ...
 

@@ -16,7 +16,7 @@ class FolderMembers(Members):
     """Files in a folder, as if it were an archive."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
-        """Take the files of these names, relative to ``folder``."""
+        """Take the files of these names, relative to ``folder`` or absolute."""
         self.place = str(folder)
         self.names = names
         self.damage: dict[str, str] = {}
@@ -39,7 +39,8 @@ class FolderMembers(Members):
 
     def where(self, number: int) -> str:
         """Path of a file."""
-        return f"{self.place}/{self.names[number]}"
+        name = self.names[number]
+        return name if name.startswith("/") else f"{self.place}/{name}"
 
 
 def _size(path: str) -> int:
