@@ -110,7 +110,7 @@ def main():
     except ImportError:
         print("ffcv is not installed: its way is left out", file=sys.stderr)
     probe = Decoder().probe
-    sizes = [(info["width"], info["height"]) for info in map(probe, images)]
+    sizes = [(info.width, info.height) for info in map(probe, images)]
     rng = random.Random(0)
     boxes = [random_resized_crop(*size, rng) for size in sizes]
     flips = [rng.randint(0, 1) for _ in images]
