@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Sourced by setup.sh: how far an installation is, on a terminal and elsewhere.
 
 # Run a command, and outside a terminal say every minute (PROGRESS_SECONDS) how much there is in .venv and how fast it grows.

@@ -3,8 +3,8 @@ import resource
 import numba
 from numba.core.caching import CompileResultCacheImpl
 
+from ffcv_imagenet import compiled
 from ffcv_imagenet.compiled import cached_njit
-from ffcv_imagenet.data.read import compiled
 
 
 def test_a_full_disk_under_the_cache_of_compiled_code_is_a_warning(tmp_path, monkeypatch, capsys):

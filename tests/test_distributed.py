@@ -147,7 +147,7 @@ def test_a_process_that_hangs_ends_the_run(digits, tmp_path):
         send_to_rank(1, process, signal.SIGSTOP, tmp_path / "run" / "checkpoints" / "epoch_0000_step_000001.pt")
         _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert re.search(r"^error: .* has not answered for dist.timeout_minutes=0.25", errors, re.MULTILINE)
+    assert re.search(r"^error: .* has not answered for --dist.timeout_minutes=0.25", errors, re.MULTILINE)
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "failed"
     assert "has not answered" in status["error"]

@@ -76,9 +76,9 @@ def test_accumulation_takes_the_same_steps_without_batch_statistics(digits, tmp_
         torch.testing.assert_close(whole[key], parts[key], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
-def test_half_precision_trains(digits, tmp_path, precision):
-    train(config(digits, tmp_path, **{"training.precision": precision}))
+@pytest.mark.parametrize(("precision", "arch"), [("bf16", "resnet10"), ("fp16", "toy_model:Narrow")])
+def test_half_precision_trains(digits, tmp_path, precision, arch):
+    train(config(digits, tmp_path, **{"training.precision": precision, "model.arch": arch}))
     assert log(tmp_path)[-1]["val_loss"] < log(tmp_path)[0]["val_loss"]
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights(tmp_path).values())
 

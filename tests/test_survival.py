@@ -81,7 +81,7 @@ def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits,
         assert caught.value.code == code
         assert status(tmp_path, "parts") == {"state": "interrupted", "error": None}
         assert file in checkpoints(tmp_path, "parts")
-        assert f"{file}; checkpoint.resume=auto continues" in capsys.readouterr().err
+        assert f"{file}; --checkpoint.resume=auto continues" in capsys.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == before
     train(config(digits, tmp_path, **changes | again))
 
@@ -222,8 +222,8 @@ def test_a_run_whose_last_epoch_has_no_scores_fails_also_when_it_is_started_agai
         assert checkpoints(tmp_path)[-1] == "epoch_0002.pt"
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
-def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision):
+@pytest.mark.parametrize(("precision", "arch"), [("fp32", "resnet10"), ("fp16", "toy_model:Narrow")])
+def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision, arch):
     seen = []
     update = Trainer._update_weights
 
@@ -241,7 +241,8 @@ def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeyp
     monkeypatch.setattr(Trainer, "_update_weights", watch)
     changes = {"training.on_nonfinite": "skip", "training.epochs": 1, "lr.peak_epoch": 0.5, "checkpoint.every_steps": 1}
     train_broken(
-        config(digits, tmp_path, **changes, **{"training.precision": precision}), {1: float("nan"), 5: float("inf")}
+        config(digits, tmp_path, **changes, **{"training.precision": precision, "model.arch": arch}),
+        {1: float("nan"), 5: float("inf")},
     )
     (line,) = log(tmp_path)
     assert line["skipped_steps"] == 2
