@@ -88,7 +88,7 @@ def write_synthetic(beton: Path, samples: int) -> None:
     generator = np.random.default_rng(0)
     sizes = generator.integers(16, 25, (64, 2)).tolist()
     pixels = (generator.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes)
-    write_repeated([native.write_jpeg(image, 50) for image in pixels], beton, samples)
+    write_repeated([native.write_jpeg(image, 50)[0] for image in pixels], beton, samples)
 
 
 def measure(beton: Path, runs: int, workers: int) -> str:

@@ -179,7 +179,7 @@ def write_small(beton: Path) -> int:
             if number % 3:  # two of three
                 noise = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
                 image = noise.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
-                data, is_jpeg = native.write_jpeg(image, 90), True
+                data, is_jpeg = native.write_jpeg(image, 90)[0], True
             else:
                 # Raw ones are large, so that there are several pages.
                 height, width = 16 * height, 4 * width

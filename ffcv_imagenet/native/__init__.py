@@ -51,7 +51,11 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_resize_crop", int32, [pointer, pointer, *[int32] * 10, pointer]),
         ("fic_probe", int32, [pointer, int64, pointer]),
         ("fic_read_image", int32, [pointer, int64, int32, int32, pointer]),
-        ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64]),
+        ("fic_read_plain_image", int32, [pointer, pointer, int64, int32, int32, pointer]),
+        ("fic_write_jpeg", int64, [pointer, pointer, int32, int32, int32, pointer, int64, int32, pointer, pointer]),
+        ("fic_written_capacity", int64, [int32, int32]),
+        ("fic_written_index_capacity", int64, [int32, int32, int32]),
+        ("fic_shrink_area", int32, [pointer, pointer, *[int32] * 4, pointer]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
         ("fic_will_need", None, [pointer, pointer, pointer, int64]),
         ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 5, pointer, int64, int64, pointer]),
@@ -101,6 +105,7 @@ class JpegInfo(ctypes.Structure):
         ("progressive", ctypes.c_int32),
         ("indexable", ctypes.c_int32),
         ("restart_interval", ctypes.c_int32),  # in MCUs, 0: none
+        ("plain", ctypes.c_int32),
     )
 
 
@@ -197,6 +202,24 @@ def resize_crop(
     return out
 
 
+def shrink_area(image: np.ndarray, output_size: tuple[int, int]) -> np.ndarray | None:
+    """Shrink [H, W, 3] uint8 along both axes to (height, width), exactly as OpenCV's INTER_AREA does on x86.
+
+    Returns:
+        [height, width, 3] uint8; None where both ratios are integers: OpenCV has another method for those.
+
+    Raises:
+        ValueError: not smaller, or a side of more than 65,535 pixels.
+    """
+    image, out = np.ascontiguousarray(image), np.empty((*output_size, 3), np.uint8)
+    (height, width), sizes = image.shape[:2], output_size[::-1]
+    code = _library.fic_shrink_area(_decoder(), image.ctypes.data, width, height, *sizes, out.ctypes.data)
+    if code == Error.UNSUPPORTED:
+        return None
+    _check(code)
+    return out
+
+
 def build_index(jpeg: bytes | np.ndarray, every: int) -> bytes:
     """Entry points at every ``every``-th MCU of a JPEG; empty if it is decoded without them.
 
@@ -237,25 +260,52 @@ def read_image(jpeg: bytes) -> np.ndarray:
     info = _probe(jpeg)
     if info.progressive:
         raise ValueError("a progressive JPEG")
-    data, out = _bytes(jpeg), np.empty((info.height, info.width, 3), np.uint8)
-    _check(_library.fic_read_image(data.ctypes.data, data.size, info.width, info.height, out.ctypes.data))
-    return out
+    image = read_plain_image(jpeg, info.width * info.height)
+    if image is None:
+        image = np.empty((info.height, info.width, 3), np.uint8)
+        _check(_library.fic_read_image(jpeg, len(jpeg), info.width, info.height, image.ctypes.data))
+    return image
 
 
-def write_jpeg(image: np.ndarray, quality: int) -> bytes:
+def read_plain_image(jpeg: bytes, max_pixels: int) -> np.ndarray | None:
+    """Decode a whole JPEG of the common kinds exactly as Pillow does, which would not refuse it.
+
+    Returns:
+        [H, W, 3] uint8 RGB; None where others have to say what it is: not plain, damaged, or of more than
+        ``max_pixels`` pixels.
+    """
+    info = JpegInfo()
+    if _library.fic_probe(jpeg, len(jpeg), ctypes.byref(info)) < 0 or not info.plain:
+        return None
+    if info.width * info.height > max_pixels:
+        return None
+    out = np.empty((info.height, info.width, 3), np.uint8)
+    code = _library.fic_read_plain_image(_decoder(), jpeg, len(jpeg), info.width, info.height, out.ctypes.data)
+    return out if code == 0 else None
+
+
+def write_jpeg(image: np.ndarray, quality: int, every: int = 1) -> tuple[bytes, bytes]:
     """Encode [H, W, 3] uint8 RGB as a baseline 4:2:0 JPEG, exactly as OpenCV does.
+
+    Returns:
+        The file, and its entry points at every ``every``-th MCU, as :func:`build_index` would make them.
 
     Raises:
         ValueError: a side of more than 65,500 pixels.
     """
     image = np.ascontiguousarray(image)
     height, width = image.shape[:2]
-    capacity = _library.fic_write_jpeg(_decoder(), image.ctypes.data, width, height, quality, None, 0)
+    capacity = _library.fic_written_capacity(width, height)
     _check(capacity)
-    out = np.empty(capacity, np.uint8)
-    size = _library.fic_write_jpeg(_decoder(), image.ctypes.data, width, height, quality, out.ctypes.data, capacity)
+    index_size = ctypes.c_int64(_library.fic_written_index_capacity(width, height, every))
+    _check(index_size.value)
+    out, entries = np.empty(capacity, np.uint8), np.empty(index_size.value, np.uint8)
+    size = _library.fic_write_jpeg(
+        _decoder(), image.ctypes.data, width, height, quality, out.ctypes.data, capacity,
+        every, entries.ctypes.data, ctypes.byref(index_size),
+    )  # fmt: skip
     _check(size)
-    return out[:size].tobytes()
+    return out[:size].tobytes(), entries[: index_size.value].tobytes()
 
 
 def image_size(jpeg: bytes) -> tuple[int, int]:

@@ -115,7 +115,7 @@ int32_t fic_decode_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
     fic_planes planes;
     code = place_planes(decoder, &crop, &planes);
     if (code == FIC_OK)
-        code = fic_prepare_scan(decoder, jpeg, jpeg_size);
+        code = fic_prepare_scan(decoder, jpeg, jpeg_size, 0);
     if (code == FIC_OK) {
         fic_mcu_range range = fic_needed_mcus(header, decoder->scan.plane);
         if (index) {

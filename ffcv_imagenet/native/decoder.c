@@ -1,5 +1,6 @@
 /* The context of a thread: its life, and the tables and scan of the JPEG at hand. See decoder.h. */
 #include "decoder.h"
+#include "islow.h"
 #include "simd.h"
 
 #include <string.h>
@@ -30,7 +31,7 @@ void fic_decoder_free(fic_decoder *decoder)
 {
     if (!decoder)
         return;
-    fic_whole_image_free(decoder);
+    fic_jpeg_encoder_free(&decoder->encoder);
     fic_filter *filters[4] = {&decoder->horizontal[0], &decoder->horizontal[1], &decoder->vertical[0],
                               &decoder->vertical[1]};
     for (int32_t i = 0; i < 4; i++)
@@ -50,14 +51,15 @@ int32_t fic_set_simd(fic_decoder *decoder, int32_t enable)
     return decoder->simd;
 }
 
-void fic_order_quantisers(const uint8_t *values, int32_t wide, uint16_t ordered[64])
+void fic_order_quantisers(const uint8_t *values, int32_t wide, const uint8_t order[64], uint16_t ordered[64])
 {
     for (int32_t i = 0; i < 64; i++)
-        ordered[fic_coefficient_order[i]] = (uint16_t)(wide ? values[2 * i] << 8 | values[2 * i + 1] : values[i]);
+        ordered[order[i]] = (uint16_t)(wide ? values[2 * i] << 8 | values[2 * i + 1] : values[i]);
 }
 
-int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size)
+int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, int32_t exact)
 {
+    const uint8_t *order = exact ? fic_islow_order : fic_coefficient_order;
     const fic_jpeg_header *header = &decoder->header;
     fic_scan *scan = &decoder->scan;
     for (int32_t c = 0; c < header->num_components; c++) {
@@ -70,18 +72,19 @@ int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size
             return FIC_ERROR_HUFFMAN_TABLE;
         fic_huffman_table *dc_table = &decoder->huffman[0][component->dc];
         fic_huffman_table *ac_table = &decoder->huffman[1][component->ac];
-        int32_t code = fic_huffman_build(dc_table, dc, 0);
+        int32_t code = fic_huffman_build(dc_table, dc, 0, 0);
         if (code == FIC_OK)
-            code = fic_huffman_build(ac_table, ac, 1);
+            code = fic_huffman_build(ac_table, ac, 1, !exact);
         if (code != FIC_OK)
             return code;
         uint16_t *values = decoder->quantisers[component->quantiser];
-        fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], values);
+        fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], order, values);
         scan->dc_table[c] = dc_table;
         scan->ac_table[c] = ac_table;
         scan->plane[c].quantisers = values;
     }
     scan->simd = decoder->simd;
+    scan->exact = exact;
     fic_scan_describe(scan, jpeg, size, header);
     return FIC_OK;
 }

@@ -1,22 +1,23 @@
-/* The context, and what the parts of the library share: decoder.c, crop_geometry.c, resize_crop.c, turbojpeg.c and
- * fallback_turbojpeg.c define it. */
+/* The context, and what the parts of the library share: decoder.c, crop_geometry.c, resize_crop.c, entry_index.c,
+ * turbojpeg.c and fallback_turbojpeg.c define it. */
 #ifndef FIC_DECODER_H
 #define FIC_DECODER_H
 
 #include "fic.h"
 #include "huffman_build.h"
+#include "jpeg_encoder.h"
 #include "resample.h"
 #include "scan.h"
 
 struct fic_decoder {
     fic_scan scan, below;                    /* with an index two rows of MCUs are decoded at a time */
-    _Alignas(32) uint16_t quantisers[4][64]; /* in the order of fic_coefficient_order */
+    _Alignas(32) uint16_t quantisers[4][64]; /* as the scan has them */
     fic_huffman_table huffman[2][4];         /* [class: DC, AC][table number]; kept from one image to the next */
     fic_jpeg_header header;
     fic_filter horizontal[2], vertical[2]; /* luma, chroma */
     fic_resampling_scratch scratch;
     fic_buffer planes, fallback;
-    void *compressor; /* libturbojpeg's handle for writing, made at its first use */
+    fic_jpeg_encoder encoder;
     int32_t simd;
 };
 
@@ -40,16 +41,17 @@ void fic_layout_planes(const fic_jpeg_header *header, const fic_crop *crop, fic_
 /* The MCUs that hold these blocks. */
 fic_mcu_range fic_needed_mcus(const fic_jpeg_header *header, const fic_plane plane[3]);
 
-/* 64 values as DQT has them, 8 or 16 bits wide, to the order of fic_coefficient_order. */
-void fic_order_quantisers(const uint8_t *values, int32_t wide, uint16_t ordered[64]);
+/* 64 values as DQT has them, 8 or 16 bits wide, to an order like that of fic_coefficient_order. */
+void fic_order_quantisers(const uint8_t *values, int32_t wide, const uint8_t order[64], uint16_t ordered[64]);
 
 /* Byte offset of the end of a run of MCUs that ends before entry column `end` of `row`, or at the row's end. Any number
  * when the index is damaged, but no byte outside the JPEG is read. */
 int64_t fic_run_limit(const fic_jpeg_header *header, const uint8_t *jpeg, int64_t size, const uint8_t *index,
                       int32_t every_k, int32_t row, int64_t end);
 
-/* Build the Huffman tables and quantisers of a native file and describe its scan. */
-int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size);
+/* Build the Huffman tables and quantisers of a native file and describe its scan; `exact` as in fic_scan, whose blocks
+ * are then not skipped. */
+int32_t fic_prepare_scan(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, int32_t exact);
 
 /* The crop's filters along both axes for a component: of an image of this size, with samples of `pixels` each, in a
  * plane whose first sample is `origin` (x, y) of the component. */
@@ -86,7 +88,10 @@ typedef struct {
  * error in a header it continues with that header. */
 int32_t fic_turbojpeg_open(const uint8_t *jpeg, int64_t size, fic_turbojpeg_image *image);
 
-/* What fic_write_jpeg keeps. */
-void fic_whole_image_free(fic_decoder *decoder);
+/* Write to an index's `row`: its base position, and the entry of column `column` * k. They return 0 where a value does
+ * not fit its field. */
+int32_t fic_index_store_row(uint8_t *index, int64_t columns, int32_t mcu_rows, int32_t row, int64_t position);
+int32_t fic_index_store_entry(uint8_t *index, int64_t columns, int32_t row, int64_t column, int64_t offset,
+                              const int32_t dc[3]);
 
 #endif

@@ -88,18 +88,19 @@ FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_huffman_table *table,
 
 /*
  * One look-up's worth of AC coefficients; after fic_decode_dc two of them, and after fic_bits_refill three. *at points
- * into fic_coefficient_order, at the last coefficient's cell. Returns 0, and consumes nothing, where *pair leads to the
- * block's end or out of it: fic_end_block comes next.
+ * into `order`, fic_coefficient_order or another one like it, at the last coefficient's cell. Returns 0, and consumes
+ * nothing, where *pair leads to the block's end or out of it: fic_end_block comes next.
  */
 FIC_INLINE int32_t fic_decode_pair(fic_bits *bits, const fic_huffman_table *table, fic_bits_function pair_bits,
-                                   const uint8_t **at, const fic_pair **pair, int16_t *cells)
+                                   const uint8_t order[FIC_ORDER_SIZE], const uint8_t **at, const fic_pair **pair,
+                                   int16_t *cells)
 {
     const fic_pair *entry = *pair = &table->pair[bits->window >> (64 - FIC_PAIR_BITS)];
     const uint8_t *first = *at + entry->first_step, *last = *at + entry->steps;
     /* An absent first symbol stores its 0 where nothing has been stored yet, which is cheaper than asking. */
     cells[*first] = entry->first_value;
     cells[*last] = (int16_t)((int32_t)pair_bits(bits->window, entry) + entry->offset);
-    if (FIC_UNLIKELY(last >= fic_coefficient_order + 63))
+    if (FIC_UNLIKELY(last >= order + 63))
         return 0;
     *at = last;
     fic_bits_consume(bits, entry->length);
@@ -108,10 +109,10 @@ FIC_INLINE int32_t fic_decode_pair(fic_bits *bits, const fic_huffman_table *tabl
 
 /* Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL, an error, or FIC_BLOCK_UNFINISHED: the block goes on, the bits are
  * refilled. */
-FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_huffman_table *table, const uint8_t **at,
-                                 const fic_pair *pair, int16_t *cells)
+FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_huffman_table *table, const uint8_t order[FIC_ORDER_SIZE],
+                                 const uint8_t **at, const fic_pair *pair, int16_t *cells)
 {
-    uint32_t k = (uint32_t)(*at - fic_coefficient_order), last = k + pair->steps;
+    uint32_t k = (uint32_t)(*at - order), last = k + pair->steps;
     /* No bit after coefficient 63 belongs to this block: go singly when that is the first one's, or exceeded. */
     if (FIC_LIKELY(last == 63 || last - FIC_STEP_END < 63)) {
         fic_bits_consume(bits, pair->length);
@@ -122,7 +123,7 @@ FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_huffman_table *table,
     if (FIC_UNLIKELY(step == 0))
         return FIC_BLOCK_BAD_CODE;
     k += step;
-    *at = fic_coefficient_order + k;
+    *at = order + k;
     cells[**at] = (int16_t)fic_magnitude(bits->window, FIC_ENTRY_LENGTH(entry), entry >> 16);
     fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));
     if (k < 63) {

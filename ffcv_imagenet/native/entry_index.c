@@ -9,8 +9,14 @@ static void store_le32(uint8_t *p, uint32_t value)
         p[i] = (uint8_t)(value >> 8 * i);
 }
 
-/* Returns 0 when a value does not fit its field. */
-static int32_t store_entry(uint8_t *record, int64_t offset, const int32_t dc[3])
+int32_t fic_index_store_row(uint8_t *index, int64_t columns, int32_t mcu_rows, int32_t row, int64_t position)
+{
+    store_le32(index + mcu_rows * columns * 8 + (int64_t)row * 4, (uint32_t)position);
+    return position <= UINT32_MAX;
+}
+
+int32_t fic_index_store_entry(uint8_t *index, int64_t columns, int32_t row, int64_t column, int64_t offset,
+                              const int32_t dc[3])
 {
     if (offset >> FIC_INDEX_OFFSET_BITS)
         return 0;
@@ -20,6 +26,7 @@ static int32_t store_entry(uint8_t *record, int64_t offset, const int32_t dc[3])
             return 0;
         bits |= (uint64_t)(dc[i] & 4095) << (FIC_INDEX_OFFSET_BITS + i * FIC_INDEX_DC_BITS);
     }
+    uint8_t *record = index + (row * columns + column) * 8;
     store_le32(record, (uint32_t)bits);
     store_le32(record + 4, (uint32_t)(bits >> 32));
     return 1;
@@ -54,29 +61,27 @@ int64_t fic_build_index(fic_decoder *decoder, const uint8_t *jpeg, int64_t jpeg_
         return size;
     if (capacity < size)
         return FIC_ERROR_CAPACITY;
-    code = fic_prepare_scan(decoder, jpeg, jpeg_size);
+    code = fic_prepare_scan(decoder, jpeg, jpeg_size, 0);
     if (code == FIC_OK)
         code = fic_scan_begin(scan, header->scan_start);
     if (code != FIC_OK)
         return code;
 
     memset(out, 0, (size_t)size);
-    uint8_t *record = out, *base = out + columns * header->mcu_rows * 8;
     int64_t raw = scan->segment_raw, plain = 0;
     int32_t fits = 1;
-    for (int32_t row = 0; row < header->mcu_rows; row++, base += 4) {
+    for (int32_t row = 0; row < header->mcu_rows; row++) {
         int64_t row_position = 0;
-        for (int32_t column = 0; column < header->mcus_per_row; column += k, record += 8) {
+        for (int32_t column = 0; column < header->mcus_per_row; column += k) {
             code = follow_restart(scan, &raw, &plain);
             if (code != FIC_OK)
                 return code;
             int64_t position = fic_scan_position(scan, &raw, &plain);
             if (column == 0) {
                 row_position = position;
-                fits &= position <= UINT32_MAX;
-                store_le32(base, (uint32_t)position);
+                fits &= fic_index_store_row(out, columns, header->mcu_rows, row, position);
             }
-            fits &= store_entry(record, position - row_position, scan->dc);
+            fits &= fic_index_store_entry(out, columns, row, column / k, position - row_position, scan->dc);
             int32_t remaining = header->mcus_per_row - column, run = remaining < k ? remaining : k;
             while (run > 0) {
                 int32_t part = run < scan->until_restart ? run : (int32_t)scan->until_restart;

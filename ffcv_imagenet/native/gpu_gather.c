@@ -190,7 +190,8 @@ static int32_t gather_tables(fic_gpu_image *image, const fic_jpeg_header *header
         if (!quantiser ||
             (c == 2 && (component->dc != header->component[1].dc || component->ac != header->component[1].ac)))
             return 0;
-        fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], image->quantisers[c]);
+        fic_order_quantisers(quantiser, header->quantiser_is_16bit[component->quantiser], fic_coefficient_order,
+                             image->quantisers[c]);
         for (int32_t is_ac = 0; c < 2 && is_ac < 2; is_ac++) {
             const uint8_t *spec = header->huffman[is_ac][is_ac ? component->ac : component->dc];
             fic_symbols table;

@@ -65,7 +65,7 @@ static fic_skip skip_entry(const uint32_t *codes, uint32_t index)
     return (fic_skip){(uint8_t)length, (uint8_t)(length ? steps : FIC_SKIP_NONE)};
 }
 
-int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t is_ac)
+int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t is_ac, int32_t skips)
 {
     fic_symbols *symbols = &table->symbols;
     int32_t total = 0;
@@ -73,7 +73,7 @@ int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t
         total += spec[i];
     if (total > 256)
         return FIC_ERROR_HUFFMAN_TABLE;
-    if (table->num_values == total && total > 0 && !memcmp(table->counts, spec, 16) &&
+    if (table->num_values == total && total > 0 && table->has_skips >= skips && !memcmp(table->counts, spec, 16) &&
         !memcmp(symbols->values, spec + 16, (size_t)total))
         return FIC_OK;
 
@@ -113,8 +113,9 @@ int32_t fic_huffman_build(fic_huffman_table *table, const uint8_t *spec, int32_t
     uint32_t width = is_ac ? FIC_PAIR_BITS : FIC_DC_BITS;
     for (uint32_t index = 0; index < 1u << width; index++)
         table->pair[index] = pair_entry(codes, index, width, is_ac);
-    for (uint32_t index = 0; is_ac && index < 1u << FIC_SKIP_BITS; index++)
+    for (uint32_t index = 0; is_ac && skips && index < 1u << FIC_SKIP_BITS; index++)
         table->skip[index] = skip_entry(codes, index);
+    table->has_skips = skips;
     table->num_values = total;
     return FIC_OK;
 }

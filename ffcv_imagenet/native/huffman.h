@@ -72,9 +72,10 @@ typedef struct {
 typedef struct {
     fic_symbols symbols;
     fic_pair pair[1 << FIC_PAIR_BITS]; /* of a DC table the first 1 << FIC_DC_BITS, one symbol each */
-    fic_skip skip[1 << FIC_SKIP_BITS]; /* AC tables only */
+    fic_skip skip[1 << FIC_SKIP_BITS]; /* AC tables only, and of these where has_skips is 1 */
     uint8_t counts[16];
     int32_t num_values;
+    int32_t has_skips;
 } fic_huffman_table;
 
 /* MSB-first bit reader over bytes without stuffing. FIC_SEGMENT_PADDING bytes must follow. */

@@ -6,9 +6,6 @@
 
 #include "idct.h"
 
-/* A pair of 16-bit constants for pmaddwd. */
-#define FIC_PAIR(a, b) _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)(a) | (uint32_t)(b) << 16))
-
 /* One pass over eight lines: frequencies as 16-bit pairs (0,4), (2,6), (1,3), (5,7), one line per 32-bit lane. */
 FIC_TARGET_AVX2 FIC_INLINE void fic_idct_pass_avx2(const __m256i in[4], int32_t round, __m256i out[8])
 {

@@ -21,6 +21,7 @@ enum {
     MARKER_DRI = 0xdd,
     MARKER_APP0 = 0xe0,
     MARKER_APP2 = 0xe2,
+    MARKER_APP13 = 0xed,
     MARKER_APP14 = 0xee,
     MARKER_APP15 = 0xef,
     MARKER_COM = 0xfe
@@ -228,6 +229,10 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
         } else if (marker == MARKER_APP0) {
             if (length >= 16 && !memcmp(p, "JFIF", 5)) /* libjpeg ignores a shorter one */
                 markers.jfif = 1;
+        } else if (marker == MARKER_APP2) { /* several pictures: it looks for the others */
+            header->pillow_decides |= end - p >= 4 && !memcmp(p, "MPF", 4);
+        } else if (marker == MARKER_APP13) { /* Photoshop's block ends where the length of a name is due */
+            header->pillow_decides |= end - p >= 20 && !memcmp(p, "Photoshop 3.0", 14) && !memcmp(end - 6, "8BIM", 4);
         } else if (marker == MARKER_APP14) {
             if (length >= 14 && !memcmp(p, "Adobe", 5)) {
                 markers.adobe = 1;
@@ -248,6 +253,13 @@ int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *hea
     }
 }
 
+int32_t fic_is_plain(const fic_jpeg_header *header)
+{
+    if (!header->native || header->pillow_decides || header->colour == FIC_COLOUR_RGB)
+        return 0;
+    return header->subsampling_x == 1 ? header->subsampling_y == 1 : header->width > 4;
+}
+
 int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, fic_jpeg_info *info)
 {
     if (!jpeg || jpeg_size < 0 || !info)
@@ -265,6 +277,7 @@ int32_t fic_probe(const uint8_t *jpeg, int64_t jpeg_size, fic_jpeg_info *info)
         .progressive = header.progressive,
         .indexable = header.native,
         .restart_interval = header.restart_interval,
+        .plain = fic_is_plain(&header),
     };
     const fic_component *luma = &header.component[0], *chroma = &header.component[1];
     if (header.num_components >= 3 && luma->sampling_x % chroma->sampling_x == 0 &&

@@ -28,6 +28,7 @@ typedef struct {
     const uint8_t *quantiser[4]; /* the 64 values, zigzag order, big-endian when 16 bits wide */
     uint8_t quantiser_is_16bit[4];
     const uint8_t *huffman[2][4]; /* [class: DC, AC][table number]: 16 counts and the values */
+    int32_t pillow_decides;       /* it reads a segment, before it decodes, that it may refuse the file for */
     int64_t scan_start;           /* offset of the first byte of entropy-coded data */
 } fic_jpeg_header;
 
@@ -35,6 +36,10 @@ typedef struct {
  * is not native is not an error, but left to libjpeg. A header that libjpeg or Pillow refuses is an error or not
  * native: nothing is accepted here that the reference refuses. */
 int32_t fic_parse_header(const uint8_t *jpeg, int64_t size, fic_jpeg_header *header);
+
+/* Whether fic_read_plain_image can read the file: libjpeg does not smooth chroma that is two samples wide, and not all
+ * of its versions smooth 4:4:0. */
+int32_t fic_is_plain(const fic_jpeg_header *header);
 
 /* Factors along the two axes. */
 typedef struct {

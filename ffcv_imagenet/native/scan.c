@@ -5,9 +5,11 @@
 
 #include "fic.h"
 #include "idct.h"
+#include "islow.h"
 #include "simd.h"
 #if defined(FIC_SIMD)
 #include "idct_avx2.h"
+#include "islow_avx2.h"
 #endif
 
 #define NOINLINE __attribute__((noinline))
@@ -251,9 +253,18 @@ FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, block
     }
 }
 
-/* Makes samples of a block's coefficients, and the coefficients zero. */
-typedef void transform_function(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out,
-                                int64_t stride);
+/* Makes samples of a block's coefficients, and the coefficients zero. Returns whether they are beyond what it knows to
+ * transform. */
+typedef int32_t transform_function(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out,
+                                   int64_t stride);
+
+/* What is made of coefficients: constants, so that there are loops for each. */
+typedef struct {
+    fic_bits_function *pair_bits;
+    transform_function *transform;
+    const uint8_t *order; /* where they are stored: [FIC_ORDER_SIZE] */
+    int32_t exact;        /* the transform may refuse a block */
+} decoding;
 
 /* A block whose transform is due; `out` is NULL when there is none. */
 typedef struct {
@@ -262,6 +273,7 @@ typedef struct {
     uint8_t *out;
     int64_t stride;
     int32_t dc_only;
+    int32_t refused; /* blocks before it */
 } due_block;
 
 /* What the loops over look-ups keep in registers. */
@@ -289,7 +301,7 @@ typedef struct {
 enum { RUN_ENDED, RUN_GOES_ON }; /* or an error of a block */
 
 /* Begin the next block that lies in a plane. Returns the run's state. */
-FIC_INLINE int32_t begin_block(mcu_run *run, fic_bits_function pair_bits)
+FIC_INLINE int32_t begin_block(mcu_run *run, decoding how)
 {
     fic_bits bits = run->reader.bits;
     for (;;) {
@@ -310,8 +322,8 @@ FIC_INLINE int32_t begin_block(mcu_run *run, fic_bits_function pair_bits)
         block->x += block->columns;
         int32_t inside = x < block->width;
         int32_t failure = FIC_LIKELY(inside)
-                              ? fic_decode_dc(&bits, block->dc_table, pair_bits, block->dc)
-                              : fic_skip_block(&bits, block->dc_table, block->ac_table, pair_bits, block->dc);
+                              ? fic_decode_dc(&bits, block->dc_table, how.pair_bits, block->dc)
+                              : fic_skip_block(&bits, block->dc_table, block->ac_table, how.pair_bits, block->dc);
         if (FIC_UNLIKELY(failure)) {
             run->reader.bits = bits;
             return failure;
@@ -319,26 +331,29 @@ FIC_INLINE int32_t begin_block(mcu_run *run, fic_bits_function pair_bits)
         if (FIC_LIKELY(inside)) {
             run->position = block;
             run->out = block->out + (int64_t)x * 8;
-            run->reader = (block_reader){bits, block->ac_table, fic_coefficient_order, run->reader.cells};
+            run->reader = (block_reader){bits, block->ac_table, how.order, run->reader.cells};
             run->reader.cells[0] = (int16_t)*block->dc;
             return RUN_GOES_ON;
         }
     }
 }
 
-FIC_INLINE void transform_due(due_block *due, transform_function transform)
+FIC_INLINE void transform_due(due_block *due, decoding how)
 {
-    if (FIC_LIKELY(due->out != NULL))
-        transform(due->cells, due->quantisers, due->dc_only, due->out, due->stride);
+    if (FIC_LIKELY(due->out != NULL)) {
+        int32_t refused = how.transform(due->cells, due->quantisers, due->dc_only, due->out, due->stride);
+        if (how.exact)
+            due->refused |= refused;
+    }
     due->out = NULL;
 }
 
 /* Go on where a look-up has led to the end of a block or out of it. The block's transform is due then. */
-FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pair *pair, fic_bits_function pair_bits,
-                          transform_function transform, due_block *due)
+FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pair *pair, decoding how, due_block *due)
 {
     run->reader = *reader;
-    int32_t result = fic_end_block(&run->reader.bits, run->reader.table, &run->reader.at, pair, run->reader.cells);
+    int32_t result =
+        fic_end_block(&run->reader.bits, run->reader.table, how.order, &run->reader.at, pair, run->reader.cells);
     if (result == FIC_BLOCK_UNFINISHED)
         return;
     if (FIC_UNLIKELY(result < 0)) {
@@ -346,7 +361,7 @@ FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pa
         return;
     }
     if (FIC_UNLIKELY(due->out != NULL))
-        transform_due(due, transform);
+        transform_due(due, how);
     due->cells = run->reader.cells;
     due->quantisers = run->position->quantisers;
     due->dc_only = result == FIC_BLOCK_DC_ONLY;
@@ -354,35 +369,33 @@ FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pa
     due->stride = run->position->stride;
     run->reader.cells = run->next_cells;
     run->next_cells = due->cells;
-    run->state = begin_block(run, pair_bits);
+    run->state = begin_block(run, how);
 }
 
-FIC_INLINE int32_t look_up(block_reader *reader, fic_bits_function pair_bits, const fic_pair **pair)
+FIC_INLINE int32_t look_up(block_reader *reader, decoding how, const fic_pair **pair)
 {
-    return fic_decode_pair(&reader->bits, reader->table, pair_bits, &reader->at, pair, reader->cells);
+    return fic_decode_pair(&reader->bits, reader->table, how.pair_bits, how.order, &reader->at, pair, reader->cells);
 }
 
 /* A look-up waits for the one before: a transform in between fills the time. */
-FIC_INLINE void decode_run(mcu_run *run, fic_bits_function pair_bits, transform_function transform, due_block *due)
+FIC_INLINE void decode_run(mcu_run *run, decoding how, due_block *due)
 {
     while (run->state == RUN_GOES_ON) {
         block_reader reader = run->reader;
         const fic_pair *pair;
-        int32_t more = look_up(&reader, pair_bits, &pair) && look_up(&reader, pair_bits, &pair);
+        int32_t more = look_up(&reader, how, &pair) && look_up(&reader, how, &pair);
         fic_bits_refill(&reader.bits);
-        transform_due(due, transform);
+        transform_due(due, how);
         if (more) {
-            while (look_up(&reader, pair_bits, &pair) && look_up(&reader, pair_bits, &pair) &&
-                   look_up(&reader, pair_bits, &pair))
+            while (look_up(&reader, how, &pair) && look_up(&reader, how, &pair) && look_up(&reader, how, &pair))
                 fic_bits_refill(&reader.bits);
         }
-        end_block(run, &reader, pair, pair_bits, transform, due);
+        end_block(run, &reader, pair, how, due);
     }
 }
 
 /* Two runs in turn, until one ends: the time from one look-up to the next suffices for one of the other run. */
-FIC_INLINE void decode_two_runs(mcu_run run[2], fic_bits_function pair_bits, transform_function transform,
-                                due_block *due)
+FIC_INLINE void decode_two_runs(mcu_run run[2], decoding how, due_block *due)
 {
     block_reader a = run[0].reader, b = run[1].reader;
     while (run[0].state == RUN_GOES_ON && run[1].state == RUN_GOES_ON) {
@@ -390,34 +403,34 @@ FIC_INLINE void decode_two_runs(mcu_run run[2], fic_bits_function pair_bits, tra
         int32_t left;
         for (;;) {
             left = 0;
-            if (!look_up(&a, pair_bits, &pair))
+            if (!look_up(&a, how, &pair))
                 break;
             left = 1;
-            if (!look_up(&b, pair_bits, &pair))
+            if (!look_up(&b, how, &pair))
                 break;
             fic_bits_refill(&a.bits);
             fic_bits_refill(&b.bits);
             if (due->out != NULL)
-                transform_due(due, transform);
+                transform_due(due, how);
             left = 0;
-            if (!look_up(&a, pair_bits, &pair))
+            if (!look_up(&a, how, &pair))
                 break;
             left = 1;
-            if (!look_up(&b, pair_bits, &pair))
+            if (!look_up(&b, how, &pair))
                 break;
             left = 0;
-            if (!look_up(&a, pair_bits, &pair))
+            if (!look_up(&a, how, &pair))
                 break;
             left = 1;
-            if (!look_up(&b, pair_bits, &pair))
+            if (!look_up(&b, how, &pair))
                 break;
         }
         if (left == 0) {
-            end_block(&run[0], &a, pair, pair_bits, transform, due);
+            end_block(&run[0], &a, pair, how, due);
             a = run[0].reader;
             fic_bits_refill(&b.bits);
         } else {
-            end_block(&run[1], &b, pair, pair_bits, transform, due);
+            end_block(&run[1], &b, pair, how, due);
             b = run[1].reader;
             fic_bits_refill(&a.bits);
         }
@@ -427,7 +440,7 @@ FIC_INLINE void decode_two_runs(mcu_run run[2], fic_bits_function pair_bits, tra
 }
 
 FIC_INLINE int32_t decode_runs(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column, int32_t mcus,
-                               fic_bits_function pair_bits, transform_function transform)
+                               decoding how)
 {
     mcu_run run[2];
     for (int32_t i = 0; i < runs; i++) {
@@ -439,18 +452,20 @@ FIC_INLINE int32_t decode_runs(fic_scan *const scan[2], int32_t runs, int32_t ro
         run[i].next = 0;
         run[i].mcus = mcus;
         locate_blocks(scan[i], row + i, column, run[i].block);
-        run[i].state = begin_block(&run[i], pair_bits);
+        run[i].state = begin_block(&run[i], how);
     }
-    due_block due = {.out = NULL};
+    due_block due = {.out = NULL, .refused = 0};
     if (runs == 2)
-        decode_two_runs(run, pair_bits, transform, &due);
+        decode_two_runs(run, how, &due);
     int32_t code = FIC_OK;
     for (int32_t i = 0; i < runs && code == FIC_OK; i++) {
-        decode_run(&run[i], pair_bits, transform, &due);
+        decode_run(&run[i], how, &due);
         scan[i]->bits = run[i].reader.bits;
         code = run[i].state < 0 ? run_error(scan[i], run[i].state) : fic_scan_check(scan[i]);
     }
-    transform_due(&due, transform);
+    transform_due(&due, how);
+    if (how.exact && due.refused && code == FIC_OK)
+        code = FIC_ERROR_UNSUPPORTED;
     for (int32_t i = 0; i < runs && code != FIC_OK; i++)
         memset(scan[i]->cells, 0, sizeof scan[i]->cells);
     return code;
@@ -461,7 +476,8 @@ static int32_t skip_run_scalar(fic_scan *scan, int64_t count)
     return skip_run(scan, count, fic_pair_bits);
 }
 
-static void transform_scalar(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out, int64_t stride)
+static int32_t transform_scalar(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out,
+                                int64_t stride)
 {
     if (dc_only) {
         uint64_t line = fic_idct_dc(cells[0], quantisers[0]) * 0x0101010101010101u;
@@ -471,11 +487,28 @@ static void transform_scalar(int16_t *cells, const uint16_t *quantisers, int32_t
         fic_idct_block(cells, quantisers, out, stride);
     }
     memset(cells, 0, 64 * sizeof *cells);
+    return 0;
+}
+
+static int32_t exact_transform_scalar(int16_t *cells, const uint16_t *quantisers, int32_t dc_only, uint8_t *out,
+                                      int64_t stride)
+{
+    (void)dc_only;
+    int32_t refused = fic_islow_inverse(cells, quantisers, out, stride);
+    memset(cells, 0, 64 * sizeof *cells);
+    return refused;
 }
 
 static int32_t decode_runs_scalar(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column, int32_t mcus)
 {
-    return decode_runs(scan, runs, row, column, mcus, fic_pair_bits, transform_scalar);
+    decoding how = {fic_pair_bits, transform_scalar, fic_coefficient_order, 0};
+    return decode_runs(scan, runs, row, column, mcus, how);
+}
+
+static int32_t decode_exactly_scalar(fic_scan *scan, int32_t row, int32_t column, int32_t mcus)
+{
+    decoding how = {fic_pair_bits, exact_transform_scalar, fic_islow_order, 1};
+    return decode_runs((fic_scan *const[2]){scan}, 1, row, column, mcus, how);
 }
 
 #if defined(__x86_64__)
@@ -497,19 +530,37 @@ FIC_TARGET_AVX2 static int32_t skip_run_avx2(fic_scan *scan, int64_t count)
 
 /* Telling blocks with only a DC coefficient apart takes as long as their transform. Inlined into the loops it would
  * take a third more instructions, since its constants would be moved out of them to the stack. */
-FIC_TARGET_AVX2 NOINLINE static void transform_avx2(int16_t *cells, const uint16_t *quantisers, int32_t dc_only,
-                                                    uint8_t *out, int64_t stride)
+FIC_TARGET_AVX2 NOINLINE static int32_t transform_avx2(int16_t *cells, const uint16_t *quantisers, int32_t dc_only,
+                                                       uint8_t *out, int64_t stride)
 {
     (void)dc_only;
     fic_idct_block_avx2(cells, quantisers, out, stride);
     for (int i = 0; i < 4; i++)
         _mm256_store_si256((__m256i *)cells + i, _mm256_setzero_si256());
+    return 0;
+}
+
+FIC_TARGET_AVX2 NOINLINE static int32_t exact_transform_avx2(int16_t *cells, const uint16_t *quantisers,
+                                                             int32_t dc_only, uint8_t *out, int64_t stride)
+{
+    (void)dc_only;
+    int32_t refused = fic_islow_inverse_avx2(cells, quantisers, out, stride);
+    for (int i = 0; i < 4; i++)
+        _mm256_store_si256((__m256i *)cells + i, _mm256_setzero_si256());
+    return refused;
 }
 
 FIC_TARGET_AVX2 static int32_t decode_runs_avx2(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column,
                                                 int32_t mcus)
 {
-    return decode_runs(scan, runs, row, column, mcus, pair_bits_simd, transform_avx2);
+    decoding how = {pair_bits_simd, transform_avx2, fic_coefficient_order, 0};
+    return decode_runs(scan, runs, row, column, mcus, how);
+}
+
+FIC_TARGET_AVX2 static int32_t decode_exactly_avx2(fic_scan *scan, int32_t row, int32_t column, int32_t mcus)
+{
+    decoding how = {pair_bits_simd, exact_transform_avx2, fic_islow_order, 1};
+    return decode_runs((fic_scan *const[2]){scan}, 1, row, column, mcus, how);
 }
 #define SELECT(name) (scan->simd ? name##_avx2 : name##_scalar)
 #else
@@ -544,7 +595,10 @@ int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end
         if (code < 0)
             return code;
         int32_t run = end - column < scan->until_restart ? end - column : (int32_t)scan->until_restart;
-        code = SELECT(decode_runs)((fic_scan *const[2]){scan}, 1, row, column, run);
+        if (scan->exact)
+            code = SELECT(decode_exactly)(scan, row, column, run);
+        else
+            code = SELECT(decode_runs)((fic_scan *const[2]){scan}, 1, row, column, run);
         if (code != FIC_OK)
             return code;
         scan->until_restart -= run;

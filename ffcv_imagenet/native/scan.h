@@ -14,7 +14,7 @@ typedef struct {
     int32_t block_x, block_y, blocks_w, blocks_h;
     int32_t stride;
     uint8_t *samples;           /* 8 * blocks_h rows */
-    const uint16_t *quantisers; /* in the order of fic_coefficient_order */
+    const uint16_t *quantisers; /* in the order of fic_coefficient_order, or as `exact` says */
 } fic_plane;
 
 typedef struct {
@@ -35,6 +35,7 @@ typedef struct {
     int64_t until_restart; /* MCUs left in the segment */
     int32_t restart_number;
     int32_t simd;
+    int32_t exact; /* samples are those of libjpeg's accurate transform; quantisers in the order of fic_islow_order */
     fic_factors blocks_per_mcu[3];
     int32_t num_blocks;
     fic_mcu_block block[FIC_MAX_BLOCKS];
@@ -44,7 +45,8 @@ typedef struct {
     _Alignas(32) int16_t cells[2][FIC_BLOCK_CELLS]; /* zero before and after a run */
 } fic_scan;
 
-/* Set what the scan is made of; fic_scan_begin or fic_scan_seek comes next. The caller sets the tables and simd. */
+/* Set what the scan is made of; fic_scan_begin or fic_scan_seek comes next. The caller sets the tables, simd
+ * and exact. */
 void fic_scan_describe(fic_scan *scan, const uint8_t *jpeg, int64_t size, const fic_jpeg_header *header);
 
 /* Make another scan of the same JPEG, with the same tables and planes. */
@@ -59,7 +61,8 @@ int32_t fic_scan_seek(fic_scan *scan, const fic_entry_point *entry, int64_t mcu,
 /* Step over `count` MCUs. With `unread`, whole segments are not read at all, so that errors in them go unnoticed. */
 int32_t fic_scan_skip(fic_scan *scan, int64_t count, int32_t unread);
 
-/* Decode MCUs [column, end) of MCU row `row`: those of their blocks that lie in the planes. */
+/* Decode MCUs [column, end) of MCU row `row`: those of their blocks that lie in the planes. FIC_ERROR_UNSUPPORTED:
+ * fic_islow_inverse refuses one of them. */
 int32_t fic_scan_decode(fic_scan *scan, int32_t row, int32_t column, int32_t end);
 
 /* fic_scan_decode for row `row` of a scan and for the row below, where the second scan is; no restart marker lies in

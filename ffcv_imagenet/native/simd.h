@@ -17,4 +17,7 @@
 #endif
 #endif
 
+/* A pair of 16-bit constants for pmaddwd. */
+#define FIC_PAIR(a, b) _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)(a) | (uint32_t)(b) << 16))
+
 #endif

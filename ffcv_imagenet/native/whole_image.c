@@ -1,5 +1,4 @@
-/* Whole images, for writing data sets: libturbojpeg with the accurate DCT, which gives Pillow's pixels and OpenCV's
- * files. */
+/* Whole images of any kind, for writing data sets: libturbojpeg with the accurate DCT, which gives Pillow's pixels. */
 #include <turbojpeg.h>
 
 #include "decoder.h"
@@ -21,32 +20,4 @@ int32_t fic_read_image(const uint8_t *jpeg, int64_t jpeg_size, int32_t width, in
         code = FIC_ERROR_FALLBACK;
     tjDestroy(image.handle);
     return code;
-}
-
-int64_t fic_write_jpeg(fic_decoder *decoder, const uint8_t *rgb, int32_t width, int32_t height, int32_t quality,
-                       uint8_t *out, int64_t capacity)
-{
-    if (!decoder || !rgb || width < 1 || height < 1 || quality < 1 || quality > 100)
-        return FIC_ERROR_ARGUMENT;
-    unsigned long size = tjBufSize(width, height, TJSAMP_420);
-    if (size == (unsigned long)-1)
-        return FIC_ERROR_ARGUMENT;
-    if (!out)
-        return (int64_t)size;
-    if (capacity < (int64_t)size)
-        return FIC_ERROR_CAPACITY;
-    if (!decoder->compressor)
-        decoder->compressor = tjInitCompress();
-    if (!decoder->compressor)
-        return FIC_ERROR_MEMORY;
-    if (tjCompress2(decoder->compressor, rgb, width, 0, height, TJPF_RGB, &out, &size, TJSAMP_420, quality,
-                    TJFLAG_ACCURATEDCT | TJFLAG_NOREALLOC))
-        return FIC_ERROR_FALLBACK;
-    return (int64_t)size;
-}
-
-void fic_whole_image_free(fic_decoder *decoder)
-{
-    if (decoder->compressor)
-        tjDestroy(decoder->compressor);
 }

@@ -1,22 +1,17 @@
-/* Decodes many crops of JPEG files, without libturbojpeg and Python, and prints per file a checksum of the pixels
- * and how many of the 60 crops could be decoded: crop_checksums SIMD FILE ...; SIMD is 0 or 1, and must be had when it
- * is 1. */
+/* Decodes many crops of JPEG files, without libturbojpeg and Python, and the whole images, which it shrinks and writes.
+ * Prints per file a checksum of all this and how many of the 60 crops could be decoded: crop_checksums SIMD FILE ...;
+ * SIMD is 0 or 1, and must be had when it is 1. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "decoder.h"
 
-/* What turbojpeg.c, fallback_turbojpeg.c and whole_image.c define. */
+/* What fallback_turbojpeg.c defines. */
 int32_t fic_fallback_crop(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, const fic_crop *crop, uint8_t *out)
 {
     (void)decoder, (void)jpeg, (void)size, (void)crop, (void)out;
     return FIC_ERROR_UNSUPPORTED;
-}
-
-void fic_whole_image_free(fic_decoder *decoder)
-{
-    (void)decoder;
 }
 
 static uint64_t state = 1;
@@ -36,7 +31,7 @@ static uint64_t add(uint64_t sum, const uint8_t *bytes, int64_t size)
 
 static uint64_t sum_of_crops(fic_decoder *decoder, const uint8_t *jpeg, int64_t size, int *decoded)
 {
-    static uint8_t index[1 << 20], out[96 * 96 * 3];
+    static uint8_t index[1 << 20], whole[1 << 20], file[1 << 20], out[96 * 96 * 3];
     enum { EVERY = 3, CROPS = 60 };
     fic_jpeg_info info;
     uint64_t sum = (uint64_t)fic_probe(jpeg, size, &info);
@@ -55,10 +50,20 @@ static uint64_t sum_of_crops(fic_decoder *decoder, const uint8_t *jpeg, int64_t 
             ++*decoded;
         }
     }
+    int32_t code = fic_read_plain_image(decoder, jpeg, size, info.width, info.height, whole);
+    sum = add(sum, (const uint8_t *)&code, sizeof code);
+    if (code == FIC_OK) {
+        int64_t written = fic_write_jpeg(decoder, whole, info.width, info.height, 80, file, sizeof file, EVERY, index,
+                                         &(int64_t){sizeof index});
+        sum = add(add(sum, whole, (int64_t)info.width * info.height * 3), file, written);
+        int32_t half_w = info.width / 2 + 1, half_h = info.height / 2 + 1;
+        code = fic_shrink_area(decoder, whole, info.width, info.height, half_w, half_h, file);
+        sum = add(sum, file, code == FIC_OK ? (int64_t)half_w * half_h * 3 : 0);
+    }
     /* The file's bytes once more, as pixels. */
     int32_t width = 37, height = (int32_t)(size / 3 / width), side = 29;
     for (int32_t resize = 0; resize < 3; resize++) {
-        int32_t code = fic_resize_crop(decoder, jpeg, width, height, 0, 0, width, height, side, side, 0, resize, out);
+        code = fic_resize_crop(decoder, jpeg, width, height, 0, 0, width, height, side, side, 0, resize, out);
         sum = add(add(sum, (const uint8_t *)&code, sizeof code), out, (int64_t)side * side * 3);
     }
     return sum;

@@ -95,3 +95,45 @@ class Decoder:
             )
         )
         return image
+
+    def read_plain(self, jpeg, size):
+        """size: (width, height) -> [height, width, 3] uint8."""
+        data, image = as_bytes(jpeg), np.empty((size[1], size[0], 3), np.uint8)
+        self.check(
+            self.library.fic_read_plain_image(self.context, data.ctypes.data, data.size, *size, image.ctypes.data)
+        )
+        return image
+
+    def write(self, rgb, quality=90, k=4, capacity=None):
+        """JPEG bytes and their index as uint8 array."""
+        rgb, (height, width) = np.ascontiguousarray(rgb), rgb.shape[:2]
+        if capacity is None:
+            capacity = self.check(self.library.fic_written_capacity(width, height))
+        out = np.empty(capacity, np.uint8)
+        index = np.empty(self.check(self.library.fic_written_index_capacity(width, height, k)), np.uint8)
+        index_size = ctypes.c_int64(index.size)
+        size = self.check(
+            self.library.fic_write_jpeg(
+                self.context,
+                rgb.ctypes.data,
+                width,
+                height,
+                quality,
+                out.ctypes.data,
+                capacity,
+                k,
+                index.ctypes.data,
+                ctypes.byref(index_size),
+            )
+        )
+        return out[:size].tobytes(), index[: index_size.value]
+
+    def shrink_area(self, rgb, size):
+        """size: (width, height) -> [height, width, 3] uint8."""
+        rgb, out = np.ascontiguousarray(rgb).copy(), np.empty((size[1], size[0], 3), np.uint8)
+        self.check(
+            self.library.fic_shrink_area(
+                self.context, rgb.ctypes.data, rgb.shape[1], rgb.shape[0], *size, out.ctypes.data
+            )
+        )
+        return out

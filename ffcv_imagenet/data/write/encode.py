@@ -73,7 +73,8 @@ def encode_content(content: bytes, mode: str, parameters: WriteParameters) -> En
 def shrink(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
     """Resize [H, W, 3] uint8 to ``size`` (height, width), exactly as FFCV does when ``resize`` is ``area``."""
     if resize == "area":
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        small = native.shrink_area(image, size)  # in a fraction of OpenCV's time
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) if small is None else small
     return native.resize_crop(image, (0, 0, *image.shape[:2]), size, resize=resize)
 
 
@@ -87,19 +88,19 @@ def encode_image(image: np.ndarray, mode: str, parameters: WriteParameters) -> E
     is_jpeg = mode != "raw"
     if is_jpeg:
         assert parameters.jpeg_quality is not None
-        data = native.write_jpeg(image, parameters.jpeg_quality)
+        data, entries = native.write_jpeg(image, parameters.jpeg_quality, EVERY)
     else:
-        data = image.tobytes()
+        data, entries = image.tobytes(), b""
     if mode == "smart":
         assert parameters.smart_threshold is not None
         if image.nbytes <= parameters.smart_threshold * len(data):
-            is_jpeg, data = False, image.tobytes()
+            is_jpeg, data, entries = False, image.tobytes(), b""
     if len(data) > parameters.page_size_mib << 20:
         raise ValueError(
             f"{width} x {height} pixels take {len(data)} bytes, more than a page of {parameters.page_size_mib} MiB: "
             "shrink it by --write.max_resolution or give a larger --write.page_size_mib"
         )
-    return EncodedImage(is_jpeg, height, width, data, native.build_index(data, EVERY) if is_jpeg else b"")
+    return EncodedImage(is_jpeg, height, width, data, entries)
 
 
 def encode_samples(
