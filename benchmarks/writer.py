@@ -43,7 +43,7 @@ def pack_images(root: Path) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     with (
         tarfile.open(root.with_suffix(".tar"), "w", dereference=True) as tar,
-        zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive,
+        zipfile.ZipFile(root.with_suffix(".zip"), "w", strict_timestamps=False) as archive,
     ):
         for file in files:
             tar.add(file, str(file.relative_to(root)))

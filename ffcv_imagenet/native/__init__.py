@@ -58,6 +58,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         ("fic_shrink_area", int32, [pointer, pointer, *[int32] * 4, pointer]),
         ("fic_build_index", int64, [pointer, pointer, int64, int32, pointer, int64]),
         ("fic_will_need", None, [pointer, pointer, pointer, int64]),
+        ("fic_begin_to_store", None, [int32, int64, int64]),
         ("fic_gpu_gather", int32, [pointer, pointer, *[int32] * 5, pointer, int64, int64, pointer]),
     ):
         function = getattr(library, name)
@@ -245,6 +246,11 @@ def will_need(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> Non
     """
     starts, sizes = np.ascontiguousarray(starts, np.uint64), np.ascontiguousarray(sizes, np.uint64)
     _library.fic_will_need(content.ctypes.data, starts.ctypes.data, sizes.ctypes.data, len(starts))
+
+
+def begin_to_store(descriptor: int, start: int, size: int) -> None:
+    """Ask the system to bring a part of a written file to the disk, without waiting for it."""
+    _library.fic_begin_to_store(descriptor, start, size)
 
 
 def read_image(jpeg: bytes) -> np.ndarray:

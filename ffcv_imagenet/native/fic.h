@@ -140,6 +140,9 @@ FIC_API int32_t fic_shrink_area(fic_decoder *decoder, const uint8_t *rgb, int32_
  */
 FIC_API void fic_will_need(const uint8_t *content, const uint64_t *starts, const uint64_t *sizes, int64_t count);
 
+/* Ask the system to begin to bring a part of a file that was written to the disk. Only advice, as above. */
+FIC_API void fic_begin_to_store(int32_t descriptor, int64_t start, int64_t size);
+
 /* A sample to be decoded on a GPU. `jpeg` and `index` are addresses; without an index both its fields are 0. */
 typedef struct {
     uint64_t jpeg; /* 0 for a sample that is not a JPEG */

@@ -68,3 +68,14 @@ def test_every_error_has_a_text_of_its_own():
     for code in (min(native.Error) - 1, -(2**31), -1000):
         assert native.error_message(code) == "unknown error"
     assert native.error_message(2**31 - 1) == "success"
+
+
+def test_beginning_to_store_is_advice(tmp_path):
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(b"content")
+        file.flush()
+        for start, size in ((0, 7), (0, 1 << 40), (5, 0), (-1, 7)):
+            native.begin_to_store(file.fileno(), start, size)
+        file.seek(0)
+        assert file.read() == b"content"
+    native.begin_to_store(-1, 0, 7)

@@ -267,6 +267,14 @@ def test_photographs_are_shrunk_as_by_opencv(decoder):
             np.testing.assert_array_equal(decoder.shrink_area(picture, (width, height)), expected)
 
 
+@pytest.mark.parametrize(("width", "out_width"), [(2001, 2000), (3001, 1500), (1999, 333), (5000, 4999)])
+def test_pixels_that_an_area_hardly_touches_do_not_count(decoder, width, out_width):
+    picture = noise(width, 5)
+    for small, side in ((picture, (out_width, 4)), (picture.transpose(1, 0, 2), (4, out_width))):
+        expected = cv2.resize(small, side, interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(decoder.shrink_area(small, side), expected)
+
+
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (11, 5), (5, 11), (-1, 5)])
 def test_nothing_is_enlarged(decoder, size):
     picture, out = noise(10, 10), np.empty(300, np.uint8)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ffcv_imagenet import native
 from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.beton import tables_checksum
 from ffcv_imagenet.data.format.records import (
@@ -135,6 +136,8 @@ class BetonWriter:
     def _flush_page(self) -> None:
         self._page[self._page_used :] = bytes(len(self._page) - self._page_used)
         self._write(self._page_start, self._page)
+        # Left to itself the system stores a data set of some seconds when it is whole, which is waited for.
+        native.begin_to_store(self._file.fileno(), self._page_start, len(self._page))
         self._digests += manifests.block_digests(self._page)
         self._page_start += len(self._page)
         self._page_used = 0
