@@ -609,9 +609,12 @@ class TrainConfig:
             )
 
     def default_name(self, recipe: str) -> str:
-        """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test."""
+        """A run's name from what is compared: recipe, architecture, loss and seed; and that it is a smoke test.
+
+        It is one folder's name: ``timm/NAME`` becomes ``timm_NAME``.
+        """
         steps = "" if self.training.max_steps is None else f"_{self.training.max_steps}_steps"
-        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}{steps}"
+        return f"{recipe}_{self.model.arch}_{self.loss.name}_seed{self.training.seed}{steps}".replace("/", "_")
 
     def make_loss(self) -> Loss:
         """The loss that the options describe."""

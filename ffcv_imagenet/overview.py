@@ -31,8 +31,8 @@ def describe(start: Resolved, steps: int, path: Path) -> list[str]:
     decoder = "GPU" if start.train_decoder == "gpu" else "CPU"
     workers = config.data.num_workers or start.decoding_cores
     lines = [
-        f"trains {config.model.arch} with {config.loss.name}: {epochs} epochs of {steps} steps, {in_all} in all, on "
-        f"{places} ({start.precision}, compile {start.compile}); {shown(path)}",
+        f"trains {config.model.arch} with {config.loss.name}: {epochs} epoch{'s' * (epochs > 1)} of {steps} steps, "
+        f"{in_all} in all, on {places} ({start.precision}, compile {start.compile}); {shown(path)}",
         f"images: {data.num_samples} of {data.num_classes} classes to train on, {start.val_data.num_samples} to "
         f"validate on; decoded on the {decoder}, {workers} CPU thread{'s' * (workers > 1)} per process",
         f"batch: {_batch(config, world.size)}",

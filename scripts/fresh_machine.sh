@@ -12,7 +12,8 @@
 # --tests=smoke    a selection ($smoke below) in place of `make test`
 # --folder=FOLDER  where the machine is made, and deleted at the end (default: a new one under /tmp); 9 GB
 # --share=PATH     a file or folder of this machine that is read there, too, such as certificates and what pip is told
-#                  here; what pip downloads is kept in pip's own cache of this machine
+#                  here (not /etc/ssl/certs, into which the machine's own packages write); what pip downloads is kept in
+#                  pip's own cache of this machine
 #
 # Needs root, debootstrap and util-linux. MIRROR chooses the mirror. Whatever is mounted is so for this script alone.
 set -euo pipefail
@@ -26,12 +27,12 @@ for word; do
     --torch-first) torch_first=yes ;;
     --tests=all | --tests=smoke) tests=${word#*=} ;;
     --folder=?*) folder=${word#*=} ;;
-    --share=?*) shares+=("$(realpath "${word#*=}")") ;;
+    --share=?*) shares+=("$(realpath -- "${word#*=}")") ;;
     [a-z]*) suite=$word ;;
-    *) sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-[ -n "$suite" ] || { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$suite" ] || { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for program in debootstrap unshare; do
     command -v $program >/dev/null || { echo "error: $program is not installed" >&2; exit 2; }
 done

@@ -267,6 +267,17 @@ def test_augment(benchmark_module, tmp_path, capsys):
     assert re.fullmatch(r"[\d.]+", rows[1][4])
 
 
+def test_imagenet_tars(tmp_path):
+    """An archive of the layout of ImageNet's, of as many images and classes as asked for, is listed and written."""
+    command = [sys.executable, BENCHMARKS / "imagenet_tars.py", "--images=50", "--classes=3"]
+    output = subprocess.run([*command, f"--folder={tmp_path}"], check=True, capture_output=True, text=True).stdout
+    first, *rows = output.splitlines()
+    assert first.startswith("50 images in 3 classes")
+    listing, writing = ([float(cell) for cell in row.split("|")[2:5]] for row in rows[2:])
+    assert all(seconds > 0 and 0 < private <= resident for seconds, private, resident in (listing, writing))
+    assert not list(tmp_path.iterdir())
+
+
 def test_pixels(benchmark_module, photographs, capsys):
     benchmark_module("pixels").main(["--images", str(photographs), "--crops", "8", "--resolutions", "24"])
     rows = capsys.readouterr().out.splitlines()[2:]

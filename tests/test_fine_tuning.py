@@ -57,6 +57,12 @@ def test_a_step_is_no_longer_than_its_learning_rate_times_the_norm_that_is_allow
     assert change.norm().item() == pytest.approx(0.5e-3, rel=1e-3)
 
 
+def test_weights_of_another_number_of_classes_are_refused_with_what_helps(digits, tmp_path):
+    torch.save(build_model("resnet10", 5).state_dict(), tmp_path / "five.pt")
+    with pytest.raises(ValueError, match=r"five.pt: fc.weight is of 5 classes, allowed are 3; --model.head=new begins"):
+        train(config(digits, tmp_path, **{"model.weights": str(tmp_path / "five.pt")}))
+
+
 def test_a_head_in_another_order_of_classes_and_an_average_are_loaded(tmp_path):
     one, other, ours = (build_model("resnet10", 3) for _ in range(3))
     torch.save({"model": one.state_dict(), "model_ema": other.state_dict()}, tmp_path / "theirs.pth")

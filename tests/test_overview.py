@@ -32,6 +32,8 @@ def test_a_training_says_what_runs_before_it_starts(digits, tmp_path):
     ]
     short = config(digits, tmp_path, **{"training.max_steps": 8, "training.accumulation": 2})
     assert lines(short, 2)[0].startswith("trains resnet10 with baseline: 2 epochs of 6 steps, 8 in all, on 2 processes")
+    once = config(digits, tmp_path, **{"training.epochs": 1, "resolution.end_ramp": 0, "lr.peak_epoch": "none"})
+    assert lines(once)[0].startswith("trains resnet10 with baseline: 1 epoch of 6 steps, 6 in all")
     assert lines(short, 2)[2] == "batch: 16 images a step = 2 processes x 2 parts of 4, one part after the other"
 
 

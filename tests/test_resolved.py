@@ -87,3 +87,9 @@ def test_cuda_graphs_on_several_gpus_are_refused_before_anything_is_built(digits
     values |= {"training.compile": "max-autotune"}
     with pytest.raises(ValueError, match=r"training.compile: got max-autotune, allowed on several GPUs is "):
         resolve(build(TrainConfig, values), World(0, 2, 0, 2, torch.device("cuda", 0)))
+
+
+def test_a_run_of_a_network_of_timms_has_one_folder():
+    files = {"data.train": "train.beton", "data.val": "val.beton"}
+    options = files | {"model.arch": "timm/deit_small_patch16_224", "loss.name": "maxsup", "training.seed": 3}
+    assert build(TrainConfig, options).default_name("deit_s") == "deit_s_timm_deit_small_patch16_224_maxsup_seed3"

@@ -394,38 +394,41 @@ FIC_INLINE void decode_run(mcu_run *run, decoding how, due_block *due)
     }
 }
 
+enum { BOTH_GO_ON = -1 };
+
+/* A look-up of each run. Which of the two, 0 or 1, is at the end of its block, or BOTH_GO_ON. */
+FIC_INLINE int32_t look_up_in_turn(block_reader *a, block_reader *b, decoding how, const fic_pair **pair)
+{
+    if (!look_up(a, how, pair))
+        return 0;
+    if (!look_up(b, how, pair))
+        return 1;
+    return BOTH_GO_ON;
+}
+
 /* Two runs in turn, until one ends: the time from one look-up to the next suffices for one of the other run. */
 FIC_INLINE void decode_two_runs(mcu_run run[2], decoding how, due_block *due)
 {
     block_reader a = run[0].reader, b = run[1].reader;
     while (run[0].state == RUN_GOES_ON && run[1].state == RUN_GOES_ON) {
         const fic_pair *pair;
-        int32_t left;
+        int32_t at_end;
         for (;;) {
-            left = 0;
-            if (!look_up(&a, how, &pair))
-                break;
-            left = 1;
-            if (!look_up(&b, how, &pair))
+            at_end = look_up_in_turn(&a, &b, how, &pair);
+            if (at_end != BOTH_GO_ON)
                 break;
             fic_bits_refill(&a.bits);
             fic_bits_refill(&b.bits);
             if (due->out != NULL)
                 transform_due(due, how);
-            left = 0;
-            if (!look_up(&a, how, &pair))
+            at_end = look_up_in_turn(&a, &b, how, &pair);
+            if (at_end != BOTH_GO_ON)
                 break;
-            left = 1;
-            if (!look_up(&b, how, &pair))
-                break;
-            left = 0;
-            if (!look_up(&a, how, &pair))
-                break;
-            left = 1;
-            if (!look_up(&b, how, &pair))
+            at_end = look_up_in_turn(&a, &b, how, &pair);
+            if (at_end != BOTH_GO_ON)
                 break;
         }
-        if (left == 0) {
+        if (at_end == 0) {
             end_block(&run[0], &a, pair, how, due);
             a = run[0].reader;
             fic_bits_refill(&b.bits);

@@ -87,10 +87,16 @@ def load_weights(
     if resize:
         state, resized = resize_positions(model, state)
         told += f", {_some(resized)} resized" if resized else ""
+    own = model.state_dict()
     if new_head:
-        own = model.state_dict()
         state |= {name: own[name] for name in head}
         told += f", {_some([*head])} new"
+    for name in head:
+        if isinstance(state.get(name), Tensor) and state[name].shape[:1] != own[name].shape[:1]:
+            raise ValueError(
+                f"{path}: {name} is of {len(state[name])} classes, allowed are {len(own[name])}; "
+                f"--model.head=new begins with a new output layer"
+            )
     load_state(model, state, path)
     return told
 

@@ -189,7 +189,12 @@ def empty(folder: Path) -> None:
     ("change", "error", "message"),
     [
         (lambda root: root.rename(root.with_name("away")), FileNotFoundError, "image folder not found: .*/root"),
-        (lambda root: (root / "val").rename(root / "test"), FileNotFoundError, "folder not found: .*/root/val"),
+        (
+            lambda root: (root / "val").rename(root / "other"),
+            FileNotFoundError,
+            r"folder not found: .*/root/val \(.*/<image>\)$",
+        ),
+        (lambda root: (root / "val").rename(root / "test"), FileNotFoundError, "/root/val .*: ln -s test .*/root/val"),
         (lambda root: [remove(root / "val" / name) for name in ("cat", "dog")], FileNotFoundError, "no class folders"),
         (lambda root: remove(root / "val/dog"), ValueError, r"must have the classes of .*: 1 missing \(dog\)"),
         (lambda root: (root / "val/cow").mkdir(), ValueError, r"1 not in train \(cow\)"),

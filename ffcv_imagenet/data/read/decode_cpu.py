@@ -196,8 +196,20 @@ class CropDecoder(SimpleRGBImageDecoder):
         """A function ``(samples, metadata, job, boxes)`` for numba that fills the crop boxes of a batch."""
 
     @abstractmethod
+    def fill_boxes(self, samples: np.ndarray, repeats: np.ndarray, boxes: np.ndarray) -> None:
+        """Fill the crop boxes of a batch.
+
+        Args:
+            samples: [B] int64, indices in the file.
+            repeats: [B] int64, which copy of its sample each is; empty: no sample is repeated.
+            boxes: [B, 5] int32, output: top, left, height, width, flip.
+        """
+
     def boxes(self, samples: np.ndarray) -> np.ndarray:
-        """Crop boxes of ``samples [B] int64``: ``[B, 5] int32``, top, left, height, width, flip."""
+        """Crop boxes of ``samples [B] int64``, none of them repeated: ``[B, 5] int32``."""
+        boxes = np.empty((len(samples), 5), np.int32)
+        self.fill_boxes(samples, self._no_repeats, boxes)
+        return boxes
 
     def decode(
         self,
@@ -211,8 +223,9 @@ class CropDecoder(SimpleRGBImageDecoder):
         self._describe_job(len(self.metadata))
         content, pointers, sizes = storage
         # Read-only, as a Loader's: with a second signature numba's type inference of a Loader's stage does not end.
-        content = content.view()
-        content.flags.writeable = False
+        if content.flags.writeable:
+            content = content.view()
+            content.flags.writeable = False
         decode_batch(samples, boxes, batch, codes, self.metadata, content, pointers, sizes, self._job.reshape(1))
 
     def _describe_job(self, num_samples: int) -> None:
@@ -223,8 +236,23 @@ class CropDecoder(SimpleRGBImageDecoder):
             self._job["every"] = self.index.every
             self._job["offsets"], self._job["entries"] = self.index.offsets.ctypes.data, self.index.entries.ctypes.data
 
+    def run(
+        self, samples: np.ndarray, memory: tuple[np.ndarray, ...], metadata: np.ndarray, storage: Storage
+    ) -> np.ndarray:
+        """Decode the batch that begins at :meth:`begin_batch` into FFCV's memory."""
+        batch, boxes, codes = memory
+        position = int(self._job["position"])
+        self.fill_boxes(samples, self._repeats[position : position + len(samples)], boxes)
+        self.decode(samples, boxes, batch, codes, storage)
+        return batch[: len(samples)]
+
     def generate_code(self) -> Callable:
-        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk."""
+        """The function that FFCV compiles and calls for every batch; the work is in functions kept on disk.
+
+        Where FFCV compiles nothing it is :meth:`run`, which starts at once.
+        """
+        if not Compiler.is_enabled:
+            return self.run
         self._describe_job(len(self.metadata))
         address = self._job.ctypes.data
         fill_boxes = Compiler.compile(self.box_function())
@@ -279,14 +307,11 @@ class RandomResizedCropDecoder(CropDecoder):
 
         return fill_boxes
 
-    def boxes(self, samples: np.ndarray) -> np.ndarray:
+    def fill_boxes(self, samples: np.ndarray, repeats: np.ndarray, boxes: np.ndarray) -> None:
         """See :class:`CropDecoder`."""
-        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
+        job = self._job[()]
         area, ratio = (job["min_area"], job["max_area"]), (job["min_ratio"], job["max_ratio"])
-        random_boxes(
-            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes
-        )
-        return boxes
+        random_boxes(samples, repeats, self.metadata, job["seed"], job["epoch"], area, ratio, job["flip"], boxes)
 
 
 class RandomPartDecoder(CropDecoder):
@@ -319,14 +344,11 @@ class RandomPartDecoder(CropDecoder):
 
         return fill_boxes
 
-    def boxes(self, samples: np.ndarray) -> np.ndarray:
+    def fill_boxes(self, samples: np.ndarray, repeats: np.ndarray, boxes: np.ndarray) -> None:
         """See :class:`CropDecoder`."""
-        boxes, job = np.empty((len(samples), 5), np.int32), self._job[()]
+        job = self._job[()]
         share, squash, flip = job["share"], job["squash"], job["flip"]
-        random_part_boxes(
-            samples, self._no_repeats, self.metadata, job["seed"], job["epoch"], share, squash, flip, boxes
-        )
-        return boxes
+        random_part_boxes(samples, repeats, self.metadata, job["seed"], job["epoch"], share, squash, flip, boxes)
 
 
 class CenterCropDecoder(CropDecoder):
@@ -350,8 +372,6 @@ class CenterCropDecoder(CropDecoder):
 
         return fill_boxes
 
-    def boxes(self, samples: np.ndarray) -> np.ndarray:
+    def fill_boxes(self, samples: np.ndarray, repeats: np.ndarray, boxes: np.ndarray) -> None:
         """See :class:`CropDecoder`."""
-        boxes = np.empty((len(samples), 5), np.int32)
         center_boxes(samples, self.metadata, self._job[()]["center_ratio"], boxes)
-        return boxes

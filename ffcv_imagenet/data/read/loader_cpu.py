@@ -65,8 +65,23 @@ class CPUBatchLoader(BatchLoader):
         return _BatchIterator(self.pipeline, batches)
 
 
+class _LabelDecoder(IntDecoder):
+    """FFCV's decoder of labels, without compiling it at each start."""
+
+    def generate_code(self) -> Any:
+        """A function that copies the labels of samples into FFCV's memory, [B, 1] int64."""
+
+        def copy_labels(samples: np.ndarray, labels: np.ndarray, metadata: np.ndarray, storage: Storage) -> np.ndarray:
+            labels[: len(samples), 0] = metadata[samples]
+            return labels[: len(samples)]
+
+        return copy_labels
+
+
 class Pipeline:
-    """The operations that FFCV compiles for a file and a decoder.
+    """The operations of FFCV's for a file and a decoder.
+
+    FFCV would compile each anew at every start. Here none is: those of this project call functions kept on disk.
 
     FFCV's EpochIterator knows it as its Loader. That one is not used: it builds Python sets over all samples, seconds
     and hundreds of MB for ImageNet, which only its other memory manager needs.
@@ -89,9 +104,9 @@ class Pipeline:
         to_device = [ToDevice(device)] if device.type == "cuda" else []
         specs = {
             "image": PipelineSpec("image", transforms=[decoder, ToTensor(), *to_device, ToTorchImage()]),
-            "label": PipelineSpec("label", transforms=[IntDecoder(), ToTensor(), *to_device]),
+            "label": PipelineSpec("label", transforms=[_LabelDecoder(), ToTensor(), *to_device]),
         }
-        with _torch_threads_kept():
+        with _nothing_compiled(), _torch_threads_kept():
             Compiler.set_num_threads(num_workers)
             handlers = {name: _FFCV_FIELDS[name]() for name in file.samples.fields}
             columns = {name: number for number, name in enumerate(file.samples.fields)}
@@ -240,6 +255,17 @@ class _BatchIterator(EpochIterator):
 
     def __del__(self) -> None:
         self.terminate_event.set()
+
+
+@contextlib.contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """FFCV takes the functions of operations as they are."""
+    before = Compiler.is_enabled
+    Compiler.set_enabled(False)
+    try:
+        yield
+    finally:
+        Compiler.set_enabled(before)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,9 @@ from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import IMAGE_EXTENSIONS, Source, class_difference, listing_digest
 from ffcv_imagenet.names import shown
 
+#: What data sets call the images to validate on, besides ``val``. None is taken unasked: they may be for testing.
+_OTHER_NAMES_OF_VAL = ("valid", "validation", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Source):
@@ -77,7 +80,11 @@ def scan_folder(folder: Path) -> ImageFolder:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder not found: {shown(folder)} (expected is {shown(folder)}/<class>/<image>)")
+        others = [name for name in _OTHER_NAMES_OF_VAL if folder.name == "val" and (folder.parent / name).is_dir()]
+        helps = f"; to take {others[0]} for it: ln -s {others[0]} {shown(folder)}" if others else ""
+        raise FileNotFoundError(
+            f"folder not found: {shown(folder)} (expected is {shown(folder)}/<class>/<image>{helps})"
+        )
     names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
     if not names:
         raise FileNotFoundError(f"no class folders in {shown(folder)} (expected is {shown(folder)}/<class>/<image>)")
