@@ -52,13 +52,13 @@ def test_a_step_is_no_longer_than_its_learning_rate_times_the_norm_that_is_allow
     }
     train(config(digits, tmp_path, **(SHORT | options)))
     before, after = weights(trained, "run", 1), weights(tmp_path, "run", 1)
-    parameters = dict(build_model("resnet10", 3).named_parameters())
+    parameters = dict(build_model("toy_model:Small", 3).named_parameters())
     change = torch.cat([(after[name] - before[name]).double().flatten() for name in parameters])
     assert change.norm().item() == pytest.approx(0.5e-3, rel=1e-3)
 
 
 def test_weights_of_another_number_of_classes_are_refused_with_what_helps(digits, tmp_path):
-    torch.save(build_model("resnet10", 5).state_dict(), tmp_path / "five.pt")
+    torch.save(build_model("toy_model:Small", 5).state_dict(), tmp_path / "five.pt")
     with pytest.raises(ValueError, match=r"five.pt: fc.weight is of 5 classes, allowed are 3; --model.head=new begins"):
         train(config(digits, tmp_path, **{"model.weights": str(tmp_path / "five.pt")}))
 

@@ -24,16 +24,18 @@ def test_a_training_says_what_runs_before_it_starts(digits, tmp_path):
     assert lines(
         config(digits, tmp_path, **{"training.epochs": 4, "resolution.end_ramp": 2, "loss.name": "maxsup"})
     ) == [
-        "trains resnet10 with maxsup: 4 epochs of 6 steps, 24 in all, on 1 process on the CPU "
+        "trains toy_model:Small with maxsup: 4 epochs of 6 steps, 24 in all, on 1 process on the CPU "
         "(fp32, compile off); runs/run",
         "images: 96 of 3 classes to train on, 31 to validate on; decoded on the CPU, 1 CPU thread per process",
         "batch: 16 images a step = 1 process x 16",
         "image side: 32 px (epochs 1-2), 40 px (epochs 3-4); validation 40 px",
     ]
     short = config(digits, tmp_path, **{"training.max_steps": 8, "training.accumulation": 2})
-    assert lines(short, 2)[0].startswith("trains resnet10 with baseline: 2 epochs of 6 steps, 8 in all, on 2 processes")
+    assert lines(short, 2)[0].startswith(
+        "trains toy_model:Small with baseline: 2 epochs of 6 steps, 8 in all, on 2 processes"
+    )
     once = config(digits, tmp_path, **{"training.epochs": 1, "resolution.end_ramp": 0, "lr.peak_epoch": "none"})
-    assert lines(once)[0].startswith("trains resnet10 with baseline: 1 epoch of 6 steps, 6 in all")
+    assert lines(once)[0].startswith("trains toy_model:Small with baseline: 1 epoch of 6 steps, 6 in all")
     assert lines(short, 2)[2] == "batch: 16 images a step = 2 processes x 2 parts of 4, one part after the other"
 
 

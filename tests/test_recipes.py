@@ -132,13 +132,13 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
     config = build(TrainConfig, read_yaml(recipe) | DATA)
     with torch.device("meta"):
         model = build_model(config.model.arch, 1000, blurpool=config.model.blurpool, **config.model.network())
-        for side in (config.resolution.min_res, config.resolution.max_res, config.validation.resolution):
+        for side in {config.resolution.min_res, config.resolution.max_res, config.validation.resolution}:
             assert model(torch.empty(2, 3, side, side)).shape == (2, 1000)
     shrunk = {
         "data.train": str(digits / "train.beton"),
         "data.val": str(digits / "val.beton"),
         "data.num_workers": 1,
-        "model.arch": "resnet10",
+        "model.arch": "toy_model:Small",
         "model.drop_path": 0,
         "resolution.min_res": 32,
         "resolution.max_res": 32,
@@ -147,7 +147,8 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
         "lr.warmup_epochs": 0 if config.lr.schedule != "piecewise" else "none",
         "loss.reweight_epoch": 0 if config.loss.of_loss.get("class_weights") else "none",
         "training.epochs": 1,
-        "training.batch_size": 96,
+        "training.batch_size": 24,
+        "training.max_steps": 1,
         "training.precision": "fp32",
         "dist.device": "cpu",
         "logging.folder": str(tmp_path),

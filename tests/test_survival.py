@@ -50,7 +50,12 @@ def test_signals_stop_after_the_step_and_the_run_goes_on_to_the_same_end(digits,
     with (digits / "train.beton").open("r+b") as file:
         file.seek(int(samples.pointer[np.flatnonzero(samples.is_jpeg)[0]]) + 2)
         file.write(bytes(50))
-    changes = {"model.arch": "squeezenet1_1", "loss.name": "maxsup", "training.accumulation": 2, "data.num_workers": 1}
+    changes = {
+        "model.arch": "toy_model:SmallWithDropout",
+        "loss.name": "maxsup",
+        "training.accumulation": 2,
+        "data.num_workers": 1,
+    }
     changes |= {"data.on_error": "skip"}
     train(config(digits, tmp_path, **changes, **{"logging.name": "whole"}))
 
@@ -222,7 +227,7 @@ def test_a_run_whose_last_epoch_has_no_scores_fails_also_when_it_is_started_agai
         assert checkpoints(tmp_path)[-1] == "epoch_0002.pt"
 
 
-@pytest.mark.parametrize(("precision", "arch"), [("fp32", "resnet10"), ("fp16", "toy_model:Narrow")])
+@pytest.mark.parametrize(("precision", "arch"), [("fp32", "toy_model:Small"), ("fp16", "toy_model:Narrow")])
 def test_a_skipped_step_changes_nothing_and_is_counted(digits, tmp_path, monkeypatch, precision, arch):
     seen = []
     update = Trainer._update_weights

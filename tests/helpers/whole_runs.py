@@ -15,7 +15,7 @@ def config(digits, tmp_path, **changes):
         "data.num_workers": 1,
         "data.flip": 0,
         "data.min_crop_area": 0.5,
-        "model.arch": "resnet10",
+        "model.arch": "toy_model:Small",
         "resolution.min_res": 32,
         "resolution.max_res": 40,
         "resolution.start_ramp": 0,
