@@ -274,7 +274,7 @@ def test_imagenet_tars(tmp_path):
     first, *rows = output.splitlines()
     assert first.startswith("50 images in 3 classes")
     listing, writing = ([float(cell) for cell in row.split("|")[2:5]] for row in rows[2:])
-    assert all(seconds > 0 and 0 < private <= resident for seconds, private, resident in (listing, writing))
+    assert all(seconds >= 0 and 0 < private <= resident for seconds, private, resident in (listing, writing))
     assert not list(tmp_path.iterdir())
 
 
