@@ -237,6 +237,7 @@ class _BatchIterator(EpochIterator):
     def __next__(self) -> Batch:
         item = self.output_queue.get()
         if item is None:
+            self.join()  # it has nothing more to do; a thread that Python's end finds at work may end the process
             raise StopIteration
         if isinstance(item, Exception):
             raise item
