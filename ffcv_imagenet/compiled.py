@@ -1,7 +1,11 @@
-"""numba's compiler with its cache on disk. The cache is a convenience: what can't be kept is compiled again."""
+"""numba's compiler: where its threads come from, and its cache on disk.
+
+The cache is a convenience: what can't be kept is compiled again.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +14,11 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from ffcv_imagenet.names import shown
+
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    # OpenMP, of which torch brings a copy: one library of threads in a process, the same everywhere. By itself numba
+    # would take TBB where the system has it, or even its own threads, which two loaders must not use at once.
+    numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 
 
 def _has_cache_folder() -> bool:

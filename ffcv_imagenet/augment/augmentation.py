@@ -15,7 +15,7 @@ from ffcv_imagenet.augment.mixing import Mixing
 from ffcv_imagenet.augment.normalize import Normalize
 from ffcv_imagenet.augment.operations import OPERATIONS
 from ffcv_imagenet.augment.operations.operation import MOST_PARAMETERS
-from ffcv_imagenet.augment.pixels import Sampling, put
+from ffcv_imagenet.augment.pixels import Sampling
 from ffcv_imagenet.augment.policies import Policy
 from ffcv_imagenet.augment.policies.policy import Layer
 
@@ -100,11 +100,7 @@ def apply_layers(images: Tensor, layers: Sequence[Layer], sampling: Sampling) ->
     for group in groups:
         rows, operation = on_device[group.layer, group.first : group.last], OPERATIONS[group.operation]
         parameters = rows[:, 1 : 1 + operation.num_parameters].contiguous()
-        if len(rows) == len(pixels):
-            pixels = operation(pixels, parameters, sampling)
-        else:
-            chosen = rows[:, 0].long()
-            put(pixels, chosen, operation(pixels.index_select(0, chosen), parameters, sampling))
+        operation(pixels, rows[:, 0].long(), parameters, sampling)
     return pixels.permute(0, 3, 1, 2)
 
 

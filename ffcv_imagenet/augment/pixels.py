@@ -1,11 +1,13 @@
 """What operations do with the pixels of a batch, exactly as Pillow does it with those of one image.
 
-``pixels [n, H, W, 3] uint8`` are contiguous. On a CPU :mod:`~ffcv_imagenet.augment.pixels_cpu` computes, on other
-devices what is here, with the same results.
+``pixels [B, H, W, 3] uint8`` are those of a batch, contiguous; ``numbers [n] int64`` are the images that are meant, in
+ascending order. Those are changed, or counted, and the others stay as they are. On a CPU
+:mod:`~ffcv_imagenet.augment.pixels_cpu` computes, on other devices what is here, with the same results.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,55 +27,89 @@ class Sampling(NamedTuple):
     fill: tuple[int, int, int]
 
 
-def put(pixels: Tensor, numbers: Tensor, changed: Tensor) -> None:
-    """``pixels[numbers] = changed`` for different ``numbers [m] int64``."""
-    if _on_host(pixels):  # numpy copies whole images, several times as fast as torch, which goes byte by byte
-        pixels.numpy()[numbers.numpy()] = changed.numpy()
-    else:
-        pixels.index_copy_(0, numbers, changed)
+def look_up(pixels: Tensor, numbers: Tensor, tables: Tensor) -> None:
+    """Replace each level of red, green and blue by that in ``tables [n, 3, 256] uint8``."""
+    _change(pixels, numbers, pixels_cpu.look_up, _look_up, tables)
 
 
-def look_up(pixels: Tensor, tables: Tensor) -> Tensor:
-    """Each level of red, green and blue replaced by that in ``tables [n, 3, 256] uint8``."""
-    if _on_host(pixels):
-        return _on_cpu(pixels_cpu.look_up, pixels, tables)
-    return tables.flatten(1).gather(1, _bins(pixels)).view_as(pixels)
-
-
-def count_values(pixels: Tensor) -> Tensor:
+def count_values(pixels: Tensor, numbers: Tensor) -> Tensor:
     """How often each level occurs, [n, 3, 256] int32."""
-    counts = torch.zeros(len(pixels), 3, 256, dtype=torch.int32, device=pixels.device)
+    counts = torch.zeros(len(numbers), 3, 256, dtype=torch.int32, device=pixels.device)
     if _on_host(pixels):
-        _set_threads()
-        pixels_cpu.count_values(pixels.numpy(), counts.numpy())
-        return counts
-    one = counts.new_ones(()).expand(len(pixels), pixels[0].numel())
-    counts.view(len(pixels), -1).scatter_add_(1, _bins(pixels), one)
+        _on_cpu(pixels_cpu.count_values, pixels, numbers, counts)
+    else:
+        bins = _bins(pixels.index_select(0, numbers))
+        counts.view(len(numbers), -1).scatter_add_(1, bins, counts.new_ones(()).expand_as(bins))
     return counts
 
 
-def mean_luma(pixels: Tensor) -> Tensor:
+def mean_luma(pixels: Tensor, numbers: Tensor) -> Tensor:
     """Mean of the images as greys, [n] float64."""
     if _on_host(pixels):
-        total = torch.empty(len(pixels), dtype=torch.int64)
-        _set_threads()
-        pixels_cpu.sum_luma(pixels.numpy(), total.numpy())
+        total = torch.empty(len(numbers), dtype=torch.int64)
+        _on_cpu(pixels_cpu.sum_luma, pixels, numbers, total)
     else:
-        total = _luma(pixels).flatten(1).sum(dim=1)
+        total = _luma(pixels.index_select(0, numbers)).flatten(1).sum(dim=1)
     return total.double() / (pixels.shape[1] * pixels.shape[2])
 
 
-def saturate(pixels: Tensor, factors: Tensor) -> Tensor:
+def saturate(pixels: Tensor, numbers: Tensor, factors: Tensor) -> None:
     """Grey for a factor of 0, the image for 1, more than its colours above; ``factors [n] float32``."""
+    _change(pixels, numbers, pixels_cpu.saturate, _saturated, factors)
+
+
+def turn_hue(pixels: Tensor, numbers: Tensor, steps: Tensor) -> None:
+    """Move hues, in 0..255, by ``steps [n] int64`` modulo 256, as torchvision does it with Pillow's HSV images."""
+    _change(pixels, numbers, pixels_cpu.turn_hue, _turned, steps)
+
+
+def sharpen(pixels: Tensor, numbers: Tensor, factors: Tensor) -> None:
+    """Smoothed by 3x3 pixels for a factor of 0, the image for 1, sharper above; ``factors [n] float32``.
+
+    Pixels of the border stay as they are.
+    """
+    _change(pixels, numbers, pixels_cpu.sharpen, _sharpened, factors)
+
+
+def blur(pixels: Tensor, numbers: Tensor, weights: Tensor) -> None:
+    """Blur three times along the rows and three times along the columns, as Pillow's GaussianBlur does.
+
+    ``weights [n, 3] int64`` are those of a pixel, of its two neighbours, and of theirs, in 2^-24.
+    """
+    _change(pixels, numbers, pixels_cpu.blur, _blurred, weights)
+
+
+def transform(pixels: Tensor, numbers: Tensor, matrices: Tensor, sampling: Sampling) -> None:
+    """Move pixels: that at (x, y) comes from (a x + b y + c, d x + e y + f).
+
+    Args:
+        pixels: of the batch.
+        numbers: of the images.
+        matrices: [n, 6] float64, a to f, from pixels to pixels; whole numbers lie between pixels.
+        sampling: how pixels are read.
+    """
+    kernel = getattr(pixels_cpu, f"transform_{sampling.interpolation}")
     if _on_host(pixels):
-        return _on_cpu(pixels_cpu.saturate, pixels, factors)
+        _on_cpu(kernel, pixels, numbers, matrices, torch.tensor(sampling.fill, dtype=torch.uint8))
+    else:
+        _change(pixels, numbers, kernel, functools.partial(_moved, sampling=sampling), matrices)
+
+
+def blend(base: Tensor, values: Tensor, factor: Tensor) -> Tensor:
+    """``base`` for a factor of 0, ``values`` for 1, rounded to uint8 as Pillow's ``blend`` does it, in float32."""
+    base = base.float()
+    return (base + factor.float() * (values.float() - base)).clamp(0, 255).to(torch.uint8)
+
+
+def _look_up(pixels: Tensor, tables: Tensor) -> Tensor:
+    return tables.flatten(1).gather(1, _bins(pixels)).view_as(pixels)
+
+
+def _saturated(pixels: Tensor, factors: Tensor) -> Tensor:
     return blend(_luma(pixels)[..., None], pixels, factors[:, None, None, None])
 
 
-def turn_hue(pixels: Tensor, steps: Tensor) -> Tensor:
-    """Hues, in 0..255, moved by ``steps [n] int64`` modulo 256, as torchvision does it with Pillow's HSV images."""
-    if _on_host(pixels):
-        return _on_cpu(pixels_cpu.turn_hue, pixels, steps)
+def _turned(pixels: Tensor, steps: Tensor) -> Tensor:
     red, green, blue = pixels.float().unbind(3)
     top, low = pixels.amax(dim=3), pixels.amin(dim=3)
     spread = (top - low).float()
@@ -96,13 +132,7 @@ def turn_hue(pixels: Tensor, steps: Tensor) -> Tensor:
     return turned.to(torch.uint8)
 
 
-def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Smoothed by 3x3 pixels for a factor of 0, the image for 1, sharper above; ``factors [n] float32``.
-
-    Pixels of the border stay as they are.
-    """
-    if _on_host(pixels):
-        return _on_cpu(pixels_cpu.sharpen, pixels, factors)
+def _sharpened(pixels: Tensor, factors: Tensor) -> Tensor:
     wide = pixels.int()
     height, width = pixels.shape[1:3]
     total = 4 * wide[:, 1:-1, 1:-1]
@@ -114,13 +144,7 @@ def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
     return blend(smooth, pixels, factors[:, None, None, None])
 
 
-def blur(pixels: Tensor, weights: Tensor) -> Tensor:
-    """Blurred three times along the rows and three times along the columns, as Pillow's GaussianBlur does.
-
-    ``weights [n, 3] int64`` are those of a pixel, of its two neighbours, and of theirs, in 2^-24.
-    """
-    if _on_host(pixels):
-        return _on_cpu(pixels_cpu.blur, pixels, weights)
+def _blurred(pixels: Tensor, weights: Tensor) -> Tensor:
     w0, w1, w2 = weights[:, :, None, None, None].unbind(1)
     blurred = pixels.long()
     for dim in (2, 2, 2, 1, 1, 1):
@@ -135,17 +159,7 @@ def blur(pixels: Tensor, weights: Tensor) -> Tensor:
     return blurred.to(torch.uint8)
 
 
-def transform(pixels: Tensor, matrices: Tensor, sampling: Sampling) -> Tensor:
-    """Move pixels: that at (x, y) comes from (a x + b y + c, d x + e y + f).
-
-    Args:
-        pixels: of the images.
-        matrices: [n, 6] float64, a to f, from pixels to pixels; whole numbers lie between pixels.
-        sampling: how pixels are read.
-    """
-    if _on_host(pixels):
-        kernel = getattr(pixels_cpu, f"transform_{sampling.interpolation}")
-        return _on_cpu(kernel, pixels, matrices, torch.tensor(sampling.fill, dtype=torch.uint8))
+def _moved(pixels: Tensor, matrices: Tensor, sampling: Sampling) -> Tensor:
     height, width = pixels.shape[1:3]
     if sampling.interpolation == "nearest":
         x, y = (_fixed_point(matrices[:, k : k + 3], height, width) >> 16 for k in (0, 3))
@@ -168,12 +182,6 @@ def transform(pixels: Tensor, matrices: Tensor, sampling: Sampling) -> Tensor:
     for channel, level in enumerate(sampling.fill):
         fill[channel].fill_(level)  # Copied from a list, the device would be waited for.
     return moved.where(inside[..., None], fill)
-
-
-def blend(base: Tensor, values: Tensor, factor: Tensor) -> Tensor:
-    """``base`` for a factor of 0, ``values`` for 1, rounded to uint8 as Pillow's ``blend`` does it, in float32."""
-    base = base.float()
-    return (base + factor.float() * (values.float() - base)).clamp(0, 255).to(torch.uint8)
 
 
 def _linear(v0: Tensor, v1: Tensor, d: Tensor) -> Tensor:
@@ -221,8 +229,16 @@ def _set_threads() -> None:
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
-def _on_cpu(kernel: Callable, pixels: Tensor, *arguments: Tensor) -> Tensor:
-    out = torch.empty_like(pixels)
+def _on_cpu(kernel: Callable, *arguments: Tensor) -> None:
     _set_threads()
-    kernel(pixels.numpy(), *(argument.numpy() for argument in arguments), out.numpy())
-    return out
+    kernel(*(argument.numpy() for argument in arguments))
+
+
+def _change(pixels: Tensor, numbers: Tensor, kernel: Callable, function: Callable, *arguments: Tensor) -> None:
+    """Overwrite the images, by ``kernel`` on a CPU; elsewhere by what ``function`` makes of them."""
+    if _on_host(pixels):
+        _on_cpu(kernel, pixels, numbers, *arguments)
+    elif len(numbers) == len(pixels):
+        pixels.copy_(function(pixels, *arguments))
+    else:
+        pixels.index_copy_(0, numbers, function(pixels.index_select(0, numbers), *arguments))

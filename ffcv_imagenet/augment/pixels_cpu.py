@@ -1,4 +1,8 @@
-"""The functions of :mod:`~ffcv_imagenet.augment.pixels` on a CPU: one thread per image, one pass over its pixels."""
+"""The functions of :mod:`~ffcv_imagenet.augment.pixels` on a CPU: one thread per image, one pass over its pixels.
+
+The images stay where they are: memory for changed ones would be new for every batch, and the system takes longer to
+clear it than most functions here to compute.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,23 @@ from ffcv_imagenet.compiled import cached_njit
 
 
 @cached_njit(parallel=True, nogil=True)
-def look_up(pixels, tables, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.look_up`."""
-    for i in prange(len(pixels)):
-        for row in range(pixels.shape[1]):
-            for column in range(pixels.shape[2]):
-                for channel in range(3):
-                    out[i, row, column, channel] = tables[i, channel, pixels[i, row, column, channel]]
+def look_up(pixels, numbers, tables):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.look_up`."""
+    for i in prange(len(numbers)):
+        flat, table = pixels[numbers[i]].reshape(-1, 3), tables[i]
+        for k in range(len(flat)):
+            for channel in range(3):
+                flat[k, channel] = table[channel, flat[k, channel]]
 
 
 @cached_njit(parallel=True, nogil=True)
-def count_values(pixels, out):  # type: ignore[no-untyped-def]
-    """Add to ``out``; see :func:`~ffcv_imagenet.augment.pixels.count_values`."""
-    for i in prange(len(pixels)):
-        for row in range(pixels.shape[1]):
-            for column in range(pixels.shape[2]):
-                for channel in range(3):
-                    out[i, channel, pixels[i, row, column, channel]] += 1
+def count_values(pixels, numbers, out):  # type: ignore[no-untyped-def]
+    """Add to ``out [n, 3, 256]``; see :func:`~ffcv_imagenet.augment.pixels.count_values`."""
+    for i in prange(len(numbers)):
+        flat, counts = pixels[numbers[i]].reshape(-1, 3), out[i]
+        for k in range(len(flat)):
+            for channel in range(3):
+                counts[channel, flat[k, channel]] += 1
 
 
 @cached_njit()
@@ -44,24 +48,24 @@ def _blend(base, value, factor):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(parallel=True, nogil=True)
-def sum_luma(pixels, out):  # type: ignore[no-untyped-def]
+def sum_luma(pixels, numbers, out):  # type: ignore[no-untyped-def]
     """Fill ``out [n] int64``; see :func:`~ffcv_imagenet.augment.pixels.mean_luma`."""
-    for i in prange(len(pixels)):
-        flat, total = pixels[i].reshape(-1, 3), np.int64(0)
+    for i in prange(len(numbers)):
+        flat, total = pixels[numbers[i]].reshape(-1, 3), np.int64(0)
         for k in range(len(flat)):
             total += np.int64(_luma(flat[k, 0], flat[k, 1], flat[k, 2]))
         out[i] = total
 
 
 @cached_njit(parallel=True, nogil=True)
-def saturate(pixels, factors, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.saturate`."""
-    for i in prange(len(pixels)):
-        flat, target, factor = pixels[i].reshape(-1, 3), out[i].reshape(-1, 3), factors[i]
+def saturate(pixels, numbers, factors):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.saturate`."""
+    for i in prange(len(numbers)):
+        flat, factor = pixels[numbers[i]].reshape(-1, 3), factors[i]
         for k in range(len(flat)):
             luma = _luma(flat[k, 0], flat[k, 1], flat[k, 2])
             for channel in range(3):
-                target[k, channel] = _blend(luma, np.float32(flat[k, channel]), factor)
+                flat[k, channel] = _blend(luma, np.float32(flat[k, channel]), factor)
 
 
 @cached_njit()
@@ -82,10 +86,10 @@ def _hue_and_saturation(red, green, blue, top, low):  # type: ignore[no-untyped-
 
 
 @cached_njit(parallel=True, nogil=True)
-def turn_hue(pixels, steps, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.turn_hue`."""
-    for i in prange(len(pixels)):
-        flat, target = pixels[i].reshape(-1, 3), out[i].reshape(-1, 3)
+def turn_hue(pixels, numbers, steps):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.turn_hue`."""
+    for i in prange(len(numbers)):
+        flat = pixels[numbers[i]].reshape(-1, 3)
         for k in range(len(flat)):
             red, green, blue = np.int64(flat[k, 0]), np.int64(flat[k, 1]), np.int64(flat[k, 2])
             top = max(red, green, blue)
@@ -110,17 +114,16 @@ def turn_hue(pixels, steps, out):  # type: ignore[no-untyped-def]
             else:
                 colour = (top, p, q)
             for channel in range(3):
-                target[k, channel] = colour[channel]
+                flat[k, channel] = colour[channel]
 
 
 @cached_njit(parallel=True, nogil=True)
-def sharpen(pixels, factors, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.sharpen`."""
-    for i in prange(len(pixels)):
+def sharpen(pixels, numbers, factors):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.sharpen`."""
+    for i in prange(len(numbers)):
         height, width, factor = pixels.shape[1], 3 * pixels.shape[2], factors[i]
-        flat, target = pixels[i].reshape(height, width), out[i].reshape(height, width)
-        of_three_rows = np.empty(width, np.float32)
-        target[:] = flat
+        target = pixels[numbers[i]].reshape(height, width)
+        flat, of_three_rows = target.copy(), np.empty(width, np.float32)
         for row in range(1, height - 1):
             above, here, below = flat[row - 1], flat[row], flat[row + 1]
             for k in range(width):
@@ -134,11 +137,12 @@ def sharpen(pixels, factors, out):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(parallel=True, nogil=True)
-def transform_nearest(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`. Whole numbers of 1/65536 pixel, as Pillow."""
+def transform_nearest(pixels, numbers, matrices, fill):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.transform`. Whole numbers of 1/65536 pixel, as Pillow."""
     height, width = pixels.shape[1], pixels.shape[2]
-    for i in prange(len(pixels)):
-        a, source, target = matrices[i], pixels[i], out[i]
+    for i in prange(len(numbers)):
+        a, target = matrices[i], pixels[numbers[i]]
+        source = target.copy()
         dx, dy = np.int64(math.floor(a[0] * 65536 + 0.5)), np.int64(math.floor(a[3] * 65536 + 0.5))
         row_dx, row_dy = np.int64(math.floor(a[1] * 65536 + 0.5)), np.int64(math.floor(a[4] * 65536 + 0.5))
         row_x = np.int64(math.floor((a[2] + a[0] * 0.5 + a[1] * 0.5) * 65536 + 0.5))
@@ -172,11 +176,12 @@ def _linear(flat, first, second, d):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(parallel=True, nogil=True)
-def transform_bilinear(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`."""
+def transform_bilinear(pixels, numbers, matrices, fill):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.transform`."""
     height, width = pixels.shape[1], pixels.shape[2]
-    for i in prange(len(pixels)):
-        a, flat, target = matrices[i], pixels[i].reshape(-1), out[i]
+    for i in prange(len(numbers)):
+        a, target = matrices[i], pixels[numbers[i]]
+        flat = target.copy().reshape(-1)
         for row in range(height):
             for column in range(width):
                 x = a[0] * (column + 0.5) + a[1] * (row + 0.5) + a[2]
@@ -217,11 +222,12 @@ def _cubic_row(flat, start, c0, c1, c2, c3, d):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(parallel=True, nogil=True)
-def transform_bicubic(pixels, matrices, fill, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.transform`."""
+def transform_bicubic(pixels, numbers, matrices, fill):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.transform`."""
     height, width = pixels.shape[1], pixels.shape[2]
-    for i in prange(len(pixels)):
-        a, flat, target = matrices[i], pixels[i].reshape(-1), out[i]
+    for i in prange(len(numbers)):
+        a, target = matrices[i], pixels[numbers[i]]
+        flat = target.copy().reshape(-1)
         for row in range(height):
             for column in range(width):
                 x = a[0] * (column + 0.5) + a[1] * (row + 0.5) + a[2]
@@ -263,10 +269,11 @@ def _blur_rows(source, weights, target):  # type: ignore[no-untyped-def]
 
 
 @cached_njit(parallel=True, nogil=True)
-def blur(pixels, weights, out):  # type: ignore[no-untyped-def]
-    """Fill ``out``; see :func:`~ffcv_imagenet.augment.pixels.blur`."""
-    for i in prange(len(pixels)):
-        one = pixels[i].transpose(1, 0, 2).copy()
+def blur(pixels, numbers, weights):  # type: ignore[no-untyped-def]
+    """See :func:`~ffcv_imagenet.augment.pixels.blur`."""
+    for i in prange(len(numbers)):
+        target = pixels[numbers[i]]
+        one = target.transpose(1, 0, 2).copy()
         other = np.empty_like(one)
         for _ in range(3):
             _blur_rows(one, weights[i], other)
@@ -275,4 +282,4 @@ def blur(pixels, weights, out):  # type: ignore[no-untyped-def]
         for _ in range(3):
             _blur_rows(one, weights[i], other)
             one, other = other, one
-        out[i] = one
+        target[:] = one

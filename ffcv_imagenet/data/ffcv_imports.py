@@ -5,8 +5,6 @@ imported; for this numba compiles the dict's methods anew in every process. Noth
 Python code does, so here it is a plain dict. That is the only difference from FFCV as it imports itself, and there is
 none at all if something else imported FFCV earlier.
 
-On importing FFCV, numba chooses the library that its threads come from, so the choice is made here, before.
-
 So import FFCV's names from here, and only from here.
 """
 
@@ -19,11 +17,7 @@ from collections.abc import Iterator
 
 import numba.typed
 
-if "NUMBA_THREADING_LAYER" not in os.environ:
-    # OpenMP, of which torch brings a copy: one library of threads in a process, the same everywhere. By itself numba
-    # would take TBB where the system has it, or even its own threads, which two loaders must not use at once.
-    numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
-
+import ffcv_imagenet.compiled  # noqa: F401  (chooses where numba's threads come from, before FFCV starts them)
 
 #: The process whose threads numba's are: they start while FFCV is imported, and a fork does not take them along.
 THREADS_OF = os.getpid()

@@ -12,9 +12,9 @@ from ffcv_imagenet.augment.pixels import Sampling, saturate, turn_hue
 class Saturation(Operation):
     """Grey for 0, the image for 1, stronger colours above."""
 
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
         """See :class:`Operation`."""
-        return saturate(pixels, parameters[:, 0].float())
+        saturate(pixels, numbers, parameters[:, 0].float())
 
 
 class Hue(Operation):
@@ -24,6 +24,6 @@ class Hue(Operation):
         """Steps of 255, in which Pillow has hues; see :class:`Operation`."""
         return np.trunc(strengths * 255)[:, None]
 
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
         """See :class:`Operation`."""
-        return turn_hue(pixels, parameters[:, 0].long())
+        turn_hue(pixels, numbers, parameters[:, 0].long())

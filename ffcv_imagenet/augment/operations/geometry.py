@@ -29,9 +29,9 @@ class GeometricOperation(Operation):
     def set_matrices(self, matrices: np.ndarray, strengths: np.ndarray, side: int) -> None:
         """Change ``matrices [n, 6]``, which are the identity."""
 
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
         """See :class:`Operation`."""
-        return transform(pixels, parameters, sampling)
+        transform(pixels, numbers, parameters, sampling)
 
 
 class ShearX(GeometricOperation):

@@ -24,11 +24,12 @@ class Operation(ABC):
         return strengths[:, None]
 
     @abstractmethod
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
-        """Changed images; never waits for the device.
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
+        """Change images where they are; never waits for the device.
 
         Args:
-            pixels: [n, H, W, 3] uint8, contiguous; not changed.
+            pixels: [B, H, W, 3] uint8, contiguous.
+            numbers: [n] int64, of the images that are changed, in ascending order.
             parameters: [n, num_parameters] float64.
             sampling: how geometric operations read pixels.
         """

@@ -12,9 +12,9 @@ from ffcv_imagenet.augment.pixels import Sampling, blur, sharpen
 class Sharpness(Operation):
     """Smoothed for 0, the image for 1, sharper above."""
 
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
         """See :class:`Operation`."""
-        return sharpen(pixels, parameters[:, 0].float())
+        sharpen(pixels, numbers, parameters[:, 0].float())
 
 
 #: In units of this share of a pixel the weights of a blur are whole numbers.
@@ -41,6 +41,6 @@ class GaussianBlur(Operation):
         edge = (_ONE - (2 * whole.astype(np.int64) + 1) * inside) // 2
         return np.stack([inside, np.where(whole < 1, edge, inside), np.where(whole < 1, 0, edge)], axis=1).astype(float)
 
-    def __call__(self, pixels: Tensor, parameters: Tensor, sampling: Sampling) -> Tensor:
+    def __call__(self, pixels: Tensor, numbers: Tensor, parameters: Tensor, sampling: Sampling) -> None:
         """See :class:`Operation`."""
-        return blur(pixels, parameters.long())
+        blur(pixels, numbers, parameters.long())
