@@ -30,6 +30,8 @@ MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 1e-4, 0.1
 #: Small, so that random labels do not make the loss infinite.
 LR = 1e-3
 VAL_SIDE = 256
+#: Of the process, before a variant changes it.
+THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,8 @@ class Variant:
     blur: str = "project"
     padded_stem: bool = False
     ema: float = 0.0
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether a CPU does the same without it, or would take minutes and say nothing about a GPU."""
-        return (self.compile, self.precision, self.cudnn_benchmark) != ("auto", "auto", True)
+    onednn: bool = True
+    threads: int = 0  # 0: those of the process
 
 
 #: One technique exchanged in each, for the table of what each one brings; first what is yet to be decided.
@@ -63,6 +62,23 @@ ABLATIONS = {
     "without cudnn.benchmark": Variant(cudnn_benchmark=False),
     "blur of all pixels in front of 1x1 convolutions": Variant(blur="all pixels"),
     "with an average of the weights (ema 0.999)": Variant(ema=0.999),
+}
+#: The same on a CPU.
+CPU_ABLATIONS = {
+    "with torch.compile": Variant(compile="default"),
+    "bf16 instead of fp32": Variant(precision="bf16"),
+    "bf16, with torch.compile": Variant(precision="bf16", compile="default"),
+    "without oneDNN": Variant(onednn=False),
+    "one thread": Variant(threads=1),
+    **{
+        name: ABLATIONS[name]
+        for name in (
+            "contiguous instead of channels_last",
+            "plain SGD instead of fused",
+            "blur of all pixels in front of 1x1 convolutions",
+            "with an average of the weights (ema 0.999)",
+        )
+    },
 }
 
 
@@ -185,24 +201,26 @@ class ProjectStep:
             ),
         )
 
-    def _choose_cudnn(self) -> None:
+    def _choose_libraries(self) -> None:
         """Before anything runs: cuDNN keeps the plan that it used first for a convolution, searched for or not.
 
         What is not searched for has to be another convolution: whether TF32 is allowed is part of what plans are kept
         by, and is of no consequence to bf16.
         """
         torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = self.variant.cudnn_benchmark
+        torch.backends.mkldnn.enabled = self.variant.onednn
+        torch.set_num_threads(self.variant.threads or THREADS)
 
     def prepare(self, side: int, loader: Any = None) -> float:
         """Compile for images of ``side``, of the loader's type or uint8; returns the seconds."""
-        self._choose_cudnn()
+        self._choose_libraries()
         self.trainer.train_loader = self.batches if loader is None else loader
         self.trainer.options = dataclasses.replace(self.trainer.options, resolution=lambda epoch: side)
         return self.trainer.warm_up()
 
     def train(self, loader: Any = None) -> int:
         """Train on all batches of ``loader``, or on those on the device; returns the number of images."""
-        self._choose_cudnn()
+        self._choose_libraries()
         trainer = self.trainer
         trainer.train_loader = self.batches if loader is None else loader
         trainer.steps = len(trainer.train_loader)
@@ -212,7 +230,7 @@ class ProjectStep:
 
     def evaluate(self) -> int:
         """Evaluate as after an epoch, with mirror images; returns the number of images."""
-        self._choose_cudnn()
+        self._choose_libraries()
         trainer = self.trainer
         return evaluate(
             trainer.evaluated_step,

@@ -19,7 +19,7 @@ import torch
 from card import copy_rate, matmul_rate, per_second
 from contenders import RATIO, SCALE, DataSet, Settings
 from loader import measure_speed
-from steps import ABLATIONS, ProjectStep, ReferenceStep, Variant
+from steps import ABLATIONS, CPU_ABLATIONS, ProjectStep, ReferenceStep, Variant
 from train_speed_tables import LOADERS, Cell, Results, report
 
 from ffcv_imagenet.config import TrainConfig
@@ -95,8 +95,8 @@ class Benchmark:
             self.budget.run("reference", "end to end", lambda: self._measure_reference_end_to_end(arch, side))
             self._forget()
         if "ablation" in parts:
-            for name, variant in ABLATIONS.items():
-                if (self.device.type == "cpu" and variant.needs_gpu) or self.arguments.ablations not in name:
+            for name, variant in (CPU_ABLATIONS if self.device.type == "cpu" else ABLATIONS).items():
+                if self.arguments.ablations not in name:
                     continue
                 self.budget.run("ablation", name, lambda n=name, v=variant: self._measure_ablation(n, v, arch, side))
                 self._forget()

@@ -14,7 +14,7 @@ from pathlib import Path
 from contenders import CONTENDERS
 from loader import table
 from step_limits import cost_of_image
-from steps import ABLATIONS
+from steps import ABLATIONS, CPU_ABLATIONS
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.options import build, read_yaml
@@ -164,10 +164,10 @@ def loader_table(results: Results, sides: Sequence[int]) -> list[str]:
     return table(["loader", *(f"{side} px" for side in sides)], rows)
 
 
-def ablation_table(results: Results) -> list[str]:
+def ablation_table(results: Results, on_gpu: bool) -> list[str]:
     """Lines of the table of what each technique brings."""
     rows = []
-    for name in ABLATIONS:
+    for name in ABLATIONS if on_gpu else CPU_ABLATIONS:
         rates = results.ablation.get(name)
         rows.append([name, *([NOT_MEASURED] * 2 if rates is None else map(_range, rates))])
         ratio = median(rates[1]) / median(rates[0]) if rates else 0.0
@@ -239,7 +239,7 @@ def report(results: Results, arguments: argparse.Namespace, seconds: float) -> s
         "",
         f"Reference end to end, {arch} at {side} px, stock FFCV: {_range(results.reference_end_to_end)} img/s",
     ]
-    lines += ["", f"### What each technique brings: {arch} at {side} px", "", *ablation_table(results)]
+    lines += ["", f"### What each technique brings: {arch} at {side} px", "", *ablation_table(results, on_gpu)]
     lines += ["", "### Projection (not a measurement): minutes for ImageNet, evaluation included", ""]
     lines += projection_table(results)
     for arch in arguments.archs:

@@ -15,7 +15,9 @@
 #                  here (not /etc/ssl/certs, into which the machine's own packages write); what pip downloads is kept in
 #                  pip's own cache of this machine
 #
-# Needs root, debootstrap and util-linux. MIRROR chooses the mirror. Whatever is mounted is so for this script alone.
+# Needs root, debootstrap and util-linux. MIRROR chooses the mirror; APT_CONF is a line for apt's configuration there, such
+# as 'Acquire::Check-Valid-Until "false";' for a mirror that has not been updated for weeks. Whatever is mounted is so for
+# this script alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 smoke='tests/native/test_native_decoder.py tests/data/test_writer.py tests/test_packaging.py'
@@ -29,10 +31,10 @@ for word; do
     --folder=?*) folder=${word#*=} ;;
     --share=?*) shares+=("$(realpath -- "${word#*=}")") ;;
     [a-z]*) suite=$word ;;
-    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,22s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-[ -n "$suite" ] || { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$suite" ] || { sed -n '2,22s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for program in debootstrap unshare; do
     command -v $program >/dev/null || { echo "error: $program is not installed" >&2; exit 2; }
 done
@@ -47,6 +49,7 @@ trap remove EXIT
 
 debootstrap --variant=minbase "$suite" "$machine" ${MIRROR:+"$MIRROR"} > "$folder/$suite.log"
 cp /etc/resolv.conf "$machine/etc/resolv.conf"
+[ -z "${APT_CONF:-}" ] || echo "$APT_CONF" > "$machine/etc/apt/apt.conf.d/99fresh_machine"
 cache=$(python3 -m pip cache dir 2>/dev/null || true)
 step() { sed -n 's/^RUN //p' Dockerfile | sed -n "$1p"; }
 user=root home=/root place=/opt

@@ -92,7 +92,8 @@ def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
     options = (
         f"--images {photographs} --workdir {tmp_path} --device cpu --archs resnet10 --sides 32 --batch 2 --steps 1"
     )
-    options += f" --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end,ablation --markdown {table}"
+    options += f" --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end,ablation --ablations oneDNN"
+    options += f" --markdown {table}"
     precision = torch.get_float32_matmul_precision()
     try:
         with pytest.raises(SystemExit) as ended:
@@ -109,7 +110,8 @@ def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
         line for line in text.splitlines() if re.match(r"\| resnet10, 32 .*\d \(\d", line) and "MB" not in line
     )
     assert limits
-    assert re.search(r"\| with CUDA graphs [^|]* \| not measured ", text)
+    assert re.search(r"\| with torch.compile +\| not measured ", text)
+    assert re.search(r"\| without oneDNN +\| \d[^|]* \| \d[^|]* \| -?\d+\.\d % ", text)
     assert re.search(r"\| rn50_16_epochs +\| the ceiling +\| not measured +\| not measured +\| 14.9 on 8 A100 ", text)
 
 
