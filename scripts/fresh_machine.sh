@@ -20,7 +20,7 @@
 # this script alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-smoke='tests/native/test_native_decoder.py tests/data/test_writer.py tests/test_packaging.py'
+smoke='tests/native/test_native_decoder.py tests/data/test_writer*.py tests/test_packaging.py'
 
 without_root='' torch_first='' tests=all folder='' shares=() suite=''
 for word; do

@@ -92,7 +92,7 @@ def test_train_speed(benchmark_module, photographs, tmp_path, capsys):
     options = (
         f"--images {photographs} --workdir {tmp_path} --device cpu --archs resnet10 --sides 32 --batch 2 --steps 1"
     )
-    options += f" --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end,ablation --ablations oneDNN"
+    options += " --rounds 1 --epoch-images 4 --workers 1 --parts step,end-to-end,ablation --ablations oneDNN"
     options += f" --markdown {table}"
     precision = torch.get_float32_matmul_precision()
     try:

@@ -2,7 +2,7 @@
 
 import pytest
 from containers import BOTH, PARAMETERS
-from images import draw
+from images import draw, draw_folder
 from PIL import Image
 
 import ffcv_imagenet.data.ffcv_imports  # noqa: F401
@@ -32,3 +32,9 @@ def synset_betons(synset_images, tmp_path_factory):
     out = tmp_path_factory.mktemp("expected")
     write_splits(synset_images, out, BOTH, PARAMETERS, num_workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory):
+    """A folder of 24 images for training and 6 for validation, in 2 classes."""
+    return draw_folder(tmp_path_factory.mktemp("pets"), train=12, val=3)
