@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ffcv_imagenet.names import shown
 
@@ -52,6 +52,17 @@ class WrittenFile(io.FileIO):
             yield
         except OSError as error:
             raise OSError(f"cannot write {shown(self._shown_as)}: {error.strerror}") from error
+
+
+class BufferedFile(io.BufferedRandom):
+    """A :class:`WrittenFile` with a buffer."""
+
+    raw: WrittenFile
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        self.flush()
+        self.raw.sync()
 
 
 @contextlib.contextmanager
@@ -97,10 +108,11 @@ def _is_at(file: io.FileIO, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BufferedFile]:
     """Open a file to write (and read) that gets its name at the end of the ``with`` block, when it is safe on the disk.
 
-    Until then, and after an exception, the name holds what it held before, also after a power cut.
+    Until then, and after an exception, the name holds what it held before, also after a power cut. Sync all of several
+    files that belong together before the first gets its name: a full disk shows by then.
 
     Raises:
         FileExistsError: another process is writing it.
@@ -108,10 +120,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f".{path.name}.partial")
     with exclusive_file(partial, path) as file:
-        buffered = io.BufferedRandom(file)
+        buffered = BufferedFile(file)
         yield buffered
-        buffered.flush()
-        file.sync()
+        buffered.sync()
         partial.replace(path)
 
 

@@ -7,6 +7,8 @@ JPEGs come out byte for byte as they are stored, raw pixels as PNG: ``OUT/<class
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,7 @@ def extract(beton: Path, out: Path) -> int:
     Raises:
         FileNotFoundError: no such .beton file.
         FileExistsError: there is something in ``out`` already.
+        OSError: a file cannot be written; names it.
         ValueError: a damaged file, or a class whose name cannot be that of a folder.
     """
     manifest = Manifest.read(beton) if Manifest.path(beton).is_file() else None
@@ -49,10 +52,11 @@ def extract(beton: Path, out: Path) -> int:
         data = content[start : start + size]
         file = out / names[labels[number]] / f"{number:08}"
         if samples.is_jpeg[number]:
-            file.with_name(f"{file.name}.jpg").write_bytes(data.tobytes())
+            _write(file.with_name(f"{file.name}.jpg"), data.data)
         else:
-            pixels = data.reshape(int(samples.height[number]), int(samples.width[number]), 3)
-            Image.fromarray(np.ascontiguousarray(pixels)).save(file.with_name(f"{file.name}.png"))
+            pixels, png = data.reshape(int(samples.height[number]), int(samples.width[number]), 3), io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(pixels)).save(png, "png")
+            _write(file.with_name(f"{file.name}.png"), png.getbuffer())
 
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
@@ -62,6 +66,16 @@ def extract(beton: Path, out: Path) -> int:
             for _ in pool.map(write, range(first, min(first + 4096, len(labels)))):
                 progress.update()
     return len(labels)
+
+
+def _write(file: Path, data: memoryview) -> None:
+    """Write a file, or name it; half of an image never stays."""
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            file.unlink()
+        raise OSError(f"cannot write {shown(file)}: {error.strerror}") from error
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Files of stock FFCV become ours, and .beton files become images again."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,19 @@ def test_images_come_out_as_they_are_stored(stock, tmp_path):
         assert content[int(samples.pointer[number]) :][: int(samples.size[number])] in kept
     with pytest.raises(FileExistsError, match="is not empty: give another folder"):
         extract(stock, tmp_path / "images")
+
+
+def test_half_of_an_image_is_not_extracted(stock, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the closest to a full disk
+    try:
+        with pytest.raises(
+            OSError, match=rf"^cannot write {tmp_path}/out/class_\d/\d{{8}}\.(jpg|png): File too large$"
+        ):
+            extract(stock, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert all(file.stat().st_size < 1000 for file in (tmp_path / "out").rglob("*.*"))
 
 
 def test_a_class_that_leads_out_of_the_folder_is_not_extracted(stock, tmp_path):

@@ -183,6 +183,29 @@ def test_failure_keeps_the_file_that_is_to_be_replaced(tmp_path, pets):
     Manifest.read(beton).verify(beton)
 
 
+@pytest.mark.parametrize("full_from", ["the index", "the manifest"])
+def test_a_disk_that_is_full_at_the_end_keeps_the_files_that_are_to_be_replaced(tmp_path, pets, monkeypatch, full_from):
+    beton = write(pets, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    verify, limits = Manifest.verify, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def verify_and_fill_the_disk(self, partial):
+        verify(self, partial)
+        largest = 10 if full_from == "the index" else len(before["train.beton.mcu"])
+        assert largest < len(before["train.beton.json"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+
+    monkeypatch.setattr(Manifest, "verify", verify_and_fill_the_disk)
+    file = {"the index": "mcu", "the manifest": "json"}[full_from]
+    try:
+        with pytest.raises(OSError, match=rf"^cannot write .*/train\.beton\.{file}: File too large$"):
+            write(pets, tmp_path, overwrite=True, mode="raw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+    verify(Manifest.read(beton), beton)
+
+
 def test_output_that_cannot_be_written_is_one_clear_line(tmp_path, pets):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, limits[1]))  # the closest to a full disk

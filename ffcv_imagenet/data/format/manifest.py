@@ -165,7 +165,11 @@ class Manifest:
 
     def write(self, beton: Path) -> None:
         """Write the manifest next to a .beton file, atomically: no reader ever sees half of it."""
-        write_atomically(self.path(beton), json.dumps(dataclasses.asdict(self), indent=1).encode())
+        write_atomically(self.path(beton), self.encoded())
+
+    def encoded(self) -> bytes:
+        """What is in its file."""
+        return json.dumps(dataclasses.asdict(self), indent=1).encode()
 
     def verify(self, beton: Path) -> None:
         """Read the whole .beton file and compare its checksum.

@@ -34,7 +34,7 @@ from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter, beton_size
 from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
 from ffcv_imagenet.data.write.subsets import draw
-from ffcv_imagenet.files import atomic_file, exclusive_file, write_atomically
+from ffcv_imagenet.files import atomic_file, exclusive_file
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.progress import Progress
 
@@ -184,13 +184,20 @@ def write_split(
             class_names=source.class_names,
         )
         manifest.verify(partial)
-        # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
-        # its .beton; it gets its name last, after all the others.)
-        for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
-            old.unlink(missing_ok=True)
-        manifest.write(beton)
-        if skipped:
-            _write_skipped_list(beton, skipped)
+        with contextlib.ExitStack() as beside:
+            contents = {Manifest.path(beton): manifest.encoded()}
+            if skipped:
+                contents[skipped_list(beton)] = _encoded_list(skipped)
+            files = [index_file]
+            for path, content in contents.items():
+                files.append(beside.enter_context(atomic_file(path)))
+                files[-1].write(content)
+            for each in files:  # If the disk is full, that shows here, where the old files are still there.
+                each.sync()
+            # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
+            # its .beton; it gets its name last, after all the others.)
+            for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
+                old.unlink(missing_ok=True)
         partial.replace(beton)
     return manifest
 
@@ -200,12 +207,12 @@ def skipped_list(beton: Path) -> Path:
     return beton.with_name(beton.name + ".skipped.csv")
 
 
-def _write_skipped_list(beton: Path, skipped: dict[str, str]) -> None:
+def _encoded_list(skipped: Mapping[str, str]) -> bytes:
     text = io.StringIO()
     # A name on disk is any bytes: those that are not UTF-8 go into the list as they are.
     rows = [(_TEXT.sub(lambda part: shown(part[0]), file), reason) for file, reason in skipped.items()]
     csv.writer(text).writerows([("file", "reason"), *rows])
-    write_atomically(skipped_list(beton), text.getvalue().encode(errors="surrogateescape"))
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_error: str) -> bool:
