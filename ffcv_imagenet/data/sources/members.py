@@ -35,7 +35,10 @@ class Members(ABC):
     def read(self, number: int) -> bytes:
         """Content of a file; any number of threads may call it. Raises ValueError with the reason if that fails."""
         if self.sizes[number] > MAX_FILE_BYTES:
-            raise ValueError(f"has {self.sizes[number]} bytes in the archive, allowed are {MAX_FILE_BYTES}")
+            raise ValueError(
+                f"has {self.sizes[number]} bytes in the archive, allowed are {MAX_FILE_BYTES}; if it is genuine, unpack "
+                f"the archive and give the folder"
+            )
         return self._read(number)
 
     @abstractmethod
