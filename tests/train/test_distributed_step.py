@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from memory_trainer import CLASSES, KeptCheckpoints, make_trainer
+from processes import start_processes
 from torch import nn
 from toy_loss import Toy
 
@@ -136,7 +137,7 @@ def _rank(rank, size, folder, digits):
 @pytest.fixture(scope="module")
 def two_ranks(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(_rank, (2, folder, digits), nprocs=2)
+    start_processes(_rank, (2, folder, digits), 2)
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -207,7 +208,7 @@ def _compiling_rank(rank, size, folder):
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_four_processes_compile_into_one_cache(tmp_path):
-    torch.multiprocessing.spawn(_compiling_rank, (4, tmp_path), nprocs=4)
+    start_processes(_compiling_rank, (4, tmp_path), 4)
     before, after = take_steps(World(0, 1, 0, 1, torch.device("cpu")), 1, "off")
     for rank in range(4):
         results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
