@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+import ffcv_imagenet.models  # noqa: F401 (torchvision takes seconds, and no thread: imported once, before the forks)
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.data.digits import draw_digits
 from ffcv_imagenet.data.write.parameters import resolve_parameters
