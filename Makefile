@@ -48,4 +48,4 @@ dist: setup
 	@ls dist/*
 
 test: lint
-	.venv/bin/python -m pytest -n auto --dist loadfile
+	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -5,6 +5,7 @@ import ffcv_imagenet  # noqa: F401
 
 # isort: split
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    # The files with the most slow tests first, so that at the end no worker is left alone with one of them.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

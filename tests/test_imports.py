@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "models": {"variants"},
     "losses": {"options", "schedules", "variants"},
     "distributed": {"script"},
-    "data/ffcv_imports": set(),
+    "data/ffcv_imports": {"compiled"},
     "data/format": {"files", "names", "native", "progress"},
     "data/sources": {"files", "names", "native"},
     "data/write": {"files", "names", "native", "options", "progress", "variants", "data/format", "data/sources"},

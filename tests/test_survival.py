@@ -279,7 +279,7 @@ def test_a_hostile_checkpoint_is_refused_wherever_it_is_given(digits, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_the_same(digits):
-    # The short form of `make soak`; two processes are killed in test_distributed.
+    # The short form of `make soak`; two processes are killed in test_distributed_failures.
     soak = Path(__file__).parent.parent / "soak" / "kills.py"
     command = [sys.executable, soak, "--kills=3", "--rank-kills=0", f"--data={digits}"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -225,7 +225,9 @@ def test_a_zip_that_unpacks_to_more_than_it_says(tmp_path, images):
 
 def test_a_member_that_is_too_large_for_an_image_is_not_read(tmp_path, images, monkeypatch):
     monkeypatch.setattr(archive_members, "MAX_FILE_BYTES", 100)
-    with pytest.raises(ValueError, match=r"\.JPEG: has \d+ bytes in the archive, allowed are 100; .*unpack the archive"):
+    with pytest.raises(
+        ValueError, match=r"\.JPEG: has \d+ bytes in the archive, allowed are 100; .*unpack the archive"
+    ):
         write(make_zip(tmp_path / "pets.zip", images), tmp_path / "out")
 
 

@@ -36,8 +36,8 @@ class Members(ABC):
         """Content of a file; any number of threads may call it. Raises ValueError with the reason if that fails."""
         if self.sizes[number] > MAX_FILE_BYTES:
             raise ValueError(
-                f"has {self.sizes[number]} bytes in the archive, allowed are {MAX_FILE_BYTES}; if it is genuine, unpack "
-                f"the archive and give the folder"
+                f"has {self.sizes[number]} bytes in the archive, allowed are {MAX_FILE_BYTES}; if it is genuine, "
+                f"unpack the archive and give the folder"
             )
         return self._read(number)
 
