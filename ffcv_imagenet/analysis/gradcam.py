@@ -119,7 +119,7 @@ class GradCam(Measurement):
             everyone |= part
         shown = [everyone[number] for number in wanted]
         right = float(np.mean([one["label"] == one["predicted"] for one in shown]))
-        return {"images": shown, "summary": {"shown images": len(shown), "of them right": right}}
+        return {"images": shown, "summary": {"share of the images shown that is right": right}}
 
     def rows(self, results: dict[str, Any]) -> list[Row]:
         """See :class:`Measurement`."""
