@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import torch
 from equality import same
+from processes import run_together
 from slurm_shims import start_batch
 from torchrun import log, send_to_rank, torchrun, torchrun_command, words_of_run
 
@@ -62,24 +63,26 @@ def test_torchrun_starts_a_stopped_and_a_killed_run_again_and_it_ends_the_same(t
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
 
 
-@pytest.mark.slow
 def test_top_1_is_the_same_for_any_number_of_processes(trained, digits, tmp_path):
     checkpoint = trained / "two" / "checkpoints" / "epoch_0002.pt"
     lines = set()
+    words = words_of_run(digits, tmp_path, "run", "--training.eval_only=1", f"--checkpoint.resume={checkpoint}")
     for processes in (1, 2, 4):
-        result = torchrun(processes, digits, tmp_path, "--training.eval_only=1", f"--checkpoint.resume={checkpoint}")
-        assert result.returncode == 0, result.stderr
-        lines |= set(re.findall(r"^top-1 .*$", result.stdout, re.MULTILINE))
+        first, *others = run_together("ffcv_imagenet.train", words, processes, tmp_path)
+        assert first[0] == 0, first
+        assert others == [(0, "", "")] * (processes - 1)
+        lines |= set(re.findall(r"^top-1 .*$", first[1], re.MULTILINE))
     assert len(lines) == 1
     assert "(31 images;" in lines.pop()
 
 
-@pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_one_line(digits, tmp_path):
-    result = torchrun(2, digits, tmp_path, "--training.batch_size=25")
-    assert result.returncode != 0
-    assert len(re.findall(r"^error: .*allowed is a multiple of 2", result.stderr, re.MULTILINE)) == 1
-    assert not any(tmp_path.iterdir())
+    words = words_of_run(digits, tmp_path / "runs", "run", "--training.batch_size=25")
+    results = run_together("ffcv_imagenet.train", words, 2, tmp_path)
+    assert [status for status, *_ in results] == [2, 2]
+    errors = [re.findall(r"^error: .*allowed is a multiple of 2\b", text, re.MULTILINE) for *_, text in results]
+    assert sorted(map(len, errors)) == [0, 1]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_synchronised_batch_normalisation_on_cpus_is_refused(digits):
