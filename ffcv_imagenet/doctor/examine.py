@@ -17,7 +17,7 @@ from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.orders import ListedOrder
 from ffcv_imagenet.distributed import World
-from ffcv_imagenet.doctor.machine import Disk
+from ffcv_imagenet.doctor.machine import Disk, processor_has_bf16
 from ffcv_imagenet.doctor.measure import (
     DeviceBatches,
     Reading,
@@ -180,6 +180,7 @@ def examine(
         val_rate=_together(forward, val_decode, world.device),
         compiled=start.compile != "off",
         precision=start.precision,
+        cpu_has_bf16=processor_has_bf16(),
     )
     timed = {side: step.images for side, step in steps.items()}
     return Examined(findings, reading, timed, parameters, upload, forward, val_decode, tuple(left_out))

@@ -168,6 +168,12 @@ def _processor(root: Path) -> str:
     return found[1] if found else platform.machine()
 
 
+def processor_has_bf16(root: Path = _ROOT) -> bool:
+    """Whether the processor multiplies matrices in bf16 itself (AVX-512 BF16, AMX; Arm's BF16)."""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[1].split())
+
+
 def _version(name: str) -> str:
     try:
         return version(name)

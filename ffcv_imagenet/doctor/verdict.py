@@ -84,6 +84,7 @@ class Findings:
         val_rate: of them per second and process; None: not measured.
         compiled: whether the step was measured compiled.
         precision: bf16, fp16 or fp32.
+        cpu_has_bf16: whether the processor multiplies matrices in bf16 itself.
     """
 
     device: str
@@ -110,6 +111,7 @@ class Findings:
     val_rate: float | None = None
     compiled: bool = False
     precision: str = "bf16"
+    cpu_has_bf16: bool = False
 
     @property
     def uncached(self) -> float:
@@ -345,6 +347,8 @@ def _unmeasured(found: Findings, limit: str) -> Iterator[Advice]:
         if found.precision == "fp32":
             yield Advice("--training.precision=auto in place of fp32")
     if limit == "step" and found.device == "cpu":
+        if found.precision == "fp32" and found.cpu_has_bf16:
+            yield Advice("--training.precision=bf16, in which this processor multiplies matrices faster")
         yield Advice("a GPU, or a smaller network or image: the cores are busy with the step")
 
 

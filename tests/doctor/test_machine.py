@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from ffcv_imagenet.doctor.machine import Disk, Gpu, describe_disk, describe_machine, is_supported, machine_notes
+from ffcv_imagenet.doctor.machine import (
+    Disk,
+    Gpu,
+    describe_disk,
+    describe_machine,
+    is_supported,
+    machine_notes,
+    processor_has_bf16,
+)
 from ffcv_imagenet.limits import Cores
 
 GIB = 1 << 30
@@ -77,3 +85,19 @@ def test_a_disk_is_the_one_that_is_mounted_nearest(tmp_path):
     assert (disk.path, disk.kind, disk.device, disk.rotates) == (str(data), "xfs", "/dev/sdb1", True)
     assert describe_disk(tmp_path, root).kind == "ext4"
     assert 0 < disk.free <= disk.total
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has_it"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx512f avx512_bf16 avx2\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx512f avx2\n", False),
+        ("", False),
+    ],
+)
+def test_a_processor_that_computes_in_bf16(tmp_path, cpuinfo, has_it):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(cpuinfo)
+    assert processor_has_bf16(tmp_path) == has_it

@@ -137,6 +137,8 @@ def test_a_slow_step_on_a_cpu_shares_the_cores_with_decoding():
         "together 30 images/s"
     )
     assert verdict.advice[0].text.startswith("a GPU, or a smaller network")
+    for precision, first in (("fp32", "--training.precision=bf16, in which"), ("bf16", "a GPU, or")):
+        assert judge(replace(found, precision=precision, cpu_has_bf16=True)).advice[0].text.startswith(first)
     quick = judge(with_rates(found, step=100_000.0))
     assert quick.limit == "decoding"
     assert quick.advice[-1].text == "more cores: it has 2 cores"
