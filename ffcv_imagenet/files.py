@@ -118,12 +118,17 @@ def atomic_file(path: Path) -> Iterator[BufferedFile]:
         FileExistsError: another process is writing it.
         OSError: it cannot be written; names it.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     with exclusive_file(partial, path) as file:
         buffered = BufferedFile(file)
         yield buffered
         buffered.sync()
         partial.replace(path)
+
+
+def partial_of(path: Path) -> Path:
+    """What :func:`atomic_file` writes until the file is whole; a killed process leaves it."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -15,22 +15,18 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-_threads = torch.get_num_threads()
-try:  # Importing FFCV makes them 1.
-    from ffcv_imagenet import native
-    from ffcv_imagenet.analysis.subject import load_subject
-    from ffcv_imagenet.augment.normalize import Normalize
-    from ffcv_imagenet.data.format.manifest import Manifest
-    from ffcv_imagenet.data.read.beton_file import BetonFile
-    from ffcv_imagenet.data.read.crops import center_crop
-    from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
-    from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
-    from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
-    from ffcv_imagenet.distributed import World
-    from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
-    from ffcv_imagenet.options import Given
-finally:
-    torch.set_num_threads(_threads)
+from ffcv_imagenet import native
+from ffcv_imagenet.analysis.subject import load_subject
+from ffcv_imagenet.augment.normalize import Normalize
+from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.read.beton_file import BetonFile
+from ffcv_imagenet.data.read.crops import center_crop
+from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder, CropDecoder, RandomResizedCropDecoder
+from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
+from ffcv_imagenet.data.read.orders import ShardedOrder, ShuffledOrder
+from ffcv_imagenet.distributed import World
+from ffcv_imagenet.imagenet import IMAGENET_CENTER_CROP
+from ffcv_imagenet.options import Given
 
 #: A path as users write it.
 AnyPath = str | os.PathLike[str]

@@ -117,7 +117,7 @@ class Resolved:
     def set_up_torch(self) -> None:
         """Make torch's settings for the whole process those of this start."""
         if self.world.device.type == "cpu":
-            # Importing ffcv has made it 1, and so does torchrun.
+            # torchrun has made it 1.
             torch.set_num_threads(self.config.dist.cpu_threads or self.cores)
         # TF32 for what autocast leaves in float32; training.precision=fp32 means float32.
         exact = self.precision == "fp32"

@@ -6,11 +6,17 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 
 data=${1:-demo/digits}
-[ $# -gt 0 ] || python -m ffcv_imagenet.data.digits "$data"
+if [ $# -gt 0 ]; then
+    [ -e "$data" ] || { echo "error: DATA=$data is not there: give a folder with train/ and val/, or an archive of it" >&2; exit 1; }
+else
+    python -m ffcv_imagenet.data.digits "$data"
+fi
 name=$(basename "$(realpath "$data")")
-if [ -f "$data" ]; then name=${name%%.*}; fi
 
-python write_datasets.py --data.root="$data" --out.dir="demo/$name-beton" --write.mode=jpg --write.max_resolution=256
+python write_datasets.py --data.root="$data" --out.dir="demo/$name-beton" --write.mode=jpg --write.max_resolution=256 || {
+    echo "The demo keeps its files by the data's name; for other images of this name: rm -r demo/$name-beton demo/$name-runs" >&2
+    exit 1
+}
 for loss in baseline label_smoothing maxsup; do
     echo "Training with $loss"
     python train_imagenet.py --config-file rn_configs/digits.yaml --loss.name=$loss \

@@ -18,6 +18,10 @@ from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
 
 
+#: The workers of the tests are as many as the cores.
+torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:

@@ -17,7 +17,7 @@ import numpy as np
 import ffcv_imagenet
 from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.beton import Samples, read_samples
-from ffcv_imagenet.data.format.index import EntryIndex
+from ffcv_imagenet.data.format.index import EntryIndex, verify_entries
 from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.files import read_lines
@@ -39,7 +39,8 @@ def adopt(beton: Path, class_names: Sequence[str] | None = None, split: str | No
     Raises:
         FileNotFoundError: no such file.
         FileExistsError: it has a manifest already.
-        ValueError: no such .beton file, a damaged one, labels without a name, or a name that tells no split.
+        ValueError: no such .beton file, a damaged one, an index that is damaged or of another file, labels
+            without a name, or a name that tells no split.
     """
     if Manifest.path(beton).exists():
         raise FileExistsError(f"{shown(beton)} has a manifest already: {shown(Manifest.path(beton).name)}")
@@ -56,6 +57,8 @@ def adopt(beton: Path, class_names: Sequence[str] | None = None, split: str | No
         class_names = [f"class_{label:0{len(str(count - 1))}}" for label in range(count)]
     if len(class_names) < count:
         raise ValueError(f"{shown(beton)} has labels up to {count - 1}, but there are {len(class_names)} class names")
+    checksum = manifests.file_checksum(beton)
+    index = EntryIndex.open(beton, checksum, len(samples.size))
     manifest = Manifest(
         format_version=manifests.FORMAT_VERSION,
         split=split,
@@ -68,14 +71,16 @@ def adopt(beton: Path, class_names: Sequence[str] | None = None, split: str | No
         skipped={},
         versions={"ffcv_imagenet": ffcv_imagenet.__version__},
         num_bytes=beton.stat().st_size,
-        checksum=manifests.file_checksum(beton),
+        checksum=checksum,
         tables_checksum=samples.tables_checksum,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         source_format="adopted",
     )
-    # The index reads every JPEG: a damaged file gets no manifest.
-    if not EntryIndex.path(beton).is_file():
-        write_index(beton)
+    # Making the index reads every JPEG: a damaged file gets no manifest.
+    if index is None:
+        write_index(beton, checksum=checksum)
+    else:
+        verify_entries(beton, index)
     manifest.write(beton)
     return manifest
 

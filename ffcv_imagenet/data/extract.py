@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ffcv_imagenet.script import OneLineParser, run_script
 def extract(beton: Path, out: Path) -> int:
     """Write every image to ``out/<class>/NNNNNNNN.jpg`` (or ``.png``); returns their number.
 
-    Classes of a file without manifest are called ``class_0`` and so on.
+    Classes of a file without manifest are called ``class_0`` and so on. After an error, nothing of them is left.
 
     Raises:
         FileNotFoundError: no such .beton file.
@@ -44,7 +45,6 @@ def extract(beton: Path, out: Path) -> int:
     for name in names.values():
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise ValueError(f"a class of {shown(beton)} is called {name!r}, which is no name of a folder")
-        (out / name).mkdir(parents=True, exist_ok=True)
     content = np.memmap(beton, np.uint8, mode="r")
 
     def write(number: int) -> None:
@@ -58,23 +58,40 @@ def extract(beton: Path, out: Path) -> int:
             Image.fromarray(np.ascontiguousarray(pixels)).save(png, "png")
             _write(file.with_name(f"{file.name}.png"), png.getbuffer())
 
-    with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        Progress(beton.name, len(labels), "images") as progress,
-    ):
-        for first in range(0, len(labels), 4096):  # a pool would hold all results that nobody has taken yet
-            for _ in pool.map(write, range(first, min(first + 4096, len(labels)))):
-                progress.update()
+    with _removed_on_failure(out, set(names.values())), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        try:
+            with Progress(beton.name, len(labels), "images") as progress:
+                for first in range(0, len(labels), 4096):  # a pool would hold all results that nobody has taken yet
+                    for _ in pool.map(write, range(first, min(first + 4096, len(labels)))):
+                        progress.update()
+        except BaseException:  # Ctrl-C too
+            pool.shutdown(cancel_futures=True)
+            raise
     return len(labels)
 
 
+@contextlib.contextmanager
+def _removed_on_failure(out: Path, folders: Collection[str]) -> Iterator[None]:
+    """Make the folders in ``out``, and remove them, with all that is in them, after an exception."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        for name in folders:
+            (out / name).mkdir(parents=True)
+        yield
+    except BaseException:  # Ctrl-C too
+        for name in folders:
+            shutil.rmtree(out / name, ignore_errors=True)
+        with contextlib.suppress(OSError):  # The first error counts.
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def _write(file: Path, data: memoryview) -> None:
-    """Write a file, or name it; half of an image never stays."""
+    """Write a file, or name it."""
     try:
         file.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            file.unlink()
         raise OSError(f"cannot write {shown(file)}: {error.strerror}") from error
 
 

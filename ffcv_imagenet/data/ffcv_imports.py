@@ -2,8 +2,8 @@
 
 FFCV keeps the names of its two image modes in a numba typed dict, which is filled while :mod:`ffcv.fields.rgb_image` is
 imported; for this numba compiles the dict's methods anew in every process. Nothing compiled reads that dict, only
-Python code does, so here it is a plain dict. That is the only difference from FFCV as it imports itself, and there is
-none at all if something else imported FFCV earlier.
+Python code does, so here it is a plain dict. And torch keeps its threads, of which FFCV leaves one. These are the only
+differences from FFCV as it imports itself, and there are none at all if something else imported FFCV earlier.
 
 So import FFCV's names from here, and only from here.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 
 import numba.typed
+import torch
 
 import ffcv_imagenet.compiled  # noqa: F401  (chooses where numba's threads come from, before FFCV starts them)
 
@@ -42,7 +43,17 @@ def _typed_dicts_are_plain() -> Iterator[None]:
                 module.Dict = original  # type: ignore[attr-defined]
 
 
-with _typed_dicts_are_plain():
+@contextlib.contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """FFCV gives torch as many threads as its loader, one while it is imported; a training decides about torch's."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+with _typed_dicts_are_plain(), torch_threads_kept():
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
@@ -76,4 +87,5 @@ __all__ = [
     "ToTensor",
     "ToTorchImage",
     "TraversalOrder",
+    "torch_threads_kept",
 ]

@@ -13,14 +13,16 @@ from PIL import Image
 from ffcv_imagenet.data import show
 from ffcv_imagenet.data.adopt import adopt, main, oddities
 from ffcv_imagenet.data.extract import extract
+from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, verify_index
-from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.manifest import Manifest, file_checksum
 from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import CenterCropDecoder
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader
 from ffcv_imagenet.data.read.orders import ShardedOrder
 from ffcv_imagenet.data.verify import verify
+from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
 
@@ -104,6 +106,33 @@ def test_a_damaged_file_is_not_adopted(stock):
     assert not EntryIndex.path(stock).exists()
 
 
+def test_an_index_that_is_there_is_kept_if_it_is_whole_and_of_this_file(stock, monkeypatch):
+    index = write_index(stock)
+    content = index.read_bytes()
+    computed = []
+    monkeypatch.setattr(manifests, "file_checksum", lambda beton: computed.append(beton) or file_checksum(beton))
+    adopt(stock)
+    assert index.read_bytes() == content
+    assert computed == [stock]
+    Manifest.path(stock).unlink()
+    index.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"\.mcu is damaged"):
+        adopt(stock)
+    with stock.open("r+b") as file:  # another file of the same size
+        samples = read_samples(stock)
+        file.seek(int(samples.pointer[np.flatnonzero(~samples.is_jpeg)[0]]))
+        file.write(b"\0\xff")
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=r"\.mcu belongs to another \.beton file; remove it"):
+        adopt(stock)
+    assert not Manifest.path(stock).exists()
+    index.unlink()
+    computed.clear()
+    adopt(stock)
+    verify_index(stock)
+    assert computed == [stock]
+
+
 def test_images_come_out_as_they_are_stored(stock, tmp_path):
     assert extract(stock, tmp_path / "images/train") == 12
     samples, content = read_samples(stock), stock.read_bytes()
@@ -126,17 +155,21 @@ def test_images_come_out_as_they_are_stored(stock, tmp_path):
         extract(stock, tmp_path / "images")
 
 
-def test_half_of_an_image_is_not_extracted(stock, tmp_path):
+@pytest.mark.parametrize("out", ["out", "a/b/out", "there"])
+def test_a_failed_extraction_leaves_nothing(stock, tmp_path, out):
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.rglob("*"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the closest to a full disk
     try:
         with pytest.raises(
-            OSError, match=rf"^cannot write {tmp_path}/out/class_\d/\d{{8}}\.(jpg|png): File too large$"
+            OSError, match=rf"^cannot write {tmp_path}/{out}/class_\d/\d{{8}}\.(jpg|png): File too large$"
         ):
-            extract(stock, tmp_path / "out")
+            extract(stock, tmp_path / out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert all(file.stat().st_size < 1000 for file in (tmp_path / "out").rglob("*.*"))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert extract(stock, tmp_path / out) == 12
 
 
 def test_a_class_that_leads_out_of_the_folder_is_not_extracted(stock, tmp_path):

@@ -72,6 +72,25 @@ def test_links_in_a_tar(tmp_path, images, expected):
         write(tmp_path / "symbolic.tar", tmp_path / "out")
 
 
+@pytest.mark.parametrize("format", ["gnu", "posix"])
+def test_sparse_files_in_a_tar_are_named(tmp_path, images, expected, format):
+    folder = tmp_path / "sparse"
+    subprocess.run(["cp", "-r", images, folder], check=True)
+    file = sorted((folder / "train" / SYNSETS[0]).iterdir())[1]
+    with file.open("ab") as image:  # holes after the image's end: 8 parts, more than a header has room for
+        for part in range(8):
+            image.truncate((1 + part) << 20)
+            image.seek(0, os.SEEK_END)
+            image.write(bytes([part + 1]) * 4096)
+    subprocess.run(["tar", "-S", f"--format={format}", "-cf", tmp_path / "sparse.tar", "-C", folder, "."], check=True)
+    assert (tmp_path / "sparse.tar").stat().st_size < 4 << 20
+    members = TarMembers(tmp_path / "sparse.tar")
+    assert members.damage == {}
+    assert sorted(members.names) == sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
+    with pytest.raises(ValueError, match=rf"/{file.name}: is stored as a sparse file .*unpack the archive"):
+        write(tmp_path / "sparse.tar", tmp_path / "out")
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zip_of_the_folder(tmp_path, images, expected, compression):
     make_zip(tmp_path / "pets.zip", images, compression=compression)

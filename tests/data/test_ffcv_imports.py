@@ -69,6 +69,13 @@ def test_ffcv_is_the_same_as_when_it_imports_itself(tmp_path):
     assert other == {("ffcv.fields.rgb_image", "IMAGE_MODES")}
 
 
+def test_torch_keeps_its_threads():
+    child = (
+        "import torch; torch.set_num_threads(3); import ffcv_imagenet.data.ffcv_imports; print(torch.get_num_threads())"
+    )
+    assert subprocess.run([sys.executable, "-c", child], stdout=subprocess.PIPE, check=True).stdout == b"3\n"
+
+
 def test_only_the_dict_of_the_image_modes_is_a_plain_one():
     from ffcv.fields import rgb_image
     from ffcv.memory_managers import base

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from ffcv.reader import Reader
 from images import draw_folder
 from writing import names, write
 
+from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.data.format.index import EntryIndex, IndexWriter, verify_index
-from ffcv_imagenet.data.format.manifest import Manifest
+from ffcv_imagenet.data.format.manifest import Manifest, file_checksum
 from ffcv_imagenet.data.sources.folder import scan_splits
 from ffcv_imagenet.data.write import splits as writer
 from ffcv_imagenet.data.write.index import write_index
@@ -206,6 +208,47 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_files_that_are_to_be_replaced(
     verify(Manifest.read(beton), beton)
 
 
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("then", [KeyboardInterrupt, OSError])
+def test_wherever_a_replacement_ends_one_of_the_two_files_is_there(tmp_path, pets, monkeypatch, moment, then):
+    """Stopped at each of the steps on the disk at its end."""
+    root = draw_folder(tmp_path / "root")
+    (root / "train/cat/001.png").write_bytes(b"")
+    out, steps = tmp_path / "out", []
+    beton = write(root, out, on_error="skip")  # with a list of what was left out
+    old = {name: (out / name).read_bytes() for name in names(out)}
+    whole = write(pets, tmp_path / "whole", mode="raw").read_bytes()
+
+    def stopping(step):
+        def stop(self, *arguments, **options):
+            if self.parent == out:
+                steps.append(self.name)
+                if len(steps) > moment:
+                    raise then("stopped")
+            return step(self, *arguments, **options)
+
+        return stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopping(Path.replace))
+        patch.setattr(Path, "unlink", stopping(Path.unlink))
+        with pytest.raises(then, match="stopped"):
+            write(pets, out, overwrite=True, mode="raw")
+    now = {name: (out / name).read_bytes() for name in names(out)}
+    assert now["train.beton"] in (old["train.beton"], whole)
+    if "train.beton.json" in now:
+        Manifest.read(beton).verify(beton)
+    if "train.beton.mcu" in now:
+        EntryIndex.open(beton, file_checksum(beton), len(read_samples(beton).size))
+    assert ("train.beton.skipped.csv" in now) <= (now["train.beton"] == old["train.beton"])
+    if "train.beton.json" not in now:
+        with pytest.raises(FileExistsError, match=r"has no manifest .*replace it by --write\.overwrite=1"):
+            write(pets, out, mode="raw")
+    write(pets, out, overwrite=True, mode="raw")
+    assert names(out) == ["train.beton", "train.beton.json", "train.beton.mcu"]
+    Manifest.read(beton).verify(beton)
+
+
 def test_output_that_cannot_be_written_is_one_clear_line(tmp_path, pets):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, limits[1]))  # the closest to a full disk
@@ -257,6 +300,15 @@ def test_too_little_space_is_said_before_the_work_starts(tmp_path, pets, monkeyp
     ):
         write(pets, tmp_path / "out", mode="raw")
     assert names(tmp_path / "out") == []
+
+
+def test_what_a_killed_writer_left_is_free_space(tmp_path, pets, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4_000_000))
+    (tmp_path / "train.beton.partial").write_bytes(bytes(100_000))
+    (tmp_path / ".train.beton.mcu.partial").write_bytes(bytes(100_000))
+    Manifest.read(write(pets, tmp_path, mode="raw"))
+    assert names(tmp_path) == ["train.beton", "train.beton.json", "train.beton.mcu"]
 
 
 def test_expected_size_is_about_the_size(tmp_path, pets):

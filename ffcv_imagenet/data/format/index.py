@@ -153,6 +153,15 @@ def verify_index(beton: Path) -> None:
     index = EntryIndex.open(beton, manifest.checksum, manifest.num_samples)
     if index is None:
         raise FileNotFoundError(f"{beton} has no index {EntryIndex.path(beton).name}")
+    verify_entries(beton, index)
+
+
+def verify_entries(beton: Path, index: EntryIndex) -> None:
+    """Check the entries of an opened index, which opening did not read.
+
+    Raises:
+        ValueError: they are damaged; names the index.
+    """
     try:
         index.verify()
     except ValueError as error:

@@ -26,6 +26,7 @@ from ffcv_imagenet.data.ffcv_imports import (
     ToTensor,
     ToTorchImage,
     TraversalOrder,
+    torch_threads_kept,
 )
 from ffcv_imagenet.data.read.beton_file import BetonFile, Storage
 from ffcv_imagenet.data.read.decode_cpu import CropDecoder
@@ -106,7 +107,7 @@ class Pipeline:
             "image": PipelineSpec("image", transforms=[decoder, ToTensor(), *to_device, ToTorchImage()]),
             "label": PipelineSpec("label", transforms=[_LabelDecoder(), ToTensor(), *to_device]),
         }
-        with _nothing_compiled(), _torch_threads_kept():
+        with _nothing_compiled(), torch_threads_kept():
             Compiler.set_num_threads(num_workers)
             handlers = {name: _FFCV_FIELDS[name]() for name in file.samples.fields}
             columns = {name: number for number, name in enumerate(file.samples.fields)}
@@ -267,13 +268,3 @@ def _nothing_compiled() -> Iterator[None]:
         yield
     finally:
         Compiler.set_enabled(before)
-
-
-@contextlib.contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """FFCV gives torch as many threads as its loader; the training decides about torch's."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

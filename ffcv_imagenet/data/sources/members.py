@@ -37,7 +37,7 @@ class Members(ABC):
         if self.sizes[number] > MAX_FILE_BYTES:
             raise ValueError(
                 f"has {self.sizes[number]} bytes in the archive, allowed are {MAX_FILE_BYTES}; if it is genuine, "
-                f"unpack the archive and give the folder"
+                f"unpack the archive and give the folder by --data.root"
             )
         return self._read(number)
 

@@ -39,7 +39,12 @@ _MAX_HEADER = 1 << 20
 
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
-_LINK = "is a link in the archive, which is not followed"
+#: What the start of a member says that cannot be read.
+_LINK, _SPARSE = -1, -2
+_REASONS = {
+    _LINK: "is a link in the archive, which is not followed",
+    _SPARSE: "is stored as a sparse file (tar -S), which is not read; unpack the archive and give the folder",
+}
 
 
 def is_tar(path: Path) -> bool:
@@ -95,7 +100,7 @@ class TarMembers(Members):
     def _read(self, number: int) -> bytes:
         start, size = int(self.starts[number]), int(self.sizes[number])
         if start < 0:
-            raise ValueError(_LINK)
+            raise ValueError(_REASONS[start])
         try:
             content = os.pread(self._file, size, start)
         except OSError as error:
@@ -172,21 +177,30 @@ class TarMembers(Members):
                 size = 0  # whatever the header says
             elif given.get("size", "").isdecimal():
                 size = int(given["size"])
+            more = block[482] if header.type == tarfile.GNUTYPE_SPARSE else 0
+            while more:  # places of its parts
+                block = os.pread(self._file, _BLOCK, at)
+                more = block[504] if len(block) == _BLOCK else 0
+                at += _BLOCK
             at += _blocks(size)
-            name = safe_name(given.get("path", header.name))
+            sparse = header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in given)
+            stated = given.get("GNU.sparse.name") or given.get("path", header.name)
+            name = safe_name(stated)
             if name is None:
                 raise ValueError(
-                    f"{shown(what)}: the member {shown(given.get('path', header.name))} would be unpacked outside of "
-                    "the folder: such an archive is not read"
+                    f"{shown(what)}: the member {shown(stated)} would be unpacked outside of the folder: such an "
+                    "archive is not read"
                 )
             path = f"{folder}{name}"
             if header.isdir():
                 yield _Member(path, 0, 0, True)
             elif header.islnk():
                 target = safe_name(given.get("linkpath", header.linkname))
-                yield _Member(path, -1, 0, False, f"{folder}{target}")
+                yield _Member(path, _LINK, 0, False, f"{folder}{target}")
             elif header.issym():
-                yield _Member(path, -1, 0)
+                yield _Member(path, _LINK, 0)
+            elif sparse:
+                yield _Member(path, _SPARSE, 0)
             elif header.type in _REGULAR and name.endswith(".tar") and not folder:  # one in one, not more
                 yield from self._scan(content, min(at, end), f"{path.removesuffix('.tar')}/")
             elif header.type in _REGULAR:
@@ -195,7 +209,7 @@ class TarMembers(Members):
 
 
 class _Member(NamedTuple):
-    """A member of a tar: where its bytes begin in the file (-1: nowhere), and how many they are."""
+    """A member of a tar: where its bytes begin in the file (negative: see _REASONS), and how many they are."""
 
     name: str
     start: int

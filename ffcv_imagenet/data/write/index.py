@@ -17,12 +17,13 @@ from ffcv_imagenet.files import atomic_file
 from ffcv_imagenet.progress import Progress
 
 
-def write_index(beton: Path, num_workers: int = 0) -> Path:
+def write_index(beton: Path, num_workers: int = 0, checksum: str | None = None) -> Path:
     """Make the index of an existing .beton file, and show how far it is.
 
     Args:
-        beton: the file; if it has no manifest, its checksum is computed first.
+        beton: the file.
         num_workers: threads, 0 for one per usable core.
+        checksum: of the file; None: the manifest's, or it is computed first.
 
     Raises:
         FileNotFoundError: no such file.
@@ -30,7 +31,8 @@ def write_index(beton: Path, num_workers: int = 0) -> Path:
     """
     manifest = Manifest.read(beton) if Manifest.path(beton).is_file() else None
     samples = read_samples(beton, manifest)
-    checksum = manifests.file_checksum(beton) if manifest is None else manifest.checksum
+    if checksum is None:
+        checksum = manifests.file_checksum(beton) if manifest is None else manifest.checksum
     content = np.memmap(beton, np.uint8, mode="r")
 
     def entries_of(sample: int) -> bytes:

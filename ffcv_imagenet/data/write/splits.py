@@ -34,12 +34,15 @@ from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter, beton_size
 from ffcv_imagenet.data.write.parameters import sample_order, storage_modes
 from ffcv_imagenet.data.write.subsets import draw
-from ffcv_imagenet.files import atomic_file, exclusive_file
+from ffcv_imagenet.files import atomic_file, exclusive_file, partial_of
 from ffcv_imagenet.names import shown
 from ffcv_imagenet.progress import Progress
 
 #: A name without the bytes that are not UTF-8, which Python keeps as surrogates.
 _TEXT = re.compile("[^\udc80-\udcff]+")
+
+#: A split to write: its name, its images, how, where, and which file is there (:func:`_identity`).
+_Split = tuple[str, Source, WriteParameters, Path, tuple[int, ...] | None]
 
 #: Images from which the size of the file is estimated.
 SPACE_SAMPLE = 64
@@ -84,7 +87,7 @@ def write_sources(
         ValueError: a file cannot be decoded or stored, the source is damaged, or the parameters make no sense.
         OSError: the output cannot be written, or will not fit on the disk.
     """
-    todo = []
+    todo: list[_Split] = []
     for split, whole in sources.items():
         # Validation stays as it is: it measures all classes alike.
         of_split = parameters if split == "train" else dataclasses.replace(parameters, imbalance=None)
@@ -107,7 +110,7 @@ def write_sources(
             todo.append((split, source, of_split, beton, there))
     out.mkdir(parents=True, exist_ok=True)
     workers = num_workers or len(os.sched_getaffinity(0))
-    _check_free_space(out, [(source, of_split) for _, source, of_split, *_ in todo], workers)
+    _check_free_space(out, todo, workers)
     for split, source, of_split, beton, there in todo:
         start = time.monotonic()
         manifest = write_split(split, source, beton, of_split, workers, on_error, there)
@@ -140,7 +143,7 @@ def write_split(
     modes = storage_modes(len(order), parameters)
     labels: list[int] = []
     skipped: dict[str, str] = dict(source.damage)
-    partial = beton.with_name(beton.name + ".partial")
+    partial = _partial(beton)
     with exclusive_file(partial) as file, atomic_file(EntryIndex.path(beton)) as index_file:
         if _identity(beton) != there:
             raise FileExistsError(f"another process has just written {shown(beton)}")
@@ -194,12 +197,17 @@ def write_split(
                 files[-1].write(content)
             for each in files:  # If the disk is full, that shows here, where the old files are still there.
                 each.sync()
-            # In this order a .beton never has another file's manifest, wherever the process is killed. (An index knows
-            # its .beton; it gets its name last, after all the others.)
-            for old in (beton, EntryIndex.path(beton), skipped_list(beton)):
+            # The old .beton is there until the new one takes its name; wherever the process is stopped, there is one,
+            # whole, and never with another file's manifest, index or list: without them, at worst.
+            for old in (Manifest.path(beton), EntryIndex.path(beton), skipped_list(beton)):
                 old.unlink(missing_ok=True)
-        partial.replace(beton)
+            partial.replace(beton)
     return manifest
+
+
+def _partial(beton: Path) -> Path:
+    """Where a .beton is written before it is whole."""
+    return beton.with_name(beton.name + ".partial")
 
 
 def skipped_list(beton: Path) -> Path:
@@ -238,10 +246,12 @@ def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_er
     )
 
 
-def _check_free_space(out: Path, todo: Sequence[tuple[Source, WriteParameters]], num_workers: int) -> None:
+def _check_free_space(out: Path, todo: Sequence[_Split], num_workers: int) -> None:
     """Raise OSError if the disk has less free space than a sample of the images predicts."""
-    needed = sum(_expected_bytes(source, parameters, num_workers) for source, parameters in todo)
-    free = shutil.disk_usage(out).free
+    needed = sum(_expected_bytes(source, parameters, num_workers) for _, source, parameters, *_ in todo)
+    # What killed processes left is written over.
+    left = [path for *_, beton, _ in todo for path in (_partial(beton), partial_of(EntryIndex.path(beton)))]
+    free = shutil.disk_usage(out).free + sum(path.stat().st_blocks * 512 for path in left if path.exists())
     if needed > free:
         raise OSError(
             f"not enough space in {shown(out)}: about {_readable(needed)} are needed (from a sample of the images), "
