@@ -26,23 +26,26 @@ from pathlib import Path
 RESOLUTION, QUALITY = 500, 90
 
 
-def link_images(folder: Path, root: Path, repeat: int) -> int:
-    """Make ``root/train`` of links to the images, each under ``repeat`` names; returns their number."""
+def copy_images(folder: Path, root: Path, repeat: int) -> int:
+    """Make ``root/train`` of ``repeat`` copies of each image; returns their number.
+
+    Not of links, which would be read from a part of the memory that an archive of as many images is too large for.
+    """
     count = 0
     for image in sorted(folder.glob("*/*")):
         for number in range(repeat):
-            link = root / "train" / image.parent.name / f"{number}_{image.name}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.resolve())
+            copy = root / "train" / image.parent.name / f"{number}_{image.name}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image, copy)
             count += 1
     return count
 
 
 def pack_images(root: Path) -> None:
-    """Make ``root.tar`` and ``root.zip`` of the images in ``root/train``, links followed, nothing compressed."""
+    """Make ``root.tar`` and ``root.zip`` of the images in ``root/train``, nothing compressed."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     with (
-        tarfile.open(root.with_suffix(".tar"), "w", dereference=True) as tar,
+        tarfile.open(root.with_suffix(".tar"), "w") as tar,
         zipfile.ZipFile(root.with_suffix(".zip"), "w", strict_timestamps=False) as archive,
     ):
         for file in files:
@@ -95,7 +98,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=10, help="names per image, so that a run is long enough")
+    parser.add_argument("--repeat", type=int, default=10, help="copies of each image, so that a run is long enough")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
@@ -114,7 +117,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "images"
-        count = link_images(arguments.images, root, arguments.repeat)
+        count = copy_images(arguments.images, root, arguments.repeat)
         pack_images(root)
         rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for run in range(arguments.runs + 1):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -75,6 +77,9 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
     if world.device.type == "cuda":
         # NCCL ends the process at its timeout, without our message: MaxOverRanks, through gloo, has to notice first.
         backend, timeout = "nccl", timeout + timedelta(minutes=1)
+    # A thread of gloo's that has not put away its last tensor when Python ends aborts the process, and a run that is
+    # complete counts as failed. Gloo's threads end with their groups, which cycles of the training's objects hold.
+    atexit.register(gc.collect)
     try:
         # torchrun may keep its store when it starts the processes again; the addresses of those before are still in it.
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
@@ -90,7 +95,10 @@ def process_group(world: World, timeout_minutes: float) -> Iterator[None]:
         raise ConnectionError(
             f"another process has ended, or has not answered for dist.timeout_minutes={timeout_minutes:g} ({reason})"
         ) from error
-    # Only when all went well: it would wait for processes that are gone.
+    except SystemExit:  # on all processes: a signal has stopped them, or rank 0 reports an error
+        dist.destroy_process_group()
+        raise
+    # Only when no process is lost: it would wait for those that are gone.
     dist.destroy_process_group()
 
 

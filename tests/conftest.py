@@ -4,6 +4,7 @@
 import ffcv_imagenet  # noqa: F401
 
 # isort: split
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,9 +18,13 @@ from ffcv_imagenet.data.digits import draw_digits
 from ffcv_imagenet.data.write.parameters import resolve_parameters
 from ffcv_imagenet.data.write.splits import write_splits
 
-
-#: The workers of the tests are as many as the cores.
+#: The tests' workers are more than the cores.
 torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers():
+    """For ``-n auto``: half as many again as cores, because many tests wait for processes, time limits and the disk."""
+    return len(os.sched_getaffinity(0)) * 3 // 2
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,7 @@ import torch
 from equality import same
 from processes import run_together
 from slurm_shims import start_batch
-from torchrun import log, send_to_rank, torchrun, torchrun_command, words_of_run
+from torchrun import Ends, log, send_to_rank, torchrun, torchrun_command, words_of_run
 
 from ffcv_imagenet.config import TrainConfig
 from ffcv_imagenet.distributed import World
@@ -28,8 +28,10 @@ def weights(tmp_path, name):
 def trained(digits, tmp_path_factory):
     """A folder with the run ``two``: two processes, two epochs without interruption."""
     folder = tmp_path_factory.mktemp("runs")
-    result = torchrun(2, digits, folder, name="two")
+    ends = Ends(tmp_path_factory.mktemp("ends"))
+    result = torchrun(2, digits, folder, name="two", env=ends.environment)
     assert result.returncode == 0, result.stderr
+    ends.check(2)
     assert result.stdout.count("final top-1") == 1
     return folder
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.distributed.run import get_args_parser
-from torchrun import log, send_to_rank, torchrun, torchrun_command
+from torchrun import Ends, log, send_to_rank, torchrun, torchrun_command
 
 from ffcv_imagenet.data.format.beton import read_samples
 from ffcv_imagenet.distributed import World, process_group
@@ -23,7 +23,9 @@ def test_four_processes_go_on_after_sigterm_and_after_one_has_died(digits, tmp_p
     words = ("--checkpoint.every_steps=1", "--checkpoint.resume=auto")
     command, run = torchrun_command(4, digits, tmp_path, *words), tmp_path / "run"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
+    (tmp_path / "ends").mkdir()
+    ends = Ends(tmp_path / "ends")
+    with subprocess.Popen(command, **pipes, env=ends.environment) as process:
         while not (run / "checkpoints" / "epoch_0000_step_000001.pt").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
@@ -31,6 +33,7 @@ def test_four_processes_go_on_after_sigterm_and_after_one_has_died(digits, tmp_p
         _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
     assert errors.count("interrupted by SIGTERM: saved") == 1
+    ends.check(4)
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
 
     with subprocess.Popen(command, **pipes) as process:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import re
 import resource
@@ -11,11 +12,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from containers import BOTH, add, assert_same, make_mapped, make_tar, make_zip, write
 from images import draw_folder
 
 from ffcv_imagenet.data.sources import members as archive_members
+from ffcv_imagenet.data.sources import tar
 from ffcv_imagenet.data.sources.files import FolderMembers
 from ffcv_imagenet.data.sources.find import describe, find_sources
 from ffcv_imagenet.data.sources.members import arrange
@@ -52,6 +55,34 @@ def test_a_tar_for_each_split_with_long_names(tmp_path, images, expected, format
     make_tar(tmp_path / "train.tar", images / "train", "./" + "long/" * 60 + "train/", format=format)
     make_tar(tmp_path / "val.tar", images / "val", format=format)
     assert_same(tmp_path, expected, tmp_path / "out", "tar")
+
+
+def test_a_plain_header_is_read_as_tarfile_reads_it():
+    generator = np.random.default_rng(0)
+    names = ["a.png", "x" * 100, "a/" * 70 + "b.png", "\xe9 \udcff.png", " a ", "a/b/"]
+    places, as_plain = [*range(100), *range(124, 136), *range(148, 157), *range(257, 265), *range(345, 500)], 0
+    for name, size, format in itertools.product(
+        names, [0, 1, 123_456, 8**11 - 1], [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT]
+    ):
+        info = tarfile.TarInfo(name)
+        info.size = size
+        blocks = [bytearray(info.tobuf(format, "utf-8", "surrogateescape")[-512:])]
+        for _ in range(30):
+            changed = bytearray(blocks[0])
+            changed[generator.choice(places)] = generator.choice([0, 32, 48, 49, 55, 57, 255, generator.integers(256)])
+            if generator.random() < 0.7:  # a checksum that is right
+                changed[148:156] = b" " * 8
+                changed[148:156] = b"%06o\0 " % sum(changed)
+            blocks.append(changed)
+        for block in map(bytes, blocks):
+            plain = tar._plain_file(block)
+            if plain is not None:
+                expected = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                assert plain == (expected.name, expected.size)
+                assert expected.isreg()
+        as_plain += tar._plain_file(bytes(blocks[0])) is not None
+    assert as_plain == len(names) * 4 * 2
+    assert tar._plain_file(bytes(512)) is tar._plain_file(bytes(blocks[0][:-1])) is None
 
 
 def test_links_in_a_tar(tmp_path, images, expected):

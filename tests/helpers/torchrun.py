@@ -27,8 +27,24 @@ def torchrun_command(processes, digits, tmp_path, *words, name="run", launcher=(
     ]
 
 
-def torchrun(*arguments, **keywords):
-    return subprocess.run(torchrun_command(*arguments, **keywords), capture_output=True, text=True, timeout=300)
+def torchrun(*arguments, env=None, **keywords):
+    command = torchrun_command(*arguments, **keywords)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+
+
+class Ends:
+    """The threads that each process of a torchrun with this ``environment`` has when Python ends, in files."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        at_exit = Path(__file__).parent / "at_exit"
+        self.environment = {**os.environ, "PYTHONPATH": str(at_exit), "THREADS_AT_EXIT": str(folder)}
+
+    def check(self, processes):
+        """A thread of gloo's that holds a tensor when Python ends would abort its process (SIGABRT)."""
+        lists = [file.read_text() for file in self.folder.iterdir()]
+        assert len(lists) == processes
+        assert all("gloo" not in names for names in lists), lists
 
 
 def send_to_rank(rank, torchrun, number, after):

