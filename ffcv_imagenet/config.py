@@ -457,7 +457,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Evaluation after every epoch, on the centre of each image."""
+    """Evaluation after epochs, on the centre of each image."""
 
     resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256, LEARNING)
     crop_ratio: float = option(
@@ -467,6 +467,7 @@ class ValidationOptions:
         LEARNING,
     )
     batch_size: int = option(Integer(1), "images per batch and process", 256, RUNNING)
+    every: int = option(Integer(1), "epochs from one evaluation to the next; the last epoch always has one", 1, RUNNING)
     flip_tta: bool = option(Switch(), "average over the image and its mirror image", False, LEARNING)
     top_k: int = option(Integer(1), "the k of the score top-k (at most the number of classes)", IMAGENET_TOP_K, SCORING)
 

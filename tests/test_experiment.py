@@ -160,6 +160,26 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(digits, tmp_path):
     assert [start["command"] for start in params["resumed"]] == [["second"]]
 
 
+def test_evaluations_may_be_fewer_and_change_nothing_else(digits, tmp_path, capsys):
+    for name, every in (("each", 1), ("second", 2)):
+        options = {"logging.name": name, "training.epochs": 3, "validation.every": every, "checkpoint.keep": 1}
+        train(config(digits, tmp_path, **options))
+    assert same(weights(tmp_path, "each", 3), weights(tmp_path, "second", 3))
+    each, second = log(tmp_path, "each"), log(tmp_path, "second")
+    of_validation = {"top_1", "top_k", "val_loss", "val_skipped", "val_nonfinite"}
+    assert {key for key, value in second[0].items() if value is None} == of_validation
+    for epoch in (1, 2):
+        assert {key: second[epoch][key] for key in of_validation} == {key: each[epoch][key] for key in of_validation}
+    assert [line["train_loss"] for line in each] == [line["train_loss"] for line in second]
+    assert "epoch   1/3  not evaluated  train loss " in capsys.readouterr().out
+    best = max(second[1:], key=lambda line: line["top_1"])["epoch"]
+    kept = {file.name for file in (tmp_path / "runs" / "second" / "checkpoints").iterdir()}
+    assert kept == {"epoch_0003.pt", f"epoch_{best:04d}.pt"}
+    [run] = [run for run in read_runs(tmp_path / "runs") if run.name == "second"]
+    assert run.finished
+    assert run.last_top_1 == each[2]["top_1"]
+
+
 @pytest.mark.slow
 def test_checkpoints_are_pruned_but_never_the_best_or_the_last(digits, tmp_path):
     train(config(digits, tmp_path, **{"training.epochs": 4, "checkpoint.keep": 1}))

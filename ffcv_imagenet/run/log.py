@@ -16,7 +16,8 @@ class EpochLog:
 
     ``val_loss`` is the plain cross entropy of the validation images, whatever the training loss; with
     ``validation.flip_tta``, of the logits averaged over an image and its mirror image. ``val_nonfinite`` validation
-    images have logits that are not finite: if there are any, ``top_1``, ``top_k`` and ``val_loss`` are None.
+    images have logits that are not finite: if there are any, ``top_1``, ``top_k`` and ``val_loss`` are None. After an
+    epoch that was not evaluated (``validation.every``), all that tells of validation images is None.
     ``top_k`` is the share whose target is one of the ``k`` largest logits.
 
     ``epoch`` counts from 1; ``lr`` is the rate of the epoch's last step; ``total_seconds`` since the run's first start,
@@ -27,8 +28,8 @@ class EpochLog:
     start that rank 0 decoded on the CPU; ``of_loss`` are columns of the loss's own, in the file as ``loss.alpha`` and
     the like.
 
-    Trainers write all of it. None stands for what is not known: logs of earlier versions and of other programs lack
-    fields.
+    Trainers write all of it. Else None stands for what is not known: logs of earlier versions and of other programs
+    lack fields.
     """
 
     epoch: int
@@ -83,12 +84,14 @@ def percent(share: float | None, decimals: int = 2) -> str:
 
 def format_line(line: EpochLog, epochs: int) -> str:
     """The summary line of an epoch for the terminal."""
-    skipped = f"{line.skipped} training and {line.val_skipped} validation images skipped"
+    skipped = f"{line.skipped} training and {line.val_skipped or 0} validation images skipped"
     damaged = f"  damaged: {skipped}" if line.skipped or line.val_skipped else ""
     of_loss = "".join(f"  {name} {value:.4g}" for name, value in line.of_loss.items())
     if line.val_nonfinite:
         scores = f"no scores: {line.val_nonfinite} validation images have logits that are not finite"
         val_loss = ""
+    elif line.top_1 is None:
+        scores, val_loss = "not evaluated", ""
     else:
         scores = f"top-1 {percent(line.top_1):>6} %  top-{line.k} {percent(line.top_k):>6} %"
         val_loss = f"  val loss {line.val_loss:.4f}"

@@ -34,7 +34,7 @@ class Run:
 class Progress:
     """What a run folder tells: the state in status.json (None: not there) and the epochs in log.jsonl.
 
-    ``top_1`` is a share of 1, ``seconds`` the duration of each finished epoch.
+    ``top_1`` is a share of 1, of the last epoch that has one, ``seconds`` the duration of each finished epoch.
     """
 
     state: str | None = None
@@ -58,7 +58,8 @@ def read_progress(folder: Path) -> Progress:
             return Progress(state)
         last = lines[-1]
         seconds = tuple(float(line["seconds"]) for line in lines)
-        return Progress(state, int(last["epoch"]), last["top_1"], last["images_per_second"], seconds)
+        top_1 = next((line["top_1"] for line in reversed(lines) if line["top_1"] is not None), None)
+        return Progress(state, int(last["epoch"]), top_1, last["images_per_second"], seconds)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: status.json or log.jsonl cannot be understood ({error!r})") from None
 

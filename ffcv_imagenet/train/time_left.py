@@ -12,7 +12,7 @@ def seconds_left(
     epoch: int,
     step: int,
     seconds_per_step: float,
-    evaluation_seconds: float,
+    evaluations_seconds: float,
 ) -> float:
     """The time from ``step`` of ``epoch`` (both from 0) to the end, in seconds.
 
@@ -24,11 +24,11 @@ def seconds_left(
         epoch: that is under way.
         step: steps of it that are done.
         seconds_per_step: in that epoch.
-        evaluation_seconds: of the evaluation after every epoch.
+        evaluations_seconds: of all evaluations to come.
     """
     pixels = sum(count * side**2 for count, side in zip(steps[epoch:], sides[epoch:], strict=True))
     pixels -= step * sides[epoch] ** 2
-    return pixels * seconds_per_step / sides[epoch] ** 2 + (len(steps) - epoch) * evaluation_seconds
+    return pixels * seconds_per_step / sides[epoch] ** 2 + evaluations_seconds
 
 
 def guess_evaluation(

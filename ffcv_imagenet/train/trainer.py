@@ -53,8 +53,8 @@ class TrainerOptions:
     finite, for which the optimizer must be fused; else such a loss is an error. ``checkpoint_steps`` is the number
     of steps between checkpoints inside an epoch, 0 for none. ``compile`` is off or one of
     :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the average of the weights, 0 for none:
-    with one, the average is evaluated. After ``max_steps`` steps the training ends, with an evaluation, in the
-    middle of its schedules; None: after ``epochs``.
+    with one, the average is evaluated. Evaluations come after every ``every`` epochs, and after the last. After
+    ``max_steps`` steps the training ends, with an evaluation, in the middle of its schedules; None: after ``epochs``.
     """
 
     epochs: int
@@ -72,6 +72,7 @@ class TrainerOptions:
     compile: str = "off"
     ema: float = 0.0
     max_steps: int | None = None
+    every: int = 1
     clip_norm: float | None = None
 
 
@@ -94,7 +95,7 @@ class EpochProgress:
 
 
 class Trainer:
-    """Trains ``model`` on ``train_loader`` and evaluates it on ``val_loader`` after every epoch.
+    """Trains ``model`` on ``train_loader`` and evaluates it on ``val_loader`` after epochs.
 
     Args:
         model: on the device of ``world``; wrapped for distribution here.
@@ -185,23 +186,23 @@ class Trainer:
             losses = self._check_finite()  # waits for the device
             not_skipped = losses[losses.isfinite()]
             self.progress.seconds += time.perf_counter() - start
-            start = time.perf_counter()
-            self.evaluating = True
-            scores = self._evaluate()
-            self.evaluating = False
-            self.nonfinite.check_scores(scores, self.progress.step - 1)
-            train_seconds = self.progress.seconds
-            self.evaluation_seconds = time.perf_counter() - start
-            seconds = train_seconds + self.evaluation_seconds
+            seconds = train_seconds = self.progress.seconds
+            scores = None
+            if self._is_evaluated(epoch):
+                start = time.perf_counter()
+                self.evaluating = True
+                scores = self._evaluate()
+                self.evaluating = False
+                self.nonfinite.check_scores(scores, self.progress.step - 1)
+                self.evaluation_seconds = time.perf_counter() - start
+                seconds += self.evaluation_seconds
             micro_batches = self._steps_of(epoch) * self.options.accumulation
             images = micro_batches * self.train_loader.batch_size * self.world.size
             line = EpochLog(
                 epoch=epoch + 1,
                 train_loss=not_skipped.mean().item(),
-                top_1=scores.top_1,
-                top_k=scores.top_k,
-                k=scores.k,
-                val_loss=scores.loss,
+                k=self.options.top_k,
+                **self._of_scores(scores),
                 lr=get_lr(self.optimizer),
                 resolution=self.options.resolution(epoch),
                 images_per_second=images / train_seconds,
@@ -211,8 +212,6 @@ class Trainer:
                 cpu_decoded=self.train_loader.cpu_share,
                 skipped_steps=len(losses) - len(not_skipped),
                 skipped=self._sum(self.progress.skipped),
-                val_skipped=self.val_loader.num_samples - scores.images,
-                val_nonfinite=scores.nonfinite,
                 # Only now: a checkpoint written during the evaluation is one from before the end of the epoch.
                 of_loss=self.loss.end_epoch(),
             )
@@ -226,6 +225,21 @@ class Trainer:
         last = EpochLog.from_line(self.log[-1])
         self.nonfinite.check_last(last)
         return last
+
+    def _is_evaluated(self, epoch: int) -> bool:
+        return (epoch + 1) % self.options.every == 0 or epoch + 1 == self.epochs
+
+    def _of_scores(self, scores: Scores | None) -> dict[str, Any]:
+        """The fields of an epoch's log line that tell of the validation images."""
+        if scores is None:
+            return {}
+        return {
+            "top_1": scores.top_1,
+            "top_k": scores.top_k,
+            "val_loss": scores.loss,
+            "val_skipped": self.val_loader.num_samples - scores.images,
+            "val_nonfinite": scores.nonfinite,
+        }
 
     def _evaluate(self) -> Scores:
         with self._show("evaluation", self.most_val_batches, "batches") as shown:
@@ -537,7 +551,7 @@ class Trainer:
             epoch=epoch,
             step=self.progress.step,
             seconds_per_step=seconds_per_step,
-            evaluation_seconds=evaluation,
+            evaluations_seconds=evaluation * sum(map(self._is_evaluated, range(epoch, self.epochs))),
         )
 
     def _show(self, what: str, total: int, unit: str, done: int = 0) -> Progress:

@@ -29,13 +29,13 @@ def cells(standing: Standing) -> list[str]:
     if run is None:
         return ["-"] * (len(COLUMNS) - 1) + [""]
     last = run.log[-1] if run.log else None
-    best = max((line.top_1 for line in run.log if line.top_1 is not None), default=None)
+    top_1s = [line.top_1 for line in run.log if line.top_1 is not None]
     rate = last.images_per_second if last else None
     left = standing.seconds_left
     return [
         f"{run.epochs_done}/{run.epochs}",
-        percent(last.top_1 if last else None),
-        percent(best),
+        percent(top_1s[-1] if top_1s else None),
+        percent(max(top_1s, default=None)),
         "-" if rate is None else f"{rate:.0f}",
         percent(last.wait_share if last else None, 0),
         "" if left is None else duration(left),

@@ -1,5 +1,6 @@
 """A line of the log: one definition for who writes and who reads it."""
 
+import dataclasses
 import json
 
 from ffcv_imagenet.run.log import EpochLog, format_line
@@ -48,3 +49,10 @@ def test_a_log_with_top_5_is_read_as_k_5():
 def test_the_summary_shows_k_and_the_columns_of_the_loss():
     assert "top-1  25.00 %  top-3  50.00 %" in format_line(LINE, 16)
     assert "val loss 1.2500  alpha 0.2  penalty 3.5  lr 0.1" in format_line(LINE, 16)
+
+
+def test_the_summary_of_an_epoch_without_evaluation_says_so():
+    unknown = dict.fromkeys(("top_1", "top_k", "val_loss", "val_skipped", "val_nonfinite"))
+    text = format_line(dataclasses.replace(LINE, **unknown), 16)
+    assert "  not evaluated  train loss " in text
+    assert "None" not in text

@@ -261,6 +261,14 @@ write("status.json", '{"state": "finished"}')
 """
 
 
+def test_the_top_1_of_a_run_is_that_of_the_last_epoch_that_has_one(tmp_path):
+    lines = [
+        {"epoch": n + 1, "top_1": v, "images_per_second": 1.0, "seconds": 1.0} for n, v in enumerate([0.1, 0.2, None])
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_progress(tmp_path) == Progress(None, 3, 0.2, 1.0, (1.0, 1.0, 1.0))
+
+
 @pytest.fixture
 def trainer(tmp_path):
     """Makes jobs that run the stand-in: ``trainer(name, epochs, seconds, how)``."""

@@ -11,13 +11,23 @@ from ffcv_imagenet.train.time_left import guess_evaluation, seconds_left
 
 
 def test_the_time_left_follows_the_pixels_of_the_epochs_to_come():
-    plan = {"steps": [10, 10, 5], "sides": [100, 100, 200], "evaluation_seconds": 3.0}
-    assert seconds_left(**plan, epoch=0, step=0, seconds_per_step=2.0) == (10 + 10 + 4 * 5) * 2 + 3 * 3
-    assert seconds_left(**plan, epoch=1, step=4, seconds_per_step=2.0) == (6 + 4 * 5) * 2 + 2 * 3
+    plan = {"steps": [10, 10, 5], "sides": [100, 100, 200], "evaluations_seconds": 3.0}
+    assert seconds_left(**plan, epoch=0, step=0, seconds_per_step=2.0) == (10 + 10 + 4 * 5) * 2 + 3
+    assert seconds_left(**plan, epoch=1, step=4, seconds_per_step=2.0) == (6 + 4 * 5) * 2 + 3
     assert seconds_left(**plan, epoch=2, step=4, seconds_per_step=8.0) == 8 + 3
     # Ten times the images of a step, a third of the work, at twice the side, for an image and its mirror image.
     guess = guess_evaluation(1000, 200, step_images=100, step_side=100, seconds_per_step=3.0, passes=2)
     assert guess == pytest.approx(3.0 * 10 / 3 * 4 * 2)
+
+
+def test_only_the_evaluations_to_come_take_time():
+    trainer = make_trainer(
+        build_model("resnet10", CLASSES), Baseline(), batches=4, batch_size=2, epochs=7, every=3, lr=lambda epoch: 0.0
+    )
+    trainer.evaluation_seconds = 1000.0  # after epochs 3, 6 and 7
+    assert [trainer._seconds_left(0.0)] == [3000.0]
+    trainer.epochs_done = 3
+    assert [trainer._seconds_left(0.0)] == [2000.0]
 
 
 @pytest.mark.parametrize(("show", "times"), [(True, 1), (False, 0)])

@@ -18,7 +18,7 @@ from ffcv_imagenet.watch.command import main
 from ffcv_imagenet.watch.page import MOST_DRAWN, render_page
 from ffcv_imagenet.watch.server import serve
 from ffcv_imagenet.watch.standings import Watcher, run_state, seconds_left, summary
-from ffcv_imagenet.watch.table import line, table
+from ffcv_imagenet.watch.table import cells, line, table
 
 NASTY = "<b>[red]&amp;"
 HERE = {"host": platform.node()}
@@ -41,6 +41,11 @@ def test_a_run_is_running_while_a_process_holds_it_and_killed_when_that_is_gone(
         assert standing(tmp_path).state == "running"
     found = standing(tmp_path)
     assert (found.state, found.seconds_left) == ("killed", None)
+
+
+def test_top_1_is_that_of_the_last_epoch_that_has_one(tmp_path):
+    make_run(tmp_path, "run", top_1=(0.3, 0.2, None), state="running")
+    assert cells(standing(tmp_path))[:3] == ["3/4", "20.00", "30.00"]
 
 
 def test_a_run_of_another_machine_is_silent_when_its_log_has_not_changed_for_three_epochs(tmp_path):
