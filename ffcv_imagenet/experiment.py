@@ -296,10 +296,16 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     training = config.training
     factors = None
     if training.head_lr != 1 or training.layer_decay != 1:
-        head = output_parameters(config.model.arch, **config.model.network())
+        head = _output_parameters(config)
         factors = lr_factors(model, head, head_lr=training.head_lr, layer_decay=training.layer_decay)
     groups = parameter_groups(model, training.weight_decay, training.decay, factors)
     return config.make_optimizer().make(groups)
+
+
+def _output_parameters(config: TrainConfig) -> list[str]:
+    """Names of the parameters of the output layer, which the loss may decide."""
+    model = config.model
+    return output_parameters(model.arch, cosine_scale=config.make_loss().cosine_scale, **model.network())
 
 
 def _load_weights(model: nn.Module, start: Resolved) -> str:
@@ -314,7 +320,7 @@ def _load_weights(model: nn.Module, start: Resolved) -> str:
         Path(options.weights),
         options.arch,
         average=options.average,
-        head=output_parameters(options.arch, **options.network()),
+        head=_output_parameters(start.config),
         new_head=options.head == "new",
         rows=rows,
         resize=options.positions == "resize",
