@@ -127,6 +127,10 @@ def dry_run(config: TrainConfig, *, recipe: str = "none") -> None:
         start = resolve(config, world)
         steps = len(make_train_loader(start)) // config.training.accumulation
         make_val_loader(start)
+        model = make_model(start, torch.device("cpu"))
+        make_optimizer(config, model)
+        assert start.train_data is not None
+        LossModule(config.make_loss(), start.train_data.images_per_class, config.training.epochs)
         state = on_main(world, lambda: look_for_start(config, path, _params(start, path.name, recipe, ())))
         if world.is_main:
             print("\n".join([*describe(start, steps, path), *_goes_on(state)]), flush=True)
@@ -267,8 +271,8 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
     )
 
 
-def make_model(start: Resolved) -> nn.Module:
-    """The network, with the weights that the options name, on the device of ``start``."""
+def make_model(start: Resolved, device: torch.device | None = None) -> nn.Module:
+    """The network, with the weights that the options name, on ``device`` (None: that of ``start``)."""
     config, world = start.config, start.world
     torch.manual_seed(config.training.seed)
     model = build_model(
@@ -288,7 +292,7 @@ def make_model(start: Resolved) -> nn.Module:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model.to(memory_format=torch.channels_last).to(world.device)
+    return model.to(memory_format=torch.channels_last).to(device or world.device)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
