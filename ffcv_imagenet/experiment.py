@@ -167,8 +167,10 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             config = found.config(given)
         start = resolve(config, world)
         start.set_up_torch()
-        if found is not None and world.is_main:
-            print("\n".join(found.describe(start.config, start.val_data.checksum)), flush=True)
+        if found is not None:
+            found.check_classes(start.config, start.val_data)
+            if world.is_main:
+                print("\n".join(found.describe(start.config, start.val_data)), flush=True)
         model = make_model(start)
         if found is not None:
             found.load_into(model)
