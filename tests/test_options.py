@@ -93,6 +93,7 @@ def test_later_files_and_the_command_line_win(tmp_path):
         (["--cake.name="], r"cake.name: got ''"),
         (["--cake.egg=3"], r"unknown argument '--cake.egg=3' \(did you mean --cake.eggs\?\)$"),
         (["--eggs=3"], r"unknown argument '--eggs=3' \(did you mean --cake.eggs\?\)$"),
+        (["--cake=big"], r"unknown argument '--cake=big' \(did you mean --cake.name\?\)$"),
         (["bake"], r"unknown argument 'bake' \(--help lists all options\)$"),
         (["--cake.eggs"], r"--cake.eggs: expected one argument"),
     ],

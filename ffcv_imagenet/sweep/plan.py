@@ -110,6 +110,8 @@ def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
         texts = given.split(",")
         if key == "training.seed":
             texts = [seed for text in texts for seed in _seed_range(text)]
+            if not texts:
+                raise ValueError(f"{name}: got {given}, allowed are seeds such as 0,1,2 or, from the lowest on, 0-2")
         if not texts or len(set(texts)) < len(texts):
             raise ValueError(f"{name}: got {given}, allowed are different values")
         axes[key] = texts
