@@ -194,8 +194,8 @@ def _is_built_for(arch: str, num_classes: int, side: int, options: dict[str, Any
 
 
 def _first_line(error: Exception) -> str:
-    """What an exception says, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an exception says, without a full stop, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
 
 
 def check_normalised_batch(arch: str, num_classes: int, resolution: int, images: int, **options: Any) -> None:

@@ -91,9 +91,13 @@ def load_weights(
                     )
                 state[name] = state[name][rows]
         told += ", classes reordered"
-    if resize:
-        state, resized = resize_positions(model, state)
-        told += f", {_some(resized)} resized" if resized else ""
+    fitted, resized = resize_positions(model, state)
+    if resized and not resize:
+        raise ValueError(
+            f"{path} does not fit the model: {_some(resized)} is for images of another size; --model.positions=resize "
+            f"resizes it"
+        )
+    state, told = fitted, told + (f", {_some(resized)} resized" if resized else "")
     own = model.state_dict()
     if new_head:
         # The file's layer may have further parameters, such as the bias that ldam's lacks.
