@@ -63,6 +63,11 @@ def test_defaults_and_values_from_the_command_line():
     )
 
 
+def test_a_required_option_is_told_with_what_it_is():
+    with pytest.raises(ValueError, match=r"  out.dir is required: give --out.dir=..., folder for train.beton and val"):
+        parse(WriteConfig, [], "")
+
+
 @pytest.mark.parametrize(
     ("word", "value"), [("1", True), ("true", True), ("0", False), ("False", False), ("off", False)]
 )
