@@ -33,6 +33,8 @@ def draw_batch(config: TrainConfig, epoch: int) -> tuple[Image.Image, str]:
     Raises:
         ValueError, FileNotFoundError: a user's mistake, as in the training.
     """
+    if config.training.eval_only:
+        raise ValueError("training.eval_only: got 1, allowed is 0, because the batch drawn is a training's")
     if not 0 <= epoch < config.training.epochs:
         raise ValueError(f"--epoch: got {epoch}, allowed are 0 to {config.training.epochs - 1}")
     config = dataclasses.replace(config, dist=dataclasses.replace(config.dist, device="cpu"))

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ffcv_imagenet.config import TrainConfig, effect_of
+from ffcv_imagenet.data.format.manifest import Manifest
 from ffcv_imagenet.data.read.crop_kinds import CROPS
 from ffcv_imagenet.losses import LOSSES
 from ffcv_imagenet.options import Given, build, flatten, options_of
@@ -65,12 +66,21 @@ class EvaluatedCheckpoint:
             raise ValueError(f"{self.place} is a checkpoint of model.arch={was}, got model.arch={config.model.arch}")
         return config
 
-    def describe(self, config: TrainConfig, val_data: str) -> list[str]:
+    def check_classes(self, config: TrainConfig, val_data: Manifest) -> None:
+        """Raise ValueError where the validation images of ``config`` have another number of classes."""
+        trained = self.state.get("classes") or val_data.classes
+        if len(trained) != val_data.num_classes:
+            raise ValueError(
+                f"data.val: got {config.data.val} with {val_data.num_classes} classes, allowed are the {len(trained)} "
+                f"of {self.place}"
+            )
+
+    def describe(self, config: TrainConfig, val_data: Manifest) -> list[str]:
         """What is evaluated, with which options, and what differs from the run's validation, a line each.
 
         Args:
             config: the options of the evaluation.
-            val_data: checksum of the validation images.
+            val_data: of the validation images.
         """
         run, now, was = self.state["params"], flatten(config), self.options
         used = [key for key in now if key == "data.val" or _is_read(key)] + ["training.precision"]
@@ -78,8 +88,12 @@ class EvaluatedCheckpoint:
         for key in used:
             if key != "data.val" and key in was and was[key] != now[key]:
                 lines.append(f"unlike the run {run['name']}: {key}={_text(now[key])}, which had {_text(was[key])}")
-        if run["val_data"] != val_data:
+        if run["val_data"] != val_data.checksum:
             lines.append(f"unlike the run {run['name']}: {config.data.val} holds other images than it was validated on")
+        if tuple(self.state.get("classes") or val_data.classes) != tuple(val_data.classes):
+            lines.append(
+                f"unlike the run {run['name']}: {config.data.val} has classes of other names, or in another order"
+            )
         return lines
 
     def load_into(self, model: nn.Module) -> None:

@@ -127,6 +127,10 @@ def dry_run(config: TrainConfig, *, recipe: str = "none") -> None:
         start = resolve(config, world)
         steps = len(make_train_loader(start)) // config.training.accumulation
         make_val_loader(start)
+        model = make_model(start, torch.device("cpu"))
+        make_optimizer(config, model)
+        assert start.train_data is not None
+        LossModule(config.make_loss(), start.train_data.images_per_class, config.training.epochs)
         state = on_main(world, lambda: look_for_start(config, path, _params(start, path.name, recipe, ())))
         if world.is_main:
             print("\n".join([*describe(start, steps, path), *_goes_on(state)]), flush=True)
@@ -163,8 +167,10 @@ def evaluate_only(config: TrainConfig, *, given: Given | None = None, recipe: st
             config = found.config(given)
         start = resolve(config, world)
         start.set_up_torch()
-        if found is not None and world.is_main:
-            print("\n".join(found.describe(start.config, start.val_data.checksum)), flush=True)
+        if found is not None:
+            found.check_classes(start.config, start.val_data)
+            if world.is_main:
+                print("\n".join(found.describe(start.config, start.val_data)), flush=True)
         model = make_model(start)
         if found is not None:
             found.load_into(model)
@@ -268,8 +274,8 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
     )
 
 
-def make_model(start: Resolved) -> nn.Module:
-    """The network, with the weights that the options name, on the device of ``start``."""
+def make_model(start: Resolved, device: torch.device | None = None) -> nn.Module:
+    """The network, with the weights that the options name, on ``device`` (None: that of ``start``)."""
     config, world = start.config, start.world
     torch.manual_seed(config.training.seed)
     model = build_model(
@@ -289,7 +295,7 @@ def make_model(start: Resolved) -> nn.Module:
         if world.device.type == "cpu":
             raise ValueError("dist.sync_bn: got 1, allowed on CPUs is 0 (torch synchronises on GPUs only)")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model.to(memory_format=torch.channels_last).to(world.device)
+    return model.to(memory_format=torch.channels_last).to(device or world.device)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -297,10 +303,16 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     training = config.training
     factors = None
     if training.head_lr != 1 or training.layer_decay != 1:
-        head = output_parameters(config.model.arch, **config.model.network())
+        head = _output_parameters(config)
         factors = lr_factors(model, head, head_lr=training.head_lr, layer_decay=training.layer_decay)
     groups = parameter_groups(model, training.weight_decay, training.decay, factors)
     return config.make_optimizer().make(groups)
+
+
+def _output_parameters(config: TrainConfig) -> list[str]:
+    """Names of the parameters of the output layer, which the loss may decide."""
+    model = config.model
+    return output_parameters(model.arch, cosine_scale=config.make_loss().cosine_scale, **model.network())
 
 
 def _load_weights(model: nn.Module, start: Resolved) -> str:
@@ -315,7 +327,7 @@ def _load_weights(model: nn.Module, start: Resolved) -> str:
         Path(options.weights),
         options.arch,
         average=options.average,
-        head=output_parameters(options.arch, **options.network()),
+        head=_output_parameters(start.config),
         new_head=options.head == "new",
         rows=rows,
         resize=options.positions == "resize",

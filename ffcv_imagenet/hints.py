@@ -31,6 +31,10 @@ def hint(word: str, known: Collection[str]) -> str:
         whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
         return max(whole, 0.9 * last)
 
+    inside = [name for name in known if name.startswith(f"{key}.")]  # of a section, the option that it is about
+    about = [name for name in inside if name in (f"{key}.name", f"{key}.{key}")] or inside
+    if len(about) == 1:
+        return f"did you mean --{about[0]}?"
     nearest = max(known, key=likeness, default=None)
     if nearest is not None and likeness(nearest) > _NEAR:
         return f"did you mean --{nearest}?"

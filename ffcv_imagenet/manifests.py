@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ def read_manifests(
     assert config.data.train is not None  # Checked with the configuration.
     train_data = read(Path(config.data.train))
     if train_data.classes != val_data.classes:
-        raise ValueError(f"{config.data.train} and {config.data.val} have different classes")
+        raise ValueError(_other_classes(config, train_data.classes, val_data.classes))
     if mistakes := _split_mistakes(config, train_data, val_data):
         if config.data.on_wrong_split == "fail":
             raise ValueError("; ".join(mistakes) + " (--data.on_wrong_split=warn to go on)")
@@ -59,6 +59,19 @@ def train_samples(config: TrainConfig, train_data: Manifest) -> np.ndarray | Non
         FileNotFoundError, ValueError: see :func:`~ffcv_imagenet.data.format.subset.read_subset`.
     """
     return None if config.data.subset is None else read_subset(Path(config.data.subset), train_data.num_samples)
+
+
+def _other_classes(config: TrainConfig, train: Sequence[str], val: Sequence[str]) -> str:
+    """How the classes of the validation images differ from those of the training images."""
+    parts = []
+    for what, names in (("missing", set(train) - set(val)), ("not in data.train", set(val) - set(train))):
+        if names:
+            some = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+            parts.append(f"{len(names)} {what} ({some})")
+    return (
+        f"data.val: got {config.data.val} with {len(val)} classes, allowed are the {len(train)} of "
+        f"{config.data.train}: {'; '.join(parts) or 'they are in another order'}"
+    )
 
 
 def _split_mistakes(config: TrainConfig, train_data: Manifest, val_data: Manifest) -> list[str]:

@@ -412,7 +412,8 @@ def build(kind: type[ConfigT], values: Mapping[str, Any], origins: Mapping[str, 
         key = ".".join(path)
         allowed = schema[key].metadata["checker"].help()
         if key not in known:
-            mistakes.append(f"{key} is required: give --{key}={allowed}")
+            text = schema[key].metadata["help"]
+            mistakes.append(f"{key} is required: give --{key}={'...' if allowed == 'text' else allowed}, {text}")
         elif known[key] is not None:
             mistakes.append(f"{key}: got {known[key]!r}, allowed is {allowed}")
     if mistakes:

@@ -100,11 +100,18 @@ def make_lr_schedule(name: str, *, lr: float, epochs: int, **given: float | None
         ValueError: an unknown name, an option that the schedule does not have, or one past the end of training.
     """
     schedule = SCHEDULES.choose(name, given)
-    for key in ("peak_epoch", "warmup_epochs"):
-        value = getattr(schedule, key, 0)
-        if value and value >= epochs:
-            follow = ", or none to follow it" if key == "peak_epoch" else ""
-            raise ValueError(f"lr.{key}: got {value:g}, allowed is less than training.epochs={epochs}{follow}")
+    for key, follow in (
+        ("peak_epoch", ", or none to follow it"),
+        ("warmup_epochs", ""),
+        ("step_length", ", or none to follow it"),
+        ("step_epochs", ", or none to follow it"),
+    ):
+        values = numbers if isinstance(numbers := getattr(schedule, key, None) or (), tuple) else (numbers,)
+        if values and max(values) >= epochs:
+            got = ",".join(f"{value:g}" for value in values)
+            raise ValueError(f"lr.{key}: got {got}, allowed is less than training.epochs={epochs}{follow}")
+    if isinstance(schedule, Step) and None not in (schedule.step_length, schedule.step_epochs):
+        raise ValueError(f"lr.step_length: got {schedule.step_length}, allowed is none where lr.step_epochs is given")
     return lambda epoch: lr * schedule.share(epoch, epochs)
 
 

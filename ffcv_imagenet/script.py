@@ -126,12 +126,22 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
             raise
         rank = os.environ.get("RANK", "0")
-        text = "\n".join(shown(line) for line in to_paste(str(error)).split("\n"))  # the names in it may hold anything
+        text = "\n".join(
+            shown(line) for line in to_paste(_told(error)).split("\n")
+        )  # the names in it may hold anything
         print(f"error: {text}" if rank == "0" else f"error on rank {rank}: {text}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_STATUS)
+
+
+def _told(error: Exception) -> str:
+    """What an exception says; one of the system with its file first, and without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        name = error.filename if isinstance(error.filename, (str, os.PathLike)) else repr(error.filename)
+        return f"{os.fspath(name)}: {error.strerror}"
+    return str(error)
 
 
 def to_paste(message: str) -> str:

@@ -60,3 +60,17 @@ def test_the_command_draws_it(digits, tmp_path, capsys):
     assert Image.open(sheet).size == (_COLUMNS * ENLARGED, 2 * (ENLARGED + _TEXT))
     with pytest.raises(ValueError, match="--epoch: got 16, allowed are 0 to 15"):
         show.main([f"--config-file={recipe}", *words, "--epoch=16"])
+
+
+def test_an_evaluation_has_no_training_batch_to_draw(digits, tmp_path):
+    settings = config(digits, tmp_path, **{"training.eval_only": 1, "checkpoint.resume": "auto"})
+    with pytest.raises(ValueError, match=r"training.eval_only: got 1, allowed is 0"):
+        draw_batch(settings, 0)
+
+
+def test_data_without_a_recipe_are_drawn_and_a_negative_seed_is_refused(digits, tmp_path, capsys):
+    words = [f"--data.train={digits / 'train.beton'}", f"--data.val={digits / 'val.beton'}", "--training.batch_size=8"]
+    show.main([*words, f"--sheet={tmp_path / 'sheet.png'}"])
+    assert "the first training images of epoch 0, not mixed: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--seed: got -1, allowed is a whole number >= 0"):
+        show.main([str(digits / "train.beton"), "--seed=-1"])

@@ -91,6 +91,22 @@ def test_a_checkpoint_with_another_head_is_evaluated_as_it_was_trained(digits, t
     assert scores.loss == last.val_loss
 
 
+def test_images_of_other_classes_than_a_checkpoints_are_told_or_refused(digits, tmp_path, capsys):
+    short = {"training.epochs": 1, "training.max_steps": 1, "lr.peak_epoch": "none", "resolution.end_ramp": 0}
+    train(config(digits, tmp_path, **short))
+    shutil.copy(digits / "val.beton", tmp_path)
+    manifest = json.loads((digits / "val.beton.json").read_text())
+    options = {"training.eval_only": 1, "checkpoint.resume": "auto", "data.val": tmp_path / "val.beton"}
+    (tmp_path / "val.beton.json").write_text(json.dumps(manifest | {"classes": ["a", "b", "c"]}))
+    evaluate_only(config(digits, tmp_path, **options))
+    assert "unlike the run run: " in (out := capsys.readouterr().out)
+    assert "val.beton has classes of other names, or in another order" in out
+    more = {"classes": list("0123"), "images_per_class": [*manifest["images_per_class"], 0]}
+    (tmp_path / "val.beton.json").write_text(json.dumps(manifest | more))
+    with pytest.raises(ValueError, match=r"data.val: got .*val.beton with 4 classes, allowed are the 3 of .*runs/run$"):
+        evaluate_only(config(digits, tmp_path, **options))
+
+
 def test_evaluating_a_checkpoint_gives_the_scores_of_training(digits, tmp_path, capsys, monkeypatch):
     read = []
     whole = Path.read_bytes

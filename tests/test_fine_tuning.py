@@ -63,6 +63,26 @@ def test_weights_of_another_number_of_classes_are_refused_with_what_helps(digits
         train(config(digits, tmp_path, **{"model.weights": str(tmp_path / "five.pt")}))
 
 
+def test_a_new_head_may_have_other_parameters_than_that_of_the_weights(trained, digits, tmp_path, capsys):
+    options = SHORT | {"model.weights": str(trained / "runs" / "run"), "loss.name": "ldam", "training.head_lr": 10}
+    with pytest.raises(ValueError, match=r'does not fit the model: .* Unexpected key.* "fc.bias"'):
+        train(config(digits, tmp_path, **options))
+    train(config(digits, tmp_path / "ldam", **options, **{"model.head": "new"}))
+    assert ", fc.weight new" in capsys.readouterr().out
+    options = SHORT | {"model.weights": str(tmp_path / "ldam" / "runs" / "run"), "model.head": "new"}
+    train(config(digits, tmp_path / "baseline", **options))
+    assert ", fc.weight, fc.bias new" in capsys.readouterr().out
+
+
+def test_an_order_of_other_classes_than_the_heads_is_refused(tmp_path):
+    ours, head = build_model("resnet10", 3), ["fc.weight", "fc.bias"]
+    for classes in (2, 5):
+        torch.save(build_model("resnet10", classes).state_dict(), tmp_path / "theirs.pth")
+        told = rf"fc.weight is of {classes} classes, allowed with model.class_order are 3"
+        with pytest.raises(ValueError, match=told):
+            load_weights(ours, tmp_path / "theirs.pth", head=head, rows=[2, 0, 1])
+
+
 def test_a_head_in_another_order_of_classes_and_an_average_are_loaded(tmp_path):
     one, other, ours = (build_model("resnet10", 3) for _ in range(3))
     torch.save({"model": one.state_dict(), "model_ema": other.state_dict()}, tmp_path / "theirs.pth")
@@ -85,7 +105,7 @@ def test_position_embeddings_are_resized_on_request(tmp_path, arch, name):
     else:
         small, large = (build_model(arch, 3, image_size=size) for size in (32, 64))
     torch.save(small.state_dict(), tmp_path / "small.pt")
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=rf"does not fit .*: {name} is for images .*; --model.positions=resize"):
         load_weights(large, tmp_path / "small.pt")
     assert f"{name} resized" in load_weights(large, tmp_path / "small.pt", resize=True)
     before, after = small.state_dict()[name], large.state_dict()[name]

@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "loaders": {
         "config", "manifests", "resolved", "train/precision", "data/format", "data/read", "data/read/crop_kinds",
     },
-    "evaluated": {"config", "data/read/crop_kinds", "losses", "options", "resume", "run"},
+    "evaluated": {"config", "data/format", "data/read/crop_kinds", "losses", "options", "resume", "run"},
     "experiment": {
         "config", "distributed", "evaluated", "limits", "loaders", "models", "names", "options", "overview",
         "progress", "resolved", "resume", "run", "shortage", "train", "data/read", "doctor/verdict",

@@ -63,6 +63,11 @@ def test_defaults_and_values_from_the_command_line():
     )
 
 
+def test_a_required_option_is_told_with_what_it_is():
+    with pytest.raises(ValueError, match=r"  out.dir is required: give --out.dir=..., folder for train.beton and val"):
+        parse(WriteConfig, [], "")
+
+
 @pytest.mark.parametrize(
     ("word", "value"), [("1", True), ("true", True), ("0", False), ("False", False), ("off", False)]
 )
@@ -93,6 +98,7 @@ def test_later_files_and_the_command_line_win(tmp_path):
         (["--cake.name="], r"cake.name: got ''"),
         (["--cake.egg=3"], r"unknown argument '--cake.egg=3' \(did you mean --cake.eggs\?\)$"),
         (["--eggs=3"], r"unknown argument '--eggs=3' \(did you mean --cake.eggs\?\)$"),
+        (["--cake=big"], r"unknown argument '--cake=big' \(did you mean --cake.name\?\)$"),
         (["bake"], r"unknown argument 'bake' \(--help lists all options\)$"),
         (["--cake.eggs"], r"--cake.eggs: expected one argument"),
     ],

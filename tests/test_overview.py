@@ -76,3 +76,16 @@ def test_a_dry_run_says_the_same_and_leaves_no_trace(digits, tmp_path, capsys):
     assert capsys.readouterr().out == f"{said}continues after 2 epochs\n"
     with pytest.raises(ValueError, match=r"lr.lr: got 0.02, allowed is 0.01"):
         experiment.dry_run(config(digits, tmp_path, **{"checkpoint.resume": "auto", "lr.lr": 0.02}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.weights": "nowhere.pt"}, "weights not found: nowhere.pt"),
+        ({"model.frozen": "layer9"}, r"model.frozen: got 'layer9', allowed are modules of the network"),
+        ({"model.frozen": "conv1,bn1,layer1,layer2,layer3,layer4,fc"}, r"model.frozen: got the whole network"),
+    ],
+)
+def test_a_dry_run_refuses_what_is_wrong_with_weights_and_parts_of_the_network(digits, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        experiment.dry_run(config(digits, tmp_path, **changes))

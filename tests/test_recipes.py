@@ -145,6 +145,8 @@ def test_model_is_built_and_a_shrunk_copy_takes_a_step(recipe, digits, tmp_path)
         "validation.resolution": 32,
         "lr.peak_epoch": 0.5 if config.lr.schedule == "piecewise" else "none",
         "lr.warmup_epochs": 0 if config.lr.schedule != "piecewise" else "none",
+        "lr.step_length": "none",
+        "lr.step_epochs": "none",
         "loss.reweight_epoch": 0 if config.loss.of_loss.get("class_weights") else "none",
         "training.epochs": 1,
         "training.batch_size": 24,

@@ -41,6 +41,20 @@ def test_validation_images_are_not_trained_on_unless_on_purpose(digits, tmp_path
     assert all(message.format(**files) in shown for message in messages)
 
 
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [("01x", "1 missing (2); 1 not in data.train (x)"), ("102", "they are in another order")],
+)
+def test_validation_images_of_other_classes_are_refused_with_what_differs(digits, tmp_path, classes, reason):
+    shutil.copy(digits / "val.beton", tmp_path)
+    manifest = json.loads((digits / "val.beton.json").read_text()) | {"classes": list(classes)}
+    (tmp_path / "val.beton.json").write_text(json.dumps(manifest))
+    train, val = digits / "train.beton", tmp_path / "val.beton"
+    with pytest.raises(ValueError) as error:
+        read_manifests(build(TrainConfig, {"data.train": str(train), "data.val": str(val)}))
+    assert str(error.value) == f"data.val: got {val} with 3 classes, allowed are the 3 of {train}: {reason}"
+
+
 def test_every_choice_of_the_machine_is_made_once(digits):
     values = {"data.train": str(digits / "train.beton"), "data.val": str(digits / "val.beton"), "data.decode": "auto"}
     start = resolve(build(TrainConfig, values), World(0, 1, 0, 1, torch.device("cpu")))

@@ -73,6 +73,17 @@ def test_rates_are_never_negative_nor_above_the_peak(name):
         ("piecewise", {"step_ratio": 0.1}, ["lr.step_ratio", "lr.peak_epoch"]),
         ("piecewise", {"peak_epoch": 16}, ["lr.peak_epoch", "less than training.epochs=16"]),
         ("cosine", {"warmup_epochs": 20}, ["lr.warmup_epochs", "16"]),
+        (
+            "step",
+            {"step_epochs": (5.0, 16.0)},
+            ["lr.step_epochs: got 5,16, allowed is less than training.epochs=16, or none"],
+        ),
+        ("step", {"step_length": 30}, ["lr.step_length: got 30, allowed is less than training.epochs=16, or none"]),
+        (
+            "step",
+            {"step_length": 5, "step_epochs": (5.0,)},
+            ["lr.step_length: got 5, allowed is none where lr.step_epochs"],
+        ),
         ("linear", {}, ["lr.schedule", "piecewise | step | cosine"]),
     ],
 )

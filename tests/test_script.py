@@ -57,6 +57,11 @@ def test_the_package_says_how_threads_wait_before_torch_is_imported(given, polic
     assert subprocess.check_output(command, env=environment, cwd=ROOT, text=True).split() == [policy, "False"]
 
 
+def test_an_error_of_the_system_is_its_file_and_its_reason(tmp_path):
+    file = tmp_path / "nowhere" / "file"
+    assert run(file, ">/dev/null") == (2, f"error: {file}: No such file or directory\n")
+
+
 @pytest.mark.parametrize(
     ("message", "shown"),
     [

@@ -158,9 +158,14 @@ def find_map(model: nn.Module, side: int, device: str) -> nn.Module:
     import torch
 
     found: list[nn.Module] = []
+    # What an attention computes may have four dimensions, too: [B, heads, tokens, features of a head].
+    attentions = [module for module in model.modules() if "attention" in type(module).__name__.lower()]
+    inside = {id(module) for attention in attentions for module in attention.modules()}
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+        if not isinstance(output, torch.Tensor) or output.ndim != 4 or id(module) in inside:
+            return
+        if output.shape[2] == output.shape[3] > 1:  # square as the image; [B, h, w, C] is not
             found.append(module)
 
     handles = [module.register_forward_hook(note) for module in model.modules()]

@@ -1,7 +1,7 @@
 """What is in a .beton file: numbers, and a picture of random samples and their training crops; or a training's batch.
 
 python -m ffcv_imagenet.data.show FILE.beton [--sheet=SHEET.png] [--seed=0]
-python -m ffcv_imagenet.data.show --config-file RECIPE --data.train=FILE.beton --data.val=FILE.beton [--sheet=BATCH.png]
+python -m ffcv_imagenet.data.show [--config-file RECIPE] --data.train=FILE.beton --data.val=FILE.beton [--sheet=PNG]
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def show_batch(argv: Sequence[str]) -> None:
-    """``python -m ffcv_imagenet.data.show --config-file RECIPE ...``."""
+    """``python -m ffcv_imagenet.data.show [--config-file RECIPE] --data.train=FILE.beton ...``."""
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.show",
         description="Draw the first training images of an epoch as the network sees them, with their labels. "
@@ -121,18 +121,21 @@ def show_batch(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """``python -m ffcv_imagenet.data.show FILE.beton ...``, or :func:`show_batch`."""
-    if any(word.startswith(("--config-file", "-C")) for word in argv):
+    if any(word.startswith(("--config-file", "-C", "--data.")) for word in argv):
         return show_batch(argv)
     parser = OneLineParser(
         prog="python -m ffcv_imagenet.data.show",
         description="Tell what is in a .beton file, and draw random samples and their training crops. With "
-        "--config-file=RECIPE and options of train_imagenet.py instead of a file: draw the first training images of an "
-        "epoch (--epoch=0) as the network sees them, with labels and mixing weights, into --sheet=batch.png.",
+        "options of train_imagenet.py (--config-file, --data.train, ...) instead of a file: draw the first training "
+        "images of an epoch (--epoch=0) as the network sees them, with labels and mixing weights, into "
+        "--sheet=batch.png.",
     )
     parser.add_argument("file", type=Path, metavar="FILE.beton")
     parser.add_argument("--sheet", type=Path, help="PNG to draw: a row of samples, two rows of their training crops")
     parser.add_argument("--seed", type=int, default=0, help="draws the samples and the crops")
     arguments = parser.parse_args(argv)
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: got {arguments.seed}, allowed is a whole number >= 0")
     manifest = Manifest.read(arguments.file) if Manifest.path(arguments.file).is_file() else None
     samples = read_samples(arguments.file, manifest)
     print("\n".join(describe(samples, manifest)))

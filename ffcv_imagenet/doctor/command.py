@@ -81,9 +81,12 @@ def _data(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
     """
     if values.get("data.train") is not None:
         if values.get("data.val") is None:
+            from ffcv_imagenet.data.format.manifest import not_found
             from ffcv_imagenet.doctor.examine import sibling_val
 
-            if (val := sibling_val(Path(values["data.train"]))) is not None:
+            if not (train := Path(values["data.train"])).is_file():
+                raise FileNotFoundError(not_found(train))
+            if (val := sibling_val(train)) is not None:
                 values["data.val"] = str(val)
         yield values, False
         return

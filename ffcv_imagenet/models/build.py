@@ -76,11 +76,13 @@ def build_model(
     extra = dict(given.values())
     try:
         model = _build(arch, num_classes, extra)
-    except TypeError:
+    except (TypeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         if not given:
             raise
         keys = " and ".join(f"{key}={value}" for key, (_, value) in given.items())
-        raise ValueError(f"{keys}: model.arch={arch} does not take that") from None
+        # A TypeError is about an argument that is not there; others are about its value.
+        reason = "" if isinstance(error, TypeError) else f": {_first_line(error)}"
+        raise ValueError(f"{keys}: model.arch={arch} does not take that{reason}") from None
     if blurpool:
         apply_blurpool(model)
     if cosine_scale is not None:
@@ -170,13 +172,30 @@ def check_model(
             try:
                 logits = model(torch.empty(2, 3, side, side))
             except (RuntimeError, AssertionError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"model.arch={arch} cannot take images of {side} x {side} pixels: {reason}") from None
+                helps = len(set(resolutions)) == 1 and _is_built_for(arch, num_classes, side, options)
+                raise ValueError(
+                    f"model.arch={arch} cannot take images of {side} x {side} pixels: {_first_line(error)}"
+                    + (f"; --model.image_size={side} does" if helps else "")
+                ) from None
             if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
                 shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
                 raise ValueError(
                     f"model.arch={arch} makes {shape} of 2 images, allowed are logits of shape {(2, num_classes)}"
                 )
+
+
+def _is_built_for(arch: str, num_classes: int, side: int, options: dict[str, Any]) -> bool:
+    """Whether ``image_size`` makes it a model of images of this side."""
+    try:
+        build_model(arch, num_classes, **{**options, "image_size": side}).eval()(torch.empty(2, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, without a full stop, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
 
 
 def check_normalised_batch(arch: str, num_classes: int, resolution: int, images: int, **options: Any) -> None:

@@ -82,13 +82,27 @@ def load_weights(
     weights = read_weights(path, arch, average=average)
     state, told = dict(weights.state), weights.told
     if rows is not None:
-        state |= {name: state[name][rows] for name in head if name in state}
+        for name in head:
+            if isinstance(state.get(name), Tensor) and state[name].ndim:
+                if len(state[name]) != len(rows):
+                    raise ValueError(
+                        f"{path}: {name} is of {len(state[name])} classes, allowed with model.class_order are "
+                        f"{len(rows)}, those of its file"
+                    )
+                state[name] = state[name][rows]
         told += ", classes reordered"
-    if resize:
-        state, resized = resize_positions(model, state)
-        told += f", {_some(resized)} resized" if resized else ""
+    fitted, resized = resize_positions(model, state)
+    if resized and not resize:
+        raise ValueError(
+            f"{path} does not fit the model: {_some(resized)} is for images of another size; --model.positions=resize "
+            f"resizes it"
+        )
+    state, told = fitted, told + (f", {_some(resized)} resized" if resized else "")
     own = model.state_dict()
     if new_head:
+        # The file's layer may have further parameters, such as the bias that ldam's lacks.
+        layers = {name.rpartition(".")[0] for name in head} - {""}
+        state = {name: v for name, v in state.items() if name in own or name.rpartition(".")[0] not in layers}
         state |= {name: own[name] for name in head}
         told += f", {_some([*head])} new"
     for name in head:

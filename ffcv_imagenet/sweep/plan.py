@@ -110,6 +110,8 @@ def _axes(values: dict[str, Any], rest: Sequence[str]) -> dict[str, list[str]]:
         texts = given.split(",")
         if key == "training.seed":
             texts = [seed for text in texts for seed in _seed_range(text)]
+            if not texts:
+                raise ValueError(f"{name}: got {given}, allowed are seeds such as 0,1,2 or, from the lowest on, 0-2")
         if not texts or len(set(texts)) < len(texts):
             raise ValueError(f"{name}: got {given}, allowed are different values")
         axes[key] = texts
@@ -195,6 +197,8 @@ def _check_data_and_folder(config: TrainConfig, folder: Path, processes: int) ->
     train_data, val_data = read_manifests(config, read=_manifest, show_warnings=False)
     if train_data is None:
         raise ValueError("training.eval_only: got 1, allowed in a sweep is 0")
+    if (weights := config.model.weights) is not None and not Path(weights).exists():
+        raise FileNotFoundError(f"weights not found: {weights}")
     params = compared_params(config, train_data, val_data, processes)
     arch, num_classes, loss = config.model.arch, val_data.num_classes, config.make_loss()
     _check_model(

@@ -7,6 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -499,6 +500,19 @@ def test_a_transformer_has_no_map_for_grad_cam():
     vit = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3).eval()
     with pytest.raises(ValueError, match="VisionTransformer has no feature map"):
         find_map(vit, 32, "cpu")
+    # What timm's attention computes has four dimensions; of the second one's, the last two are alike.
+    for options in ({"img_size": 64}, {"img_size": 128, "class_token": False, "global_pool": "avg"}):
+        theirs = timm.create_model("vit_tiny_patch16_224", num_classes=3, **options).eval()
+        with pytest.raises(ValueError, match="VisionTransformer has no feature map"):
+            find_map(theirs, options["img_size"], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"), [("resnet18", "layer4"), ("convnext_tiny", "features"), ("swin_t", "permute")]
+)
+def test_the_map_for_grad_cam_is_that_before_the_pooling(arch, name):
+    model = torchvision.models.get_model(arch, weights=None, num_classes=3).eval()
+    assert find_map(model, 64, "cpu") is model.get_submodule(name)
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,11 @@ def test_auto_says_what_it_finds_and_never_guesses(tmp_path, images):
         find_sources(empty / "notes", BOTH)
     with pytest.raises(FileNotFoundError, match="images not found: /nowhere"):
         find_sources(Path("/nowhere"), BOTH)
+    with pytest.raises(ValueError, match=rf"expected is train/<class>/<image> .*: is {images.resolve()} meant\?$"):
+        find_sources(images / "train", BOTH)
+    (tmp_path / "unsplit").symlink_to(images / "train")
+    with pytest.raises(ValueError, match=r"unsplit has folders of images \(it has n.*\), expected is train/<class>"):
+        find_sources(tmp_path / "unsplit", BOTH)
 
 
 def test_an_archive_without_a_split_or_with_two(tmp_path, images):

@@ -89,9 +89,21 @@ def test_a_file_of_stock_ffcv_with_several_workers_is_read(tmp_path, names):
         assert np.array_equal(content[start : start + size].reshape(20, 30, 3), data[i]["image"])
 
 
+def test_a_folder_is_refused_with_the_files_in_it(digits):
+    for read in (read_samples, Manifest.read):
+        with pytest.raises(FileNotFoundError) as error:
+            read(digits)
+        told = (
+            f"{digits} is a folder, allowed is a .beton file, such as {digits / 'train.beton'}, {digits / 'val.beton'}"
+        )
+        assert str(error.value) == f"data set not found: {told}"
+
+
 def test_what_is_no_data_set_of_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="data set not found"):
         read_samples(tmp_path / "none.beton")
+    with pytest.raises(FileNotFoundError, match=r"is a folder, allowed is a .beton file, which .* makes of images"):
+        read_samples(tmp_path)
     path = tmp_path / "x.beton"
     DatasetWriter(str(path), {"image": RGBImageField(), "label": FloatField()}, num_workers=1).from_indexed_dataset(
         [(draw(8, 8), 1.0)]

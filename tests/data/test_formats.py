@@ -183,6 +183,21 @@ def test_csv_files(tmp_path, images, expected, numbers, header):
         find_sources(tmp_path / "images.csv", BOTH)
 
 
+def test_no_line_of_a_csv_file_is_left_out_silently(tmp_path):
+    file, lines = tmp_path / "images.csv", ["path,label,split", "a.jpg,cat,train", "b.jpg,cat,val", "c.jpg,cat,test"]
+    file.write_text("\n".join(lines))
+    assert {split: source.files for split, source in find_sources(file, BOTH).items()} == {
+        "train": ["cat/a.jpg"],
+        "val": ["cat/b.jpg"],
+    }
+    file.write_text("\n".join([*lines, "d.jpg,cat,trian"]))
+    with pytest.raises(ValueError, match=r"images\.csv, line 5: got the split 'trian', allowed is train \| training"):
+        find_sources(file, BOTH)
+    file.write_text("\n".join([*lines, "d.jpg,cat,"]))
+    with pytest.raises(ValueError, match=r"images\.csv: d\.jpg has no split, which other lines have"):
+        find_sources(file, BOTH)
+
+
 def test_a_csv_file_for_each_split(tmp_path, images, expected):
     for split in BOTH:
         rows = [f"{os.path.relpath(file, tmp_path)},{file.parent.name}" for file in files_of(images / split)]

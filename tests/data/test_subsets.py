@@ -78,6 +78,15 @@ def test_what_was_drawn_is_in_the_manifest_and_val_stays_whole(pets, tmp_path, c
         write_splits(pets, tmp_path, BOTH, resolve_parameters(mode="raw", page_size_mib=2), num_workers=1)
 
 
+@pytest.mark.parametrize("imbalance", ["exp:13", "step:100"])
+def test_a_long_tail_that_leaves_a_class_without_images_is_refused(pets, imbalance):
+    source = scan_splits(pets, BOTH)["train"]
+    with pytest.raises(ValueError, match=rf"got {imbalance}, which leaves .* without an image.*a ratio of at most 12,"):
+        draw(source, resolve_parameters(imbalance=imbalance))
+    shape = imbalance.partition(":")[0]
+    assert np.bincount(draw(source, resolve_parameters(imbalance=f"{shape}:12")).labels).min() == 1
+
+
 def test_some_classes_are_what_a_folder_of_them_would_be(pets, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("dog a dog\n\ncat\n")

@@ -94,6 +94,7 @@ def test_the_drawn_images_are_as_large_as_imagenets(tmp_path):
     ("words", "message"),
     [
         (["--data.train=nowhere.beton", "--data.val=nowhere.beton"], "data set not found: nowhere.beton"),
+        (["--data.train=nowhere.beton"], "data set not found: nowhere.beton"),
         (["--data.train={alone}"], r"data.val is required: give --data.val=FILE.beton"),
         (["--processes=0"], "--processes: got 0, allowed is a whole number >= 1"),
         (["--jsom"], "unknown argument '--jsom'"),

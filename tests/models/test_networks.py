@@ -77,6 +77,35 @@ def test_torchvisions_networks_take_drop_path_and_image_size_where_they_have_the
             build_model("resnet10", 7, image_size=64)
 
 
+def test_an_image_size_that_a_network_cannot_be_built_for_is_refused_with_its_reason():
+    told = r"model.image_size=100: model.arch=vit_b_16 does not take that: Input shape indivisible by patch size!"
+    with pytest.raises(ValueError, match=told):
+        check_model("vit_b_16", 7, {100}, image_size=100)
+
+
+@pytest.mark.parametrize("arch", ["vit_b_16", "timm/vit_tiny_patch16_224"])
+def test_images_of_another_size_are_refused_with_the_option_that_helps(arch):
+    with pytest.raises(ValueError, match=r"cannot take images of 64 x 64 pixels: .*; --model.image_size=64 does"):
+        check_model(arch, 7, {64})
+    with pytest.raises(ValueError, match=r"cannot take images of 64 x 64 pixels: [^;]*$"):
+        check_model(arch, 7, {64, 96})
+
+
+def refuses(num_classes):
+    class Refuses(torch.nn.Module):
+        def forward(self, x):
+            raise AssertionError
+
+    return Refuses()
+
+
+def test_a_network_that_refuses_images_without_a_reason_is_told():
+    with pytest.raises(
+        ValueError, match=rf"model.arch={__name__}:refuses cannot take images of 8 x 8 pixels: AssertionError"
+    ):
+        check_model(f"{__name__}:refuses", 7, {8})
+
+
 def names_of(model, groups):
     names = {id(p): name for name, p in model.named_parameters()}
     return [{names[id(p)] for p in group["params"]} for group in groups]

@@ -104,6 +104,7 @@ def test_an_option_of_a_loss_goes_to_the_losses_that_take_it(digits, tmp_path):
         (["--sweep.cores_per_run=9999"], r"sweep.cores_per_run: got 9999"),
         (["--dist.device=cpu", "--sweep.gpus_per_run=1"], r"sweep.gpus_per_run: got 1, allowed is none"),
         (["--data.val=nowhere.beton"], "not found"),
+        (["--model.weights=nowhere.pt"], "weights not found: nowhere.pt"),
         (["--sweep.model.arch=resnet10,resnet49"], r"model.arch: got 'resnet49'"),
         (["--sweep.model.arch=resnet10,vit_b_16"], r"vit_b_16 cannot take images of"),
         (["--training.accumulation=32", "--resolution.min_res=8"], r"a micro-batch has one image"),
@@ -119,8 +120,8 @@ def test_mistakes_are_found_before_anything_starts(digits, tmp_path, words, mess
 
 
 def test_a_name_cannot_leave_the_folder_of_the_runs(digits, tmp_path):
-    weights = ["../../../etc/a", "..-..-..-etc/a", "/" + "x" * 300]
-    plan = plan_of(digits, tmp_path, f"--sweep.model.weights={','.join(weights)}")
+    projects = ["../../../etc/a", "..-..-..-etc/a", "/" + "x" * 300]
+    plan = plan_of(digits, tmp_path, f"--sweep.logging.wandb={','.join(projects)}")
     assert len(set(names(plan))) == 3
     for run in plan.runs:
         assert run.folder.resolve().parent == (tmp_path / "runs").resolve()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest
+from ffcv_imagenet.data.format.manifest import MAX_PIXELS, Manifest, not_found
 from ffcv_imagenet.data.format.records import (
     ALLOCATION,
     FIELD_DESCRIPTOR,
@@ -100,7 +100,7 @@ def read_samples(beton: Path, manifest: Manifest | None = None) -> Samples:
         ValueError: not a .beton file, one with other fields, a truncated or damaged one, or not that of the manifest.
     """
     if not beton.is_file():
-        raise FileNotFoundError(f"data set not found: {beton}")
+        raise FileNotFoundError(not_found(beton))
     try:
         with beton.open("rb", buffering=0) as file:
             return _read(file, manifest)

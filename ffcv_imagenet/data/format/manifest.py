@@ -37,6 +37,15 @@ WITHOUT_MANIFEST = (
 )
 
 
+def not_found(beton: Path) -> str:
+    """What to say where ``beton`` is no file."""
+    if not beton.is_dir():
+        return f"data set not found: {beton} (python -m ffcv_imagenet.write makes it)"
+    inside = [f"{path}" for path in sorted(beton.glob("*.beton"))]
+    helps = f"such as {', '.join(inside[:2])}" if inside else "which python -m ffcv_imagenet.write makes of images"
+    return f"data set not found: {beton} is a folder, allowed is a .beton file, {helps}"
+
+
 @dataclass(frozen=True)
 class WriteParameters:
     """All choices that decide the bytes of a .beton, with presets and defaults filled in.
@@ -141,7 +150,7 @@ class Manifest:
         """
         path = cls.path(beton)
         if not beton.is_file():
-            raise FileNotFoundError(f"data set not found: {beton} (python -m ffcv_imagenet.write makes it)")
+            raise FileNotFoundError(not_found(beton))
         if not path.is_file():
             raise FileNotFoundError(f"{beton} has no manifest {path.name}: {WITHOUT_MANIFEST}")
         try:

@@ -23,6 +23,9 @@ _COLUMNS = {
 #: What stands in the column of the split.
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 
+#: What may stand there besides, for images that are left out.
+_LEFT_OUT = ("test", "testing")
+
 
 def looks_like(root: Root) -> bool:
     """Whether it is a CSV file, or a folder with those of splits."""
@@ -46,10 +49,13 @@ def open_splits(root: Root, splits: Sequence[str]) -> dict[str, Source]:
         if not path.is_file():
             raise FileNotFoundError(f"file not found: {shown(path)}")
         of_one_split = path != root.path or len(splits) == 1
-        rows[split] = [row[:2] for row in _read(path) if row[2] == split or (of_one_split and not row[2])]
+        read = _read(path)
+        rows[split] = [row[:2] for row in read if row[2] == split or (of_one_split and not row[2])]
         if not rows[split]:
             allowed = " | ".join(_SPLITS)
             raise FileNotFoundError(f"{shown(path)} has no images of {split} (a column split with {allowed})")
+        if without := [row[0] for row in read if not (row[2] or of_one_split)]:
+            raise ValueError(f"{shown(path)}: {shown(without[0])} has no split, which other lines have")
     sources: dict[str, Source] = {}
     for split, listed in rows.items():
         labels = {label for _, label in listed}
@@ -90,7 +96,11 @@ def _read(path: Path) -> list[tuple[str, str, str]]:
         cells = {column: row[at].strip() for column, at in columns.items() if at < len(row)}
         if not cells.get("path") or not cells.get("label"):
             raise ValueError(f"{shown(path)}, line {number}: got {row!r}, allowed is path,label or path,label,split")
-        rows.append(
-            (cells["path"], cells["label"], _SPLITS.get(cells.get("split", "").lower(), cells.get("split", "")))
-        )
+        split = cells.get("split", "").lower()
+        if split and split not in (*_SPLITS, *_LEFT_OUT):
+            raise ValueError(
+                f"{shown(path)}, line {number}: got the split {cells['split']!r}, allowed is {' | '.join(_SPLITS)}, or "
+                f"{' | '.join(_LEFT_OUT)} for images that are left out"
+            )
+        rows.append((cells["path"], cells["label"], _SPLITS.get(split, split)))
     return rows

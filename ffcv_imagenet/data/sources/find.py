@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ffcv_imagenet.data.sources.formats import FORMATS, GENERAL, TORCHVISION
+from ffcv_imagenet.data.sources.members import is_image
 from ffcv_imagenet.data.sources.root import Root
 from ffcv_imagenet.data.sources.source import Source
 from ffcv_imagenet.data.sources.vision import open_dataset
@@ -86,6 +87,13 @@ def recognise(root: Root) -> str:
     if root.path.is_dir():
         names = sorted(path.name for path in root.path.iterdir())
         there = f" (it has {', '.join(map(shown, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
+        if any(is_image(path.name) for path in root.path.glob("*/*")):
+            above = root.path.resolve()
+            helps = f": is {shown(above.parent)} meant?" if above.name in ("train", "val") else ""
+            raise ValueError(
+                f"{shown(root.path)} has folders of images{there}, expected is train/<class>/<image> and "
+                f"val/<class>/<image>, or another form in docs/data.md{helps}"
+            )
     raise ValueError(
         f"{shown(root.path)} is no data set that is known{there}: expected is "
         + "; ".join(f"{name}: {text}" for name, text in FORMATS.items())

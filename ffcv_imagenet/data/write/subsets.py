@@ -99,7 +99,15 @@ def draw(source: Source, parameters: WriteParameters) -> Source:
         place = np.arange(len(numbers)) - starts[source.labels[numbers]]  # in its class
         return select(source, np.sort(numbers[place < parameters.per_class]))
     if parameters.imbalance is not None:
-        return select(source, long_tail(source.labels, len(source.classes), parameters.imbalance, parameters.seed))
+        numbers = long_tail(source.labels, len(source.classes), parameters.imbalance, parameters.seed)
+        left = np.bincount(source.labels[numbers], minlength=len(source.classes))
+        if not left.all():
+            raise ValueError(
+                f"write.imbalance: got {parameters.imbalance}, which leaves {np.count_nonzero(left == 0)} of "
+                f"{len(left)} classes without an image, such as {shown(source.classes[int(left.argmin())])}; "
+                f"allowed is a ratio of at most {len(source.labels) // len(left)}, the images of a class on average"
+            )
+        return select(source, numbers)
     return source
 
 
