@@ -144,6 +144,13 @@ def test_classes_that_skipping_leaves_without_images_are_named(tmp_path, capsys)
     assert warnings == [r"warning: train: 1 classes have no image left: c\x1bw"]
 
 
+def test_classes_that_a_subset_leaves_without_images_are_named(tmp_path, pets, capsys):
+    write(pets, tmp_path, subset=1)
+    assert re.search(
+        r"^warning: train: 1 classes have no image left: (cat|dog)$", capsys.readouterr().err, re.MULTILINE
+    )
+
+
 def test_an_image_that_takes_more_memory_than_there_is_is_named_and_can_be_skipped(tmp_path, pets, monkeypatch):
     root = draw_folder(tmp_path / "root")
     Image.new("RGB", (500, 500)).save(root / "train/dog/large.png")

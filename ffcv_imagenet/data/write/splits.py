@@ -122,8 +122,8 @@ def write_sources(
         if manifest.skipped:
             listed = shown(skipped_list(beton))
             print(f"{split}: {len(manifest.skipped)} files left out, listed with the reasons in {listed}")
-            if empty := sorted({file.split("/")[0] for file in manifest.skipped} & set(manifest.empty_classes)):
-                _warn(split, "classes have no image left", empty)
+        if empty := manifest.empty_classes:
+            _warn(split, "classes have no image left", empty)
 
 
 def write_split(
