@@ -387,7 +387,7 @@ class LossOptions:
 class TrainingOptions:
     """Length, batch, optimizer and precision."""
 
-    epochs: int = option(Integer(1), "number of epochs", 16, LEARNING)
+    epochs: int = option(Integer(1, 100_000), "number of epochs", 16, LEARNING)
     max_steps: int | None = option(
         OrNone(Integer(1)),
         "smoke test: end after so many steps of this training, with an evaluation; the report keeps such runs apart",

@@ -75,6 +75,9 @@ def test_verify_finds_a_flipped_bit_anywhere(beton):
 
 def test_missing_files_are_named_with_a_way_out(beton):
     Manifest.path(beton).unlink()
+    with pytest.raises(ValueError, match=r"train\.beton is not a \.beton file \(python -m ffcv_imagenet\.write makes"):
+        Manifest.read(beton)
+    beton.write_bytes(b"\2\0" + CONTENT)
     with pytest.raises(
         FileNotFoundError,
         match=r"has no manifest train\.beton\.json: it is a file of stock FFCV, .*imagenet.write,",

@@ -58,7 +58,7 @@ def cut(beton):
     os.truncate(beton, 1000)
 
 
-def other_split(beton):
+def other_file(beton):
     beton.write_bytes(b"x")
     Manifest.path(beton).unlink()
 
@@ -70,7 +70,8 @@ def other_split(beton):
         (lambda beton: None, {"max_resolution": 9}, r"max_resolution is None, not 9, resize is None, not area"),
         (cut, {}, "train.beton is damaged"),
         (lambda beton: Manifest.path(beton).write_text("{}"), {}, "not a valid manifest"),
-        (other_split, {}, "has no manifest"),
+        (other_file, {}, r"is not a \.beton file"),
+        (lambda beton: Manifest.path(beton).unlink(), {}, "has no manifest"),
     ],
 )
 def test_other_output_is_refused_and_replaced_only_on_demand(tmp_path, pets, change, options, message):

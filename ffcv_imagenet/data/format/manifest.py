@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ffcv_imagenet.data.format import records
 from ffcv_imagenet.files import write_atomically
 from ffcv_imagenet.progress import Progress
 
@@ -146,12 +147,15 @@ class Manifest:
 
         Raises:
             FileNotFoundError: the .beton or its manifest is not there.
-            ValueError: the manifest is damaged or of another version, or the .beton has another size.
+            ValueError: it is no .beton, the manifest is damaged or of another version, or the .beton has another size.
         """
         path = cls.path(beton)
         if not beton.is_file():
             raise FileNotFoundError(not_found(beton))
         if not path.is_file():
+            with beton.open("rb") as file:
+                if int.from_bytes(file.read(2), "little") != records.VERSION:
+                    raise ValueError(f"{beton} is not a .beton file (python -m ffcv_imagenet.write makes them)")
             raise FileNotFoundError(f"{beton} has no manifest {path.name}: {WITHOUT_MANIFEST}")
         try:
             content = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
