@@ -75,14 +75,13 @@ def test_a_plain_header_is_read_as_tarfile_reads_it():
                 changed[148:156] = b"%06o\0 " % sum(changed)
             blocks.append(changed)
         for block in map(bytes, blocks):
-            plain = tar._plain_file(block)
+            plain = tar._read_plain(block)
             if plain is not None:
                 expected = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                assert plain == (expected.name, expected.size)
-                assert expected.isreg()
-        as_plain += tar._plain_file(bytes(blocks[0])) is not None
+                assert plain == (expected.type, expected.name, expected.size, expected.linkname)
+        as_plain += tar._read_plain(bytes(blocks[0])) is not None
     assert as_plain == len(names) * 4 * 2
-    assert tar._plain_file(bytes(512)) is tar._plain_file(bytes(blocks[0][:-1])) is None
+    assert tar._read_plain(bytes(512)) is tar._read_plain(bytes(blocks[0][:-1])) is None
 
 
 def test_links_in_a_tar(tmp_path, images, expected):

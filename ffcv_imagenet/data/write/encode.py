@@ -192,10 +192,11 @@ def _kept(content: bytes, parameters: WriteParameters) -> EncodedImage | None:
     if not is_jpeg(content):
         return None
     width, height = open_image(content, parameters.max_pixels).size
+    small = stored_size(height, width, parameters.max_resolution) == (height, width)
+    if not small or len(content) > parameters.page_size_mib << 20:
+        return None
     try:
         entries = native.build_index(content, EVERY)  # reads it to its end: a damaged file is not kept
     except ValueError:
         return None
-    small = stored_size(height, width, parameters.max_resolution) == (height, width)
-    fits = len(content) <= parameters.page_size_mib << 20
-    return EncodedImage(True, height, width, content, entries) if small and fits and entries else None
+    return EncodedImage(True, height, width, content, entries) if entries else None
