@@ -71,7 +71,7 @@ FFCV_IMAGENET = {
     "data.in_memory": Here(note="nothing to give: the system's cache keeps what fits"),
     "lr.lr_schedule_type": Here("--lr.schedule=X", values={"cyclic": "piecewise"}),
     "lr.lr_peak_epoch": Here("--lr.peak_epoch=X"),
-    "logging.log_level": Here(note="nothing to give: an evaluation and a log line after every epoch"),
+    "logging.log_level": Here(note="a log line comes after every epoch, an evaluation as --validation.every=X says"),
     "validation.lr_tta": Here("--validation.flip_tta=X"),
     "training.label_smoothing": _SMOOTHING,
     "training.use_blurpool": Here("--model.blurpool=X"),

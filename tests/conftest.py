@@ -23,8 +23,8 @@ torch.set_num_threads(1)
 
 
 def pytest_xdist_auto_num_workers():
-    """For ``-n auto``: half as many again as cores, because many tests wait for processes, time limits and the disk."""
-    return len(os.sched_getaffinity(0)) * 3 // 2
+    """For ``-n auto``: twice as many as cores, because many tests wait for processes, time limits and the disk."""
+    return len(os.sched_getaffinity(0)) * 2
 
 
 def pytest_collection_modifyitems(items):
