@@ -5,7 +5,7 @@
 FOLDER holds one folder per class. Both write its images at 500 px, quality 90, all as JPEG, with the same number of
 workers; every run is a process of its own, the contenders in turn. The first run of each is not counted. Ours estimates
 the space that is needed, writes the entry-point index, the manifest and the checksum as well, and reads the file again.
-What is written from is read once before, so that it is in the memory's cache for each of them.
+Before each run its input is read once, so that every writer finds its images in the page cache.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESOLUTION, QUALITY = 500, 90
 def copy_images(folder: Path, root: Path, repeat: int) -> int:
     """Make ``root/train`` of ``repeat`` copies of each image; returns their number.
 
-    Not of links, which would be read from a part of the memory that an archive of as many images is too large for.
+    Copies, because links would let the folder's writer read fewer bytes than an archive's.
     """
     count = 0
     for image in sorted(folder.glob("*/*")):
@@ -55,7 +55,7 @@ def pack_images(root: Path) -> None:
 
 
 def read_all(root: Path, contender: str) -> None:
-    """Bring what a contender reads into the memory's cache."""
+    """Read a contender's input, so that it is in the page cache."""
     archive = {"ours, from a tar": ".tar", "ours, from a ZIP": ".zip"}.get(contender)
     for path in [root.with_suffix(archive)] if archive else root.glob("train/*/*"):
         with path.open("rb") as file:

@@ -457,7 +457,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Evaluation after epochs, on the centre of each image."""
+    """When and how the network is evaluated: on the centre of each image."""
 
     resolution: int = option(Integer(8, 4096), "side of the validation images in pixels", 256, LEARNING)
     crop_ratio: float = option(

@@ -255,7 +255,7 @@ def make_trainer(start: Resolved, stop: StopSignals, train_loader: BatchLoader, 
         options=TrainerOptions(
             epochs=training.epochs,
             max_steps=training.max_steps,
-            every=config.validation.every,
+            evaluate_every=config.validation.every,
             accumulation=training.accumulation,
             precision=start.precision,
             seed=training.seed,

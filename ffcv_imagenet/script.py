@@ -126,9 +126,8 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         if os.environ.get("FFCV_IMAGENET_TRACEBACK") == "1":
             raise
         rank = os.environ.get("RANK", "0")
-        text = "\n".join(
-            shown(line) for line in to_paste(_told(error)).split("\n")
-        )  # the names in it may hold anything
+        lines = to_paste(_told(error)).split("\n")
+        text = "\n".join(map(shown, lines))  # the names in it may hold anything
         print(f"error: {text}" if rank == "0" else f"error on rank {rank}: {text}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ import numpy as np
 import ffcv_imagenet
 from ffcv_imagenet.data.format import manifest as manifests
 from ffcv_imagenet.data.format.beton import Samples, read_samples
-from ffcv_imagenet.data.format.index import EntryIndex, verify_entries
+from ffcv_imagenet.data.format.index import EntryIndex
 from ffcv_imagenet.data.format.manifest import Manifest, WriteParameters
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.files import read_lines
@@ -59,6 +59,8 @@ def adopt(beton: Path, class_names: Sequence[str] | None = None, split: str | No
         raise ValueError(f"{shown(beton)} has labels up to {count - 1}, but there are {len(class_names)} class names")
     checksum = manifests.file_checksum(beton)
     index = EntryIndex.open(beton, checksum, len(samples.size))
+    if index is not None:
+        index.verify()
     manifest = Manifest(
         format_version=manifests.FORMAT_VERSION,
         split=split,
@@ -79,8 +81,6 @@ def adopt(beton: Path, class_names: Sequence[str] | None = None, split: str | No
     # Making the index reads every JPEG: a damaged file gets no manifest.
     if index is None:
         write_index(beton, checksum=checksum)
-    else:
-        verify_entries(beton, index)
     manifest.write(beton)
     return manifest
 

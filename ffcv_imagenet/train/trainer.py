@@ -53,8 +53,9 @@ class TrainerOptions:
     finite, for which the optimizer must be fused; else such a loss is an error. ``checkpoint_steps`` is the number
     of steps between checkpoints inside an epoch, 0 for none. ``compile`` is off or one of
     :data:`~ffcv_imagenet.train.step.COMPILE_MODES`; ``ema`` the decay of the average of the weights, 0 for none:
-    with one, the average is evaluated. Evaluations come after every ``every`` epochs, and after the last. After
-    ``max_steps`` steps the training ends, with an evaluation, in the middle of its schedules; None: after ``epochs``.
+    with one, the average is evaluated. Evaluations come after every ``evaluate_every`` epochs, and after the last.
+    After ``max_steps`` steps the training ends, with an evaluation, in the middle of its schedules; None: after
+    ``epochs``.
     """
 
     epochs: int
@@ -72,7 +73,7 @@ class TrainerOptions:
     compile: str = "off"
     ema: float = 0.0
     max_steps: int | None = None
-    every: int = 1
+    evaluate_every: int = 1
     clip_norm: float | None = None
 
 
@@ -227,7 +228,7 @@ class Trainer:
         return last
 
     def _is_evaluated(self, epoch: int) -> bool:
-        return (epoch + 1) % self.options.every == 0 or epoch + 1 == self.epochs
+        return (epoch + 1) % self.options.evaluate_every == 0 or epoch + 1 == self.epochs
 
     def _of_scores(self, scores: Scores | None) -> dict[str, Any]:
         """The fields of an epoch's log line that tell of the validation images."""

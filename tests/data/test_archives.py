@@ -61,11 +61,14 @@ def test_a_plain_header_is_read_as_tarfile_reads_it():
     generator = np.random.default_rng(0)
     names = ["a.png", "x" * 100, "a/" * 70 + "b.png", "\xe9 \udcff.png", " a ", "a/b/"]
     places, as_plain = [*range(100), *range(124, 136), *range(148, 157), *range(257, 265), *range(345, 500)], 0
-    for name, size, format in itertools.product(
-        names, [0, 1, 123_456, 8**11 - 1], [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT]
-    ):
+    kinds, sizes, formats = (
+        (tarfile.REGTYPE, tarfile.XHDTYPE),
+        (0, 1, 8**11 - 1),
+        (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT),
+    )
+    for kind, name, size, format in itertools.product(kinds, names, sizes, formats):
         info = tarfile.TarInfo(name)
-        info.size = size
+        info.type, info.size = kind, size
         blocks = [bytearray(info.tobuf(format, "utf-8", "surrogateescape")[-512:])]
         for _ in range(30):
             changed = bytearray(blocks[0])
@@ -80,7 +83,7 @@ def test_a_plain_header_is_read_as_tarfile_reads_it():
                 expected = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 assert plain == (expected.type, expected.name, expected.size, expected.linkname)
         as_plain += tar._read_plain(bytes(blocks[0])) is not None
-    assert as_plain == len(names) * 4 * 2
+    assert as_plain == 2 * len(names) * 3 * 2
     assert tar._read_plain(bytes(512)) is tar._read_plain(bytes(blocks[0][:-1])) is None
 
 
@@ -119,6 +122,17 @@ def test_sparse_files_in_a_tar_are_named(tmp_path, images, expected, format):
     assert sorted(members.names) == sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
     with pytest.raises(ValueError, match=rf"/{file.name}: is stored as a sparse file .*unpack the archive"):
         write(tmp_path / "sparse.tar", tmp_path / "out")
+
+
+def test_a_sparse_tar_in_a_tar_is_named(tmp_path, images):
+    inner = tmp_path / "sparse" / "n01440764.tar"
+    inner.parent.mkdir()
+    make_tar(inner, images / "train" / "n01440764")
+    os.truncate(inner, inner.stat().st_size + (4 << 20))
+    subprocess.run(["tar", "-S", "-cf", tmp_path / "sparse.tar", "-C", inner.parent, "."], check=True)
+    [(place, reason)] = TarMembers(tmp_path / "sparse.tar").damage.items()
+    assert place.endswith("sparse.tar: n01440764.tar")
+    assert "sparse file" in reason
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

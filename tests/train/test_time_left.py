@@ -22,7 +22,13 @@ def test_the_time_left_follows_the_pixels_of_the_epochs_to_come():
 
 def test_only_the_evaluations_to_come_take_time():
     trainer = make_trainer(
-        build_model("resnet10", CLASSES), Baseline(), batches=4, batch_size=2, epochs=7, every=3, lr=lambda epoch: 0.0
+        build_model("resnet10", CLASSES),
+        Baseline(),
+        batches=4,
+        batch_size=2,
+        epochs=7,
+        evaluate_every=3,
+        lr=lambda epoch: 0.0,
     )
     trainer.evaluation_seconds = 1000.0  # after epochs 3, 6 and 7
     assert [trainer._seconds_left(0.0)] == [3000.0]

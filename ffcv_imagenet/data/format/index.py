@@ -37,6 +37,7 @@ class EntryIndex:
     opening need not read them; :meth:`verify` compares their ``checksum``.
     """
 
+    file: Path
     every: int
     offsets: np.ndarray
     entries: np.ndarray
@@ -82,7 +83,7 @@ class EntryIndex:
             raise ValueError(f"{path} is damaged: its offsets have another checksum; {again}")
         if offsets[0] != 0 or offsets[-1] != entries_size or np.any(offsets[1:] < offsets[:-1]):
             raise ValueError(f"{path} is damaged: its offsets do not fit its size; {again}")
-        return cls(every, offsets, content[_HEADER.size + offsets_size :], of_entries)
+        return cls(path, every, offsets, content[_HEADER.size + offsets_size :], of_entries)
 
     def verify(self) -> None:
         """Read all entries and compare their checksum.
@@ -91,7 +92,7 @@ class EntryIndex:
             ValueError: the entries are not those that were written.
         """
         if hashlib.sha256(self.entries.data).digest() != self.checksum:
-            raise ValueError("the index's entries have another checksum")
+            raise ValueError(f"{self.file} is damaged: its entries have another checksum")
 
 
 class IndexWriter:
@@ -153,16 +154,4 @@ def verify_index(beton: Path) -> None:
     index = EntryIndex.open(beton, manifest.checksum, manifest.num_samples)
     if index is None:
         raise FileNotFoundError(f"{beton} has no index {EntryIndex.path(beton).name}")
-    verify_entries(beton, index)
-
-
-def verify_entries(beton: Path, index: EntryIndex) -> None:
-    """Check the entries of an opened index, which opening did not read.
-
-    Raises:
-        ValueError: they are damaged; names the index.
-    """
-    try:
-        index.verify()
-    except ValueError as error:
-        raise ValueError(f"{EntryIndex.path(beton)} is damaged: {error}") from None
+    index.verify()

@@ -42,7 +42,7 @@ def not_found(beton: Path) -> str:
     """What to say where ``beton`` is no file."""
     if not beton.is_dir():
         return f"data set not found: {beton} (python -m ffcv_imagenet.write makes it)"
-    inside = [f"{path}" for path in sorted(beton.glob("*.beton"))]
+    inside = [str(path) for path in sorted(beton.glob("*.beton"))]
     helps = f"such as {', '.join(inside[:2])}" if inside else "which python -m ffcv_imagenet.write makes of images"
     return f"data set not found: {beton} is a folder, allowed is a .beton file, {helps}"
 

@@ -203,6 +203,8 @@ class TarMembers(Members):
             elif header.type == tarfile.SYMTYPE:
                 yield _Member(path, _LINK, 0)
             elif sparse:
+                if name.endswith(".tar"):  # the images in it would be missing without a word
+                    self.damage[f"{self.place}: {path}"] = _REASONS[_SPARSE]
                 yield _Member(path, _SPARSE, 0)
             elif header.type in _REGULAR and name.endswith(".tar") and not folder:  # one in one, not more
                 yield from self._scan(content, min(at, end), f"{path.removesuffix('.tar')}/")
