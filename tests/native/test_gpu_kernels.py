@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,7 +75,7 @@ class Decoding:
         pointers = np.cumsum(lengths) - lengths
         indexes = indexes or [native.build_index(jpeg, every) for jpeg in jpegs]
         offsets = np.cumsum([0, *map(len, indexes)]).astype(np.uint64)
-        index = EntryIndex(every, offsets, np.frombuffer(b"".join(indexes), np.uint8), b"")
+        index = EntryIndex(Path("in memory"), every, offsets, np.frombuffer(b"".join(indexes), np.uint8), b"")
         samples = SimpleNamespace(
             pointer=pointers, size=lengths, is_jpeg=is_jpeg, height=sizes[:, 1], width=sizes[:, 0]
         )
