@@ -91,11 +91,11 @@ FIC_INLINE int32_t fic_decode_dc(fic_bits *bits, const fic_huffman_table *table,
  * into `order`, fic_coefficient_order or another one like it, at the last coefficient's cell. Returns 0, and consumes
  * nothing, where *pair leads to the block's end or out of it: fic_end_block comes next.
  */
-FIC_INLINE int32_t fic_decode_pair(fic_bits *bits, const fic_huffman_table *table, fic_bits_function pair_bits,
+FIC_INLINE int32_t fic_decode_pair(fic_bits *bits, const fic_pair *pairs, fic_bits_function pair_bits,
                                    const uint8_t order[FIC_ORDER_SIZE], const uint8_t **at, const fic_pair **pair,
                                    int16_t *cells)
 {
-    const fic_pair *entry = *pair = &table->pair[bits->window >> (64 - FIC_PAIR_BITS)];
+    const fic_pair *entry = *pair = &pairs[bits->window >> (64 - FIC_PAIR_BITS)];
     const uint8_t *first = *at + entry->first_step, *last = *at + entry->steps;
     /* An absent first symbol stores its 0 where nothing has been stored yet, which is cheaper than asking. */
     cells[*first] = entry->first_value;
@@ -109,7 +109,7 @@ FIC_INLINE int32_t fic_decode_pair(fic_bits *bits, const fic_huffman_table *tabl
 
 /* Returns FIC_BLOCK_DC_ONLY, FIC_BLOCK_FULL, an error, or FIC_BLOCK_UNFINISHED: the block goes on, the bits are
  * refilled. */
-FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_huffman_table *table, const uint8_t order[FIC_ORDER_SIZE],
+FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_symbols *symbols, const uint8_t order[FIC_ORDER_SIZE],
                                  const uint8_t **at, const fic_pair *pair, int16_t *cells)
 {
     uint32_t k = (uint32_t)(*at - order), last = k + pair->steps;
@@ -119,11 +119,11 @@ FIC_INLINE int32_t fic_end_block(fic_bits *bits, const fic_huffman_table *table,
         return last == FIC_STEP_END ? FIC_BLOCK_DC_ONLY : FIC_BLOCK_FULL;
     }
     fic_bits_refill(bits);
-    uint32_t entry = fic_huffman_search(&table->symbols, 1, bits->window, 1), step = FIC_ENTRY_STEP(entry);
+    uint32_t entry = fic_huffman_search(symbols, 1, bits->window, 1), step = FIC_ENTRY_STEP(entry);
     if (FIC_UNLIKELY(step == 0))
         return FIC_BLOCK_BAD_CODE;
     k += step;
-    *at = order + k;
+    *at += step;
     cells[**at] = (int16_t)fic_magnitude(bits->window, FIC_ENTRY_LENGTH(entry), entry >> 16);
     fic_bits_consume(bits, FIC_ENTRY_LENGTH(entry));
     if (k < 63) {

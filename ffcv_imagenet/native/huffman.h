@@ -78,11 +78,18 @@ typedef struct {
     int32_t has_skips;
 } fic_huffman_table;
 
+/* As wide as the window, so that a CPU counts and shifts by the same register. */
+#if defined(__CUDACC__)
+typedef int32_t fic_bit_count;
+#else
+typedef int64_t fic_bit_count;
+#endif
+
 /* MSB-first bit reader over bytes without stuffing. FIC_SEGMENT_PADDING bytes must follow. */
 typedef struct {
     uint64_t window; /* the next bit is bit 63 */
     const uint8_t *next;
-    int32_t available; /* valid bits in the window */
+    fic_bit_count available; /* valid bits in the window */
 } fic_bits;
 
 /* Bytes that the reader may run over before a check after each MCU stops it: six blocks of 27 + 63 * 26 bits, and two
@@ -124,14 +131,14 @@ FIC_INLINE uint64_t fic_load_be64(const uint8_t *p)
 FIC_INLINE void fic_bits_refill(fic_bits *bits)
 {
     bits->window |= fic_load_be64(bits->next) >> bits->available;
-    bits->next += ~(uint32_t)bits->available >> 3 & 7u;
+    bits->next += ~bits->available >> 3 & 7;
     bits->available |= 56;
 }
 
 FIC_INLINE void fic_bits_consume(fic_bits *bits, uint32_t count)
 {
     bits->window <<= count;
-    bits->available -= (int32_t)count;
+    bits->available -= (fic_bit_count)count;
 }
 
 /* The entry of a symbol whose code has `length` bits, the value left to its magnitude bits; 0 when 8-bit samples cannot

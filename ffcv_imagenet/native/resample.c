@@ -225,23 +225,27 @@ FIC_TARGET_AVX2 FIC_INLINE void horizontal_of(const __m256i *const *columns, int
                                               int32_t pairs, int32_t x, __m256i out[][2])
 {
     const __m256i round = _mm256_set1_epi32(1 << (FIC_WEIGHT_BITS - 1));
-    __m256i sum[2][4];
     const int16_t *weight = filter->weight + (int64_t)x * pairs * 2;
+    __m256i done[2][4];
     for (int i = 0; i < 4; i++, weight += 2 * pairs) {
-        uint32_t start = (uint32_t)filter->start[x + i] / 2;
-        sum[0][i] = sum[1][i] = round;
+        /* A vector holds two samples. */
+        const __m256i *from[2];
+        for (int32_t c = 0; c < planes; c++)
+            from[c] = (const __m256i *)((const __m128i *)columns[c] + filter->start[x + i]);
+        __m256i sum[2] = {round, round};
         for (int32_t j = 0; j < pairs; j++) {
             int32_t both;
             memcpy(&both, weight + 2 * j, sizeof both);
             const __m256i w = _mm256_set1_epi32(both);
             for (int32_t c = 0; c < planes; c++)
-                sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(columns[c][start + (uint32_t)j], w));
+                sum[c] = _mm256_add_epi32(sum[c], _mm256_madd_epi16(from[c][j], w));
+        }
+        for (int32_t c = 0; c < planes; c++) {
+            done[c][i] = _mm256_srai_epi32(sum[c], FIC_WEIGHT_BITS);
+            if (i & 1)
+                out[c][i / 2] = _mm256_packs_epi32(done[c][i - 1], done[c][i]);
         }
     }
-    for (int32_t c = 0; c < planes; c++)
-        for (int i = 0; i < 2; i++)
-            out[c][i] = _mm256_packs_epi32(_mm256_srai_epi32(sum[c][2 * i], FIC_WEIGHT_BITS),
-                                           _mm256_srai_epi32(sum[c][2 * i + 1], FIC_WEIGHT_BITS));
 }
 
 /* The usual widths get loops of constant length. */
@@ -352,8 +356,11 @@ FIC_TARGET_AVX2 static int32_t resample_avx2(const fic_resampling *task, fic_res
                     _mm_storeu_si128((__m128i *)(to + (int64_t)i * out_w * 3), row[i]);
             } else {
                 size_t size = (size_t)(out_w - x < 4 ? out_w - x : 4) * 3;
+                uint8_t last[OUTPUTS_AT_ONCE][16];
+                for (int32_t i = 0; i < OUTPUTS_AT_ONCE; i++)
+                    _mm_storeu_si128((__m128i *)last[i], row[i]);
                 for (int32_t i = 0; i < lines; i++)
-                    memcpy(to + (int64_t)i * out_w * 3, &row[i], size);
+                    memcpy(to + (int64_t)i * out_w * 3, last[i], size);
             }
         }
     }

@@ -221,19 +221,19 @@ FIC_INLINE int32_t skip_run(fic_scan *scan, int64_t count, fic_bits_function pai
     return FIC_OK;
 }
 
-/* What decoding needs to know of a block of the MCU at hand. */
+/* A block of the MCU at hand: what decodes it, and where its samples go. */
 typedef struct {
     const fic_huffman_table *dc_table, *ac_table;
-    const uint16_t *quantisers;
     int32_t *dc;
-    uint8_t *out; /* the first sample of the plane in the block's lines */
-    int64_t stride;
     uint32_t x, width; /* the block's column in the plane; outside the plane's rows the width is 0 */
     uint32_t columns;  /* per MCU */
-} block_position;
+    uint8_t *out;      /* the first sample of the plane in the block's lines */
+    int64_t stride;
+    const uint16_t *quantisers;
+} mcu_block;
 
 /* Describe the blocks of the MCU in this row and column. */
-FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, block_position block[FIC_MAX_BLOCKS])
+FIC_INLINE void locate_blocks(fic_scan *scan, int32_t row, int32_t column, mcu_block block[FIC_MAX_BLOCKS])
 {
     for (int32_t i = 0; i < scan->num_blocks; i++) {
         int32_t c = scan->block[i].component;
@@ -269,119 +269,106 @@ typedef struct {
 /* A block whose transform is due; `out` is NULL when there is none. */
 typedef struct {
     int16_t *cells;
-    const uint16_t *quantisers;
+    const mcu_block *block;
     uint8_t *out;
-    int64_t stride;
     int32_t dc_only;
     int32_t refused; /* blocks before it */
 } due_block;
 
-/* What the loops over look-ups keep in registers. */
+/* The reading of the block at hand: what the loops over look-ups keep in registers. */
 typedef struct {
     fic_bits bits;
-    const fic_huffman_table *table;
+    const fic_pair *pairs;
     const uint8_t *at;
     int16_t *cells;
 } block_reader;
 
 /* MCUs of one row on their way through decoding. */
 typedef struct {
-    block_reader reader; /* of the block at hand */
-    int16_t *next_cells;
-    const block_position *position;
-    uint8_t *out;
-    block_position block[FIC_MAX_BLOCKS];
-    int32_t num_blocks; /* in an MCU */
-    int32_t next;       /* number of the block after it in the MCU */
-    int32_t mcus;       /* left, with this one */
-    const uint8_t *stop;
+    mcu_block *block, *end; /* the block at hand; behind the MCU's last */
+    uint8_t *out;           /* of the block at hand */
+    int16_t *spare;         /* cells for the next block */
+    int32_t mcus;           /* left, with this one */
     int32_t state;
+    const uint8_t *stop;
+    mcu_block blocks[FIC_MAX_BLOCKS];
 } mcu_run;
 
 enum { RUN_ENDED, RUN_GOES_ON }; /* or an error of a block */
 
 /* Begin the next block that lies in a plane. Returns the run's state. */
-FIC_INLINE int32_t begin_block(mcu_run *run, decoding how)
+FIC_INLINE int32_t begin_block(mcu_run *run, block_reader *reader, decoding how)
 {
-    fic_bits bits = run->reader.bits;
+    mcu_block *block = run->block;
     for (;;) {
-        if (run->next == run->num_blocks) {
-            run->next = 0;
+        if (++block == run->end) {
+            block = run->blocks;
             /* Errors after the segment's end are errors of missing data. */
-            if (FIC_UNLIKELY(bits.next > run->stop)) {
-                run->reader.bits = bits;
+            if (FIC_UNLIKELY(reader->bits.next > run->stop))
                 return FIC_BLOCK_BAD_CODE;
-            }
-            if (--run->mcus == 0) {
-                run->reader.bits = bits;
+            if (--run->mcus == 0)
                 return RUN_ENDED;
-            }
         }
-        block_position *block = &run->block[run->next++];
         uint32_t x = block->x;
-        block->x += block->columns;
-        int32_t inside = x < block->width;
-        int32_t failure = FIC_LIKELY(inside)
-                              ? fic_decode_dc(&bits, block->dc_table, how.pair_bits, block->dc)
-                              : fic_skip_block(&bits, block->dc_table, block->ac_table, how.pair_bits, block->dc);
-        if (FIC_UNLIKELY(failure)) {
-            run->reader.bits = bits;
-            return failure;
-        }
-        if (FIC_LIKELY(inside)) {
-            run->position = block;
+        block->x = x + block->columns;
+        if (FIC_LIKELY(x < block->width)) {
+            int32_t failure = fic_decode_dc(&reader->bits, block->dc_table, how.pair_bits, block->dc);
+            if (FIC_UNLIKELY(failure))
+                return failure;
+            run->block = block;
             run->out = block->out + (int64_t)x * 8;
-            run->reader = (block_reader){bits, block->ac_table, how.order, run->reader.cells};
-            run->reader.cells[0] = (int16_t)*block->dc;
+            reader->pairs = block->ac_table->pair;
+            reader->at = how.order;
+            reader->cells[0] = (int16_t)*block->dc;
             return RUN_GOES_ON;
         }
+        int32_t failure = fic_skip_block(&reader->bits, block->dc_table, block->ac_table, how.pair_bits, block->dc);
+        if (FIC_UNLIKELY(failure))
+            return failure;
     }
 }
 
 FIC_INLINE void transform_due(due_block *due, decoding how)
 {
     if (FIC_LIKELY(due->out != NULL)) {
-        int32_t refused = how.transform(due->cells, due->quantisers, due->dc_only, due->out, due->stride);
+        int32_t refused = how.transform(due->cells, due->block->quantisers, due->dc_only, due->out, due->block->stride);
         if (how.exact)
             due->refused |= refused;
     }
     due->out = NULL;
 }
 
-/* Go on where a look-up has led to the end of a block or out of it. The block's transform is due then. */
-FIC_INLINE void end_block(mcu_run *run, const block_reader *reader, const fic_pair *pair, decoding how, due_block *due)
+/* Go on where a look-up has led to the end of a block or out of it. The block's transform is due then. Returns the
+ * run's state. */
+FIC_INLINE int32_t end_block(mcu_run *run, block_reader *reader, const fic_pair *pair, decoding how, due_block *due)
 {
-    run->reader = *reader;
-    int32_t result =
-        fic_end_block(&run->reader.bits, run->reader.table, how.order, &run->reader.at, pair, run->reader.cells);
+    const fic_symbols *symbols = &run->block->ac_table->symbols;
+    int32_t result = fic_end_block(&reader->bits, symbols, how.order, &reader->at, pair, reader->cells);
     if (result == FIC_BLOCK_UNFINISHED)
-        return;
-    if (FIC_UNLIKELY(result < 0)) {
-        run->state = result;
-        return;
-    }
-    if (FIC_UNLIKELY(due->out != NULL))
-        transform_due(due, how);
-    due->cells = run->reader.cells;
-    due->quantisers = run->position->quantisers;
+        return RUN_GOES_ON;
+    if (FIC_UNLIKELY(result < 0))
+        return result;
+    transform_due(due, how);
+    int16_t *cells = reader->cells;
+    due->cells = cells;
+    due->block = run->block;
     due->dc_only = result == FIC_BLOCK_DC_ONLY;
     due->out = run->out;
-    due->stride = run->position->stride;
-    run->reader.cells = run->next_cells;
-    run->next_cells = due->cells;
-    run->state = begin_block(run, how);
+    reader->cells = run->spare;
+    run->spare = cells;
+    return begin_block(run, reader, how);
 }
 
 FIC_INLINE int32_t look_up(block_reader *reader, decoding how, const fic_pair **pair)
 {
-    return fic_decode_pair(&reader->bits, reader->table, how.pair_bits, how.order, &reader->at, pair, reader->cells);
+    return fic_decode_pair(&reader->bits, reader->pairs, how.pair_bits, how.order, &reader->at, pair, reader->cells);
 }
 
 /* A look-up waits for the one before: a transform in between fills the time. */
-FIC_INLINE void decode_run(mcu_run *run, decoding how, due_block *due)
+FIC_INLINE void decode_run(mcu_run *run, block_reader *from, decoding how, due_block *due)
 {
+    block_reader reader = *from;
     while (run->state == RUN_GOES_ON) {
-        block_reader reader = run->reader;
         const fic_pair *pair;
         int32_t more = look_up(&reader, how, &pair) && look_up(&reader, how, &pair);
         fic_bits_refill(&reader.bits);
@@ -390,8 +377,9 @@ FIC_INLINE void decode_run(mcu_run *run, decoding how, due_block *due)
             while (look_up(&reader, how, &pair) && look_up(&reader, how, &pair) && look_up(&reader, how, &pair))
                 fic_bits_refill(&reader.bits);
         }
-        end_block(run, &reader, pair, how, due);
+        run->state = end_block(run, &reader, pair, how, due);
     }
+    *from = reader;
 }
 
 enum { BOTH_GO_ON = -1 };
@@ -407,9 +395,9 @@ FIC_INLINE int32_t look_up_in_turn(block_reader *a, block_reader *b, decoding ho
 }
 
 /* Two runs in turn, until one ends: the time from one look-up to the next suffices for one of the other run. */
-FIC_INLINE void decode_two_runs(mcu_run run[2], decoding how, due_block *due)
+FIC_INLINE void decode_two_runs(mcu_run run[2], block_reader reader[2], decoding how, due_block *due)
 {
-    block_reader a = run[0].reader, b = run[1].reader;
+    block_reader a = reader[0], b = reader[1];
     while (run[0].state == RUN_GOES_ON && run[1].state == RUN_GOES_ON) {
         const fic_pair *pair;
         int32_t at_end;
@@ -429,41 +417,40 @@ FIC_INLINE void decode_two_runs(mcu_run run[2], decoding how, due_block *due)
                 break;
         }
         if (at_end == 0) {
-            end_block(&run[0], &a, pair, how, due);
-            a = run[0].reader;
+            run[0].state = end_block(&run[0], &a, pair, how, due);
             fic_bits_refill(&b.bits);
         } else {
-            end_block(&run[1], &b, pair, how, due);
-            b = run[1].reader;
+            run[1].state = end_block(&run[1], &b, pair, how, due);
             fic_bits_refill(&a.bits);
         }
     }
-    run[0].reader = a;
-    run[1].reader = b;
+    reader[0] = a;
+    reader[1] = b;
 }
 
 FIC_INLINE int32_t decode_runs(fic_scan *const scan[2], int32_t runs, int32_t row, int32_t column, int32_t mcus,
                                decoding how)
 {
     mcu_run run[2];
+    block_reader reader[2];
     for (int32_t i = 0; i < runs; i++) {
-        run[i].num_blocks = scan[i]->num_blocks;
         run[i].stop = scan[i]->segment + scan[i]->segment_size + 8;
-        run[i].reader.bits = scan[i]->bits;
-        run[i].reader.cells = scan[i]->cells[0];
-        run[i].next_cells = scan[i]->cells[1];
-        run[i].next = 0;
-        run[i].mcus = mcus;
-        locate_blocks(scan[i], row + i, column, run[i].block);
-        run[i].state = begin_block(&run[i], how);
+        run[i].spare = scan[i]->cells[1];
+        run[i].end = run[i].blocks + scan[i]->num_blocks;
+        run[i].block = run[i].end - 1; /* as at the end of an MCU before the first */
+        run[i].mcus = mcus + 1;
+        locate_blocks(scan[i], row + i, column, run[i].blocks);
+        reader[i].bits = scan[i]->bits;
+        reader[i].cells = scan[i]->cells[0];
+        run[i].state = begin_block(&run[i], &reader[i], how);
     }
     due_block due = {.out = NULL, .refused = 0};
     if (runs == 2)
-        decode_two_runs(run, how, &due);
+        decode_two_runs(run, reader, how, &due);
     int32_t code = FIC_OK;
     for (int32_t i = 0; i < runs && code == FIC_OK; i++) {
-        decode_run(&run[i], how, &due);
-        scan[i]->bits = run[i].reader.bits;
+        decode_run(&run[i], &reader[i], how, &due);
+        scan[i]->bits = reader[i].bits;
         code = run[i].state < 0 ? run_error(scan[i], run[i].state) : fic_scan_check(scan[i]);
     }
     transform_due(&due, how);
