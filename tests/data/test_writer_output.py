@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ffcv.reader import Reader
 from images import draw_folder
+from PIL import Image
 from writing import names, write
 
 from ffcv_imagenet.data.format.beton import read_samples
@@ -25,7 +26,7 @@ from ffcv_imagenet.data.write import splits as writer
 from ffcv_imagenet.data.write.index import write_index
 from ffcv_imagenet.data.write.pages import BetonWriter
 from ffcv_imagenet.data.write.parameters import resolve_parameters
-from ffcv_imagenet.files import exclusive_file
+from ffcv_imagenet.files import WrittenFile, exclusive_file
 
 
 def test_manifest_tells_what_is_in_the_file(tmp_path, pets):
@@ -317,6 +318,47 @@ def test_expected_size_is_about_the_size(tmp_path, pets):
     folder = scan_splits(pets, ["train"])["train"]
     expected = writer._expected_bytes(folder, resolve_parameters(mode="raw", page_size_mib=2), 1)
     assert expected == beton.stat().st_size + 8 * 24  # the index has 8 bytes for each sample without entries
+
+
+@pytest.mark.parametrize("options", [{"mode": "raw"}, {"mode": "jpg", "jpeg_quality": 100}], ids=["raw", "jpg"])
+@pytest.mark.parametrize("side", [2, 33, 300])
+def test_no_data_set_takes_more_than_the_most_that_it_may_take(tmp_path, side, options):
+    folder = tmp_path / "train" / "noise"
+    folder.mkdir(parents=True)
+    for number in range(17):
+        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    beton = write(tmp_path, tmp_path / "out", max_resolution=side, **options)
+    source = scan_splits(tmp_path, ["train"])["train"]
+    most = writer._most_bytes(source, resolve_parameters(max_resolution=side, page_size_mib=2, **options))
+    assert beton.stat().st_size + EntryIndex.path(beton).stat().st_size <= most
+
+
+@pytest.mark.parametrize(
+    ("options", "estimates"),
+    [
+        ({"max_resolution": 64}, 0),
+        ({}, 1),  # no image is too large
+        ({"max_resolution": 64, "mode": "jpg", "reencode": False}, 1),  # the bytes of a file that is kept may be many
+    ],
+    ids=["limited", "unlimited", "kept"],
+)
+def test_images_are_encoded_for_an_estimate_only_where_it_may_matter(tmp_path, pets, monkeypatch, options, estimates):
+    calls = []
+    monkeypatch.setattr(writer, "_expected_bytes", lambda *arguments: calls.append(arguments) or 0)
+    write(pets, tmp_path, **options)
+    assert len(calls) == estimates
+
+
+def test_a_disk_that_fails_while_the_file_is_read_again_is_named(tmp_path, pets, monkeypatch):
+    def fail(file):
+        raise OSError(f"cannot write {file.name}: No space left on device")
+
+    monkeypatch.setattr(WrittenFile, "sync", fail)
+    monkeypatch.setattr(Manifest, "verify", lambda manifest, beton: pytest.fail("its bytes are lost"))
+    with pytest.raises(OSError, match="No space left on device"):
+        write(pets, tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_a_file_that_does_not_read_back_is_not_kept(tmp_path, pets, monkeypatch):

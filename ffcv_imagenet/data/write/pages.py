@@ -114,9 +114,9 @@ class BetonWriter:
         self._num_appended += 1
 
     def finish(self) -> Checksums:
-        """Write what is left, wait until all is on the disk, and return the checksums for the manifest.
+        """Write what is left and return the checksums for the manifest. There may be fewer samples than announced.
 
-        There may be fewer samples than announced.
+        The file is not on the disk then: sync it.
 
         Raises:
             OSError: the file cannot be written.
@@ -127,9 +127,8 @@ class BetonWriter:
         table = self._allocations.tobytes()
         self._write(self._page_start, table)
         header, metadata = self._header(alloc_table_ptr=self._page_start), self._metadata.tobytes()
+        self._write(0, header + metadata)  # and nothing up to the first page, which reads as zeros
         head = (header + metadata).ljust(self._data_start, b"\0")
-        self._write(0, head)
-        self._file.sync()
         digests = manifests.block_digests(head) + self._digests + manifests.block_digests(table)
         return Checksums(manifests.combine_digests(digests), tables_checksum(header, metadata, table))
 

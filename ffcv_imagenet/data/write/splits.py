@@ -11,12 +11,14 @@ import csv
 import dataclasses
 import datetime
 import io
+import math
 import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -186,7 +188,12 @@ def write_split(
             source_format=source.format,
             class_names=source.class_names,
         )
-        manifest.verify(partial)
+        with ThreadPoolExecutor(1) as thread:
+            stored = thread.submit(file.sync)
+            try:
+                manifest.verify(partial)  # meanwhile: the processor would wait for the disk
+            finally:
+                stored.result()
         with contextlib.ExitStack() as beside:
             contents = {Manifest.path(beton): manifest.encoded()}
             if skipped:
@@ -248,15 +255,27 @@ def _is_finished(beton: Path, source: Source, parameters: WriteParameters, on_er
 
 def _check_free_space(out: Path, todo: Sequence[_Split], num_workers: int) -> None:
     """Raise OSError if the disk has less free space than a sample of the images predicts."""
-    needed = sum(_expected_bytes(source, parameters, num_workers) for _, source, parameters, *_ in todo)
     # What killed processes left is written over.
     left = [path for *_, beton, _ in todo for path in (_partial(beton), partial_of(EntryIndex.path(beton)))]
     free = shutil.disk_usage(out).free + sum(path.stat().st_blocks * 512 for path in left if path.exists())
+    if sum(_most_bytes(source, parameters) for _, source, parameters, *_ in todo) <= free:
+        return
+    needed = sum(_expected_bytes(source, parameters, num_workers) for _, source, parameters, *_ in todo)
     if needed > free:
         raise OSError(
             f"not enough space in {shown(out)}: about {_readable(needed)} are needed (from a sample of the images), "
             f"{_readable(free)} are free"
         )
+
+
+def _most_bytes(source: Source, parameters: WriteParameters) -> float:
+    """What a split takes on the disk at most, if every image has as many pixels as it may."""
+    if parameters.max_resolution is None or not parameters.reencode:
+        return math.inf
+    num_samples, pixels = len(sample_order(len(source.files), parameters)), (parameters.max_resolution + 16) ** 2
+    # Raw pixels are 3 bytes each, JPEGs with their headers fewer; the index is a small part of a byte for each.
+    in_beton = beton_size(num_samples, 3 * pixels + 4096, parameters.page_size_mib << 20)
+    return in_beton + num_samples * pixels + 4096
 
 
 def _expected_bytes(source: Source, parameters: WriteParameters, num_workers: int) -> int:
