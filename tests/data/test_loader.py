@@ -29,6 +29,7 @@ from ffcv_imagenet.data.read.beton_file import BetonFile
 from ffcv_imagenet.data.read.decode_cpu import (
     CenterCropDecoder,
     RandomResizedCropDecoder,
+    _take_next,
     decode_batch,
 )
 from ffcv_imagenet.data.read.loader_cpu import CPUBatchLoader, _BatchIterator
@@ -279,6 +280,36 @@ def test_a_changed_resolution_compiles_nothing(digits):
         copies(loader, 0, resolution)
     copies(train_loader(digits, seed=3, workers=2), 0, 32)
     assert len(decode_batch.signatures) == compiled
+
+
+def test_threads_take_every_number_once():
+    @numba.njit(parallel=True)
+    def take(counts):
+        taken = np.zeros(1, np.int64)
+        for _ in numba.prange(8):
+            number = _take_next(taken.ctypes.data)
+            while number < len(counts):
+                counts[number] += 1
+                number = _take_next(taken.ctypes.data)
+
+    counts = np.zeros(1_000_000, np.int64)
+    take(counts)
+    assert (counts == 1).all()
+
+
+def test_an_epoch_has_the_memory_of_the_one_before_and_of_no_other_that_goes_on(digits):
+    loader = val_loader(digits)
+
+    def addresses(epoch):
+        return {batch.images.data_ptr() for batch in epoch}
+
+    first = addresses(loader.epoch(0, 35))
+    assert addresses(loader.epoch(1, 35)) == first
+    with contextlib.closing(loader.epoch(2, 35)) as goes_on:
+        next(goes_on)
+        assert addresses(loader.epoch(2, 35)).isdisjoint(first)
+    copies(loader, 0, 64)
+    assert same(copies(loader, 0, 35), copies(val_loader(digits), 0, 35))
 
 
 @pytest.mark.slow

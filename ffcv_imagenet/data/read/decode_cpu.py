@@ -14,6 +14,7 @@ from dataclasses import replace
 import llvmlite.binding
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import carray, prange, types
 from numba.extending import intrinsic
 
@@ -52,6 +53,18 @@ def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.voidptr(types.uintp), generate
+
+
+@intrinsic
+def _take_next(typing_context, address):  # type: ignore[no-untyped-def]
+    """The int64 at ``address``, which is one more afterwards: threads that take at a time get different numbers."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        number = ir.IntType(64)
+        pointer = builder.inttoptr(arguments[0], number.as_pointer())
+        return builder.atomic_rmw("add", pointer, number(1), "monotonic")
+
+    return types.int64(types.uintp), generate
 
 
 #: What the compiled code needs to know besides the batch. It is read from memory at every batch, because numba compiles
@@ -113,6 +126,20 @@ def _decode_sample(sample, field, box, out, content, pointers, sizes, decoder, j
     )  # fmt: skip
 
 
+@cached_njit(nogil=True)
+def _decode_share(taken, samples, boxes, batch, codes, metadata, content, pointers, sizes, decoder, jobs, offsets):  # type: ignore[no-untyped-def]
+    """Decode samples that no other thread has taken, until there are none: some take ten times as long as others."""
+    i = _take_next(taken.ctypes.data)
+    while i < len(samples):
+        sample = samples[i]
+        codes[i, 0] = _decode_sample(
+            sample, metadata[sample], boxes[i], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
+        )
+        if codes[i, 0] != 0:
+            batch[i] = 0
+        i = _take_next(taken.ctypes.data)
+
+
 @cached_njit(parallel=True, nogil=True)
 def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, sizes, jobs):  # type: ignore[no-untyped-def]
     """Decode samples in parallel. One that cannot be decoded leaves its error code, and black pixels.
@@ -133,14 +160,10 @@ def decode_batch(samples, boxes, batch, codes, metadata, content, pointers, size
     job = jobs[0]
     decoders = carray(_void_pointer(job["decoders"]), job["num_decoders"], np.uint64)
     offsets = carray(_void_pointer(job["offsets"]), job["num_samples"] + 1 if job["every"] else 0, np.uint64)
-    for i in prange(len(samples)):
-        sample = samples[i]
+    taken = np.zeros(1, np.int64)
+    for _ in prange(len(decoders)):
         decoder = decoders[numba.get_thread_id()]
-        codes[i, 0] = _decode_sample(
-            sample, metadata[sample], boxes[i], batch[i], content, pointers, sizes, decoder, jobs[0], offsets
-        )
-        if codes[i, 0] != 0:
-            batch[i] = 0
+        _decode_share(taken, samples, boxes, batch, codes, metadata, content, pointers, sizes, decoder, jobs, offsets)
 
 
 class CropDecoder(SimpleRGBImageDecoder):

@@ -119,15 +119,19 @@ class Pipeline:
 
 
 class _Graph(Graph):
-    """FFCV's graph, whose memory on the host is pinned from the start, and only where it is copied to a GPU.
+    """FFCV's graph with memory for batches of its own.
 
-    FFCV allocates it, pins other memory and copies the one into the other, hundreds of MB at the start of an epoch.
+    On the host it is pinned from the start, and only where it is copied to a GPU: FFCV allocates it, pins other memory
+    and copies the one into the other, hundreds of MB at the start of an epoch. What is not pinned serves one epoch
+    after the other: the system takes as long to provide it as a tenth of the images takes to decode. (torch keeps
+    pinned memory itself, and a GPU's is for others between the epochs.)
     """
 
     pinned = False
+    _kept: dict[str, Any] | None = None
 
-    def allocate_memory(self, batch_size: int, slots: int) -> dict[str, dict[int, Any]]:
-        """Memory for so many batches, for all operations that want some."""
+    def allocate_memory(self, batch_size: int, slots: int) -> dict[str, Any]:
+        """Memory for so many batches, for all operations that want some: by kind and node, and ``wanted``."""
 
         def allocate(wanted: Any) -> Any:
             if wanted is None:
@@ -141,7 +145,20 @@ class _Graph(Graph):
             return torch.empty((slots, *shape), dtype=dtype, pin_memory=self.pinned).numpy()
 
         requirements, _ = self.collect_requirements()
-        return {kind: {node: allocate(query) for node, query in nodes.items()} for kind, nodes in requirements.items()}
+        wanted = (batch_size, slots, requirements)
+        kept, self._kept = self._kept, None
+        if kept is not None and kept["wanted"] == wanted:
+            return kept
+        del kept  # before as much is allocated
+        memory = {
+            kind: {node: allocate(query) for node, query in nodes.items()} for kind, nodes in requirements.items()
+        }
+        return {"wanted": wanted, **memory}
+
+    def keep(self, memory: dict[str, Any]) -> None:
+        """Take back what :meth:`allocate_memory` gave and nobody writes to any more."""
+        if not self.pinned:
+            self._kept = memory
 
 
 class _FileMemory(OSCacheManager):
@@ -157,7 +174,7 @@ class _BatchIterator(EpochIterator):
     """FFCV's iterator, except that an exception in its thread is raised by ``next``, and that it can be closed."""
 
     def __init__(self, pipeline: Pipeline, batches: Iterator[np.ndarray]):
-        self.batches = batches
+        self.batches, self._gave_back = batches, False
         super().__init__(pipeline, np.empty(0, np.int64))
 
     def start(self) -> None:
@@ -254,6 +271,9 @@ class _BatchIterator(EpochIterator):
             # Copies of batches that were not asked for end before their memory, here and there, is given to others.
             for stream in self.cuda_streams:
                 stream.synchronize()
+        if not self._gave_back:
+            self._gave_back = True
+            self.loader.graph.keep(self.memory_allocations)
 
     def __del__(self) -> None:
         self.terminate_event.set()
