@@ -123,8 +123,8 @@ class _Graph(Graph):
 
     On the host it is pinned from the start, and only where it is copied to a GPU: FFCV allocates it, pins other memory
     and copies the one into the other, hundreds of MB at the start of an epoch. What is not pinned serves one epoch
-    after the other: the system takes as long to provide it as a tenth of the images takes to decode. (torch keeps
-    pinned memory itself, and a GPU's is for others between the epochs.)
+    after the other: the system takes longer to provide it than a batch takes to decode. (torch keeps pinned memory
+    itself, and a GPU's is for others between the epochs.)
     """
 
     pinned = False
