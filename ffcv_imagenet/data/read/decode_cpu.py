@@ -57,7 +57,7 @@ def _void_pointer(typing_context, address):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _take_next(typing_context, address):  # type: ignore[no-untyped-def]
-    """The int64 at ``address``, which is one more afterwards: threads that take at a time get different numbers."""
+    """Return the int64 at ``address`` and add 1 to it, in one step: threads get different numbers."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         number = ir.IntType(64)
