@@ -173,8 +173,10 @@ class _FileMemory(OSCacheManager):
 class _BatchIterator(EpochIterator):
     """FFCV's iterator, except that an exception in its thread is raised by ``next``, and that it can be closed."""
 
+    closed: bool
+
     def __init__(self, pipeline: Pipeline, batches: Iterator[np.ndarray]):
-        self.batches, self._gave_back = batches, False
+        self.batches = batches
         super().__init__(pipeline, np.empty(0, np.int64))
 
     def start(self) -> None:
@@ -271,8 +273,8 @@ class _BatchIterator(EpochIterator):
             # Copies of batches that were not asked for end before their memory, here and there, is given to others.
             for stream in self.cuda_streams:
                 stream.synchronize()
-        if not self._gave_back:
-            self._gave_back = True
+        if not self.closed:  # FFCV asks for it and does not set it
+            self.closed = True
             self.loader.graph.keep(self.memory_allocations)
 
     def __del__(self) -> None:
