@@ -7,7 +7,7 @@ with_progress() {
     [ -t 2 ] && { "$@"; return; }
     (
         before=$(_megabytes)
-        while sleep "$interval" > /dev/null 2>&1; do
+        while sleep "$interval" > /dev/null 2>&1 && kill -0 $$ 2> /dev/null; do # not longer than what it tells of
             now=$(_megabytes)
             echo "  still at work after $SECONDS s: $now MB in .venv, $((now - before)) MB more than $interval s before" >&2
             before=$now

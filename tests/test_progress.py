@@ -101,3 +101,17 @@ def test_an_installation_outside_a_terminal_tells_that_it_is_at_work(tmp_path, e
     assert done.returncode == status
     line = (tmp_path / "err").read_text().splitlines()[0]
     assert line.endswith(" s: 0 MB in .venv, 0 MB more than 0.1 s before")
+
+
+def test_the_progress_of_an_installation_that_is_killed_ends(tmp_path):
+    script = Path(__file__).parent.parent / "scripts" / "progress.sh"
+    (running := tmp_path / "running").touch()
+    work = "exec 2>&-; while [ -e running ]; do sleep 0.1; done"
+    command = ["bash", "-c", f"source {script}; with_progress bash -c '{work}'; true"]
+    environment = {"PROGRESS_SECONDS": "0.1", "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as shell:
+        assert "still at work" in shell.stderr.readline()
+        shell.kill()
+        shell.wait()
+        running.unlink()
+        shell.communicate(timeout=30)  # to its end: nobody has it open any more
